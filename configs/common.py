@@ -1,0 +1,100 @@
+"""What all configs share: every field with its neutral value, and the arguments after the colon."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """Every field that there is. A config file sets the values of its paper."""
+    c = ConfigDict()
+    c.seed = 0
+
+    c.model = ConfigDict(dict(name="newell", dtype="float32"))
+
+    c.data = ConfigDict()
+    c.data.dataset = "synthetic"  # synthetic, lsp, lspet
+    c.data.source = "tfds"  # tfds, or packed: FOLDER of files written by data.prepare --pack
+    c.data.data_dir = ""  # where TFDS keeps what it prepared; "" is ~/tensorflow_datasets
+    c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
+    c.data.packed_dir = ""
+    c.data.train_split = "train"
+    c.data.validation_split = "validation"
+    c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
+    c.data.box = "joints"  # whence a training crop: joints or image, for lsp and lspet
+    c.data.validation_box = "joints"
+    c.data.canvas = 384  # px, side of the stored crop
+    c.data.margin = 1.5  # side of the stored crop / side of the nominal crop
+    c.data.quality = 95  # of the stored JPEG
+    c.data.size = 256  # px, side of the network's input
+    c.data.mean = (0.4404, 0.4440, 0.4327)  # MPII's, as in the public PyTorch port
+    c.data.threads = 0  # that decode; 0 is one for each core
+
+    c.augment = ConfigDict()  # see hourglass_jax/data/augment.py
+    c.augment.scale_normal = (0.0, 0.0)
+    c.augment.scale_range = (1.0, 1.0)
+    c.augment.rotate_normal = (0.0, 0.0)
+    c.augment.rotate_probability = 1.0
+    c.augment.rotate_range = 0.0
+    c.augment.shear = 0.0
+    c.augment.flip_probability = 0.0
+    c.augment.colour = 0.0
+
+    c.loss = ConfigDict()
+    c.loss.kind = "mean_squared_error"  # or cross_entropy, which leaves the plateau sooner
+    c.loss.sigma = 1.0  # cells; the text says 1.5, every released code 1
+    c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "rmsprop"
+    c.optimizer.learning_rate = 2.5e-4
+    c.optimizer.weight_decay = 0.0
+    c.optimizer.clip_norm = 0.0
+    c.optimizer.schedule = "steps"  # cosine, constant
+    c.optimizer.milestones = ()  # epochs
+    c.optimizer.factor = 0.1
+    c.optimizer.warmup_steps = 0
+
+    c.train = ConfigDict()
+    c.train.batch_size = 16
+    c.train.epochs = 1.0
+    c.train.steps = 0  # if not 0, instead of epochs
+    c.train.accumulate = 1
+    c.train.average_decay = 0.0  # of the averaged parameters (EMA); 0 is none
+    c.train.log_every = 50  # steps
+    c.train.evaluate_every = 1000
+    c.train.save_every = 1000
+    c.train.keep_latest = 2
+    c.train.pictures = 12  # validation crops that are drawn at each evaluation
+
+    c.evaluate = ConfigDict()
+    c.evaluate.batch_size = 32
+    c.evaluate.flip = True
+    c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck
+    return c
+
+
+def arguments(string: str | None, **defaults):
+    """Reads "key=value,key=value" into the types of the defaults.
+
+    Raises:
+      ValueError: an unknown key or a value of another type; the message says what there is.
+    """
+    values = dict(defaults)
+    for item in filter(None, (string or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            known = ", ".join(f"{name}={value}" for name, value in defaults.items())
+            raise ValueError(f"The config has no argument {key!r}; it has (with defaults) {known}.")
+        try:
+            values[key] = _parse(value, type(defaults[key]))
+        except ValueError:
+            kind = type(defaults[key]).__name__
+            raise ValueError(f"The config's argument {key}={value!r} must be of type {kind}.") from None
+    return ConfigDict(values)
+
+
+def _parse(value: str, kind: type):
+    if kind is not bool:
+        return kind(value)
+    if value.lower() not in ("true", "false"):
+        raise ValueError
+    return value.lower() == "true"

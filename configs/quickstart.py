@@ -1,0 +1,39 @@
+"""The main job in about five minutes on two cores: drawn figures, a small hourglass.
+
+    python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from configs import common
+
+
+def get_config(string: str | None = None):
+    """Arguments: model, stacks, width."""
+    args = common.arguments(string, model="newell", stacks=1, width=64)
+    c = common.base()
+    c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=3)
+
+    c.data.dataset = "synthetic"
+    c.data.examples = (100_000, 500)
+    c.data.size = 96
+    c.data.canvas = 144
+    c.data.mean = (0.5, 0.5, 0.5)
+
+    c.augment.scale_normal = (0.1, 0.2)
+    c.augment.rotate_range = 15.0
+    c.augment.flip_probability = 0.5
+
+    c.loss.kind = "cross_entropy"
+    c.loss.mask_unlabelled = True
+    c.optimizer.name = "adam"
+    c.optimizer.learning_rate = 2e-3
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup_steps = 50
+
+    c.train.batch_size = 32
+    c.train.steps = 1000
+    c.train.average_decay = 0.99
+    c.train.log_every = 20
+    c.train.evaluate_every = 500
+    c.train.save_every = 500
+    c.evaluate.batch_size = 50
+    return c

@@ -1,0 +1,1 @@
+"""The stacked-hourglass family of 2D human pose estimation in JAX."""

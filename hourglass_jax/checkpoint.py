@@ -1,0 +1,196 @@
+"""Checkpoints by Orbax: the only file that knows its interface.
+
+WORKDIR/checkpoints/<step>/ holds
+    model      {"params", "batch_stats"}
+    averaged   the same, averaged over the steps (where the training averages)
+    optimizer  the optimiser's state
+    metadata   json: step, config, skeleton, geometry
+so that a network loads without its optimiser.
+"""
+
+import json
+import logging
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from hourglass_jax import devices, models
+from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax.inference import Network
+from hourglass_jax.train_step import State
+
+# Orbax tells every step of its work.
+logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+
+_SCORE = "score"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir. Saving goes on in the background; use as a context manager."""
+
+    def __init__(self, workdir, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
+        self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(keep_latest),
+                # Best by validation score; checkpoints without one are never the best.
+                policies.BestN(
+                    n=keep_best,
+                    get_metric_fn=lambda metrics: metrics[_SCORE],
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep,
+            best_fn=lambda metrics: metrics[_SCORE],
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._manager.close()  # waits for what is being saved
+
+    @property
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        return self._manager.best_step()
+
+    @property
+    def steps(self) -> list[int]:
+        return list(self._manager.all_steps())
+
+    def save(self, state: State, metadata: dict, score: float | None) -> None:
+        """Starts to save; a step that is there already is left alone."""
+        step = int(state.step)
+        if step in self.steps:
+            return
+        items = {
+            "model": ocp.args.StandardSave(
+                {"params": state.params, "batch_stats": state.batch_stats}
+            ),
+            "optimizer": ocp.args.StandardSave(state.optimizer),
+            "metadata": ocp.args.JsonSave(metadata | {"step": step}),
+        }
+        if state.averaged is not None:
+            items["averaged"] = ocp.args.StandardSave(state.averaged)
+        metrics = None if score is None else {_SCORE: score}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+    def metadata(self, step: int) -> dict:
+        return self._manager.restore(
+            step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+        )["metadata"]
+
+    def restore(self, step: int, like: State) -> State:
+        """The whole state.
+
+        Args:
+          step: one of `steps`.
+          like: an abstract state (`jax.ShapeDtypeStruct` with shardings) of the same structure.
+        """
+        items = {
+            "model": ocp.args.StandardRestore(
+                {"params": like.params, "batch_stats": like.batch_stats}
+            ),
+            "optimizer": ocp.args.StandardRestore(like.optimizer),
+        }
+        if like.averaged is not None:
+            items["averaged"] = ocp.args.StandardRestore(like.averaged)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return State(
+            step=jax.device_put(np.int32(step), like.step.sharding),
+            optimizer=restored["optimizer"],
+            averaged=restored["averaged"] if like.averaged is not None else None,
+            **restored["model"],
+        )
+
+    def variables(self, step: int, name: str, like: dict) -> dict:
+        """One of the items "model" and "averaged" alone."""
+        item = ocp.args.Composite(**{name: ocp.args.StandardRestore(like)})
+        return self._manager.restore(step, args=item)[name]
+
+
+def network_of(metadata: dict) -> Network:
+    """The network that a checkpoint's metadata describe."""
+    config, skeleton = metadata["config"], Skeleton.from_dict(metadata["skeleton"])
+    return Network(
+        model=models.create(joints=len(skeleton), **config["model"]),
+        skeleton=skeleton,
+        size=config["data"]["size"],
+        mean=tuple(config["data"]["mean"]),
+        sigma=config["loss"]["sigma"],
+        logits=config["loss"]["kind"] == "cross_entropy",
+    )
+
+
+def load(path, mesh=None) -> tuple[Network, dict, dict]:
+    """A trained network.
+
+    Args:
+      path: a workdir (its best checkpoint by validation score, or the latest where none has a score), or
+        WORKDIR/checkpoints/STEP.
+      mesh: whose devices get the variables; None for all.
+
+    Returns:
+      the network, its variables (averaged where the training averages), and the metadata.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+    """
+    path = pathlib.Path(path)
+    step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
+    workdir = path if step is None else path.parent.parent
+    if not (workdir / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{path} holds no checkpoints; is it the --workdir of a training?")
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        if step is None:
+            step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
+        if step not in checkpoints.steps:
+            found = ", ".join(map(str, checkpoints.steps)) or "none"
+            raise FileNotFoundError(f"{path}: there is no such checkpoint; found {found}.")
+        metadata = checkpoints.metadata(step)
+        network = network_of(metadata)
+        name = "averaged" if metadata["config"]["train"]["average_decay"] else "model"
+        like = abstract(network, devices.replicated(mesh or devices.mesh()))
+        return network, checkpoints.variables(step, name, like), metadata
+
+
+def abstract(network: Network, sharding) -> dict:
+    """Shapes of the network's variables, for restoring."""
+    image = jax.ShapeDtypeStruct((1, network.size, network.size, 3), np.float32)
+    shapes = jax.eval_shape(network.model.init, jax.random.key(0), image)
+    shapes = {name: shapes.get(name, {}) for name in ("params", "batch_stats")}
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def check_model(path, metadata: dict, config) -> None:
+    """Raises ValueError when the config's model is not the checkpoint's; the message lists what differs."""
+    if differ := differences(metadata["config"]["model"], config.model.to_dict(), "model."):
+        raise ValueError(f"{path} is of another model than the config: {'; '.join(differ)}.")
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """What differs between two nested dictionaries: "train.steps: 100 -> 200"."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif json.dumps(a) != json.dumps(b):  # json has no tuples
+            found.append(f"{prefix}{key}: {a} -> {b}")
+    return found

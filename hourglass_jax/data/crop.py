@@ -1,0 +1,163 @@
+"""Crops: the one place where pixels change coordinates.
+
+Convention, written down once: coordinates are continuous, x to the right and y down, in pixels. Pixel i
+covers [i, i + 1) and has its centre at i + 0.5; an image w pixels wide spans [0, w]. Published
+annotations are used as they are (whether they count from 0 or 1 is disputed; it is at most one pixel).
+
+There are four frames, and an affine map between each two of them:
+
+    image    the full picture, as annotated
+    canvas   what is stored: a square around the person with a margin, resampled to a fixed size
+    input    what the network sees: the nominal crop of 200 * scale px, or its augmented form
+    heatmap  cells of the network's output: the input's frame, divided by the stride
+
+An affine map is an array (..., 2, 3); it takes (x, y) to `m[..., :2] @ (x, y) + m[..., 2]`. Maps with
+leading dimensions are one per example. The functions on maps work on numpy and on JAX arrays alike.
+"""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REFERENCE = 200.0  # px: MPII states a person's size as scale = height / 200
+
+
+def apply(transform, points):
+    """Maps points (..., k, 2) by an affine map (..., 2, 3)."""
+    x, y = points[..., 0], points[..., 1]
+    a, b = transform[..., None, 0, :], transform[..., None, 1, :]
+    xp = points.__array_namespace__()
+    rows = (a[..., 0] * x + a[..., 1] * y + a[..., 2], b[..., 0] * x + b[..., 1] * y + b[..., 2])
+    return xp.stack(rows, axis=-1)
+
+
+def compose(outer, inner):
+    """The map that applies `inner` first and then `outer`; both (..., 2, 3)."""
+    xp = outer.__array_namespace__()
+    # Elementwise rather than a matrix product: accelerators may round those to bfloat16.
+    linear = (outer[..., :, :2, None] * inner[..., None, :, :2]).sum(-2)
+    offset = (outer[..., :, :2] * inner[..., None, :, 2]).sum(-1) + outer[..., :, 2]
+    return xp.concat([linear, offset[..., None]], axis=-1)
+
+
+def invert(transform):
+    """The inverse of an affine map (..., 2, 3)."""
+    xp = transform.__array_namespace__()
+    a, b, c, d = (transform[..., i, j] for i in (0, 1) for j in (0, 1))
+    determinant = a * d - b * c
+    rows = (xp.stack([d, -b], axis=-1), xp.stack([-c, a], axis=-1))
+    linear = xp.stack(rows, axis=-2) / determinant[..., None, None]
+    offset = -(linear * transform[..., None, :, 2]).sum(-1)
+    return xp.concat([linear, offset[..., None]], axis=-1)
+
+
+def square(center, side, size):
+    """The map of the square of `side` px around `center` onto a grid of `size` x `size` pixels.
+
+    Args:
+      center: (..., 2) px.
+      side: (...) px.
+      size: side of the grid in its own pixels.
+
+    Returns:
+      (..., 2, 3).
+    """
+    xp = center.__array_namespace__()
+    zoom = size / side
+    zero = xp.zeros_like(zoom)
+    offset = size / 2 - center * zoom[..., None]
+    rows = (xp.stack([zoom, zero], axis=-1), xp.stack([zero, zoom], axis=-1))
+    return xp.concat([xp.stack(rows, axis=-2), offset[..., None]], axis=-1)
+
+
+def canvas_from_image(center, scale, *, canvas: int, margin: float):
+    """The map of the picture onto the stored canvas: `margin` times the nominal crop's side.
+
+    Args:
+      center: (..., 2) the crop's centre in image pixels.
+      scale: (...) the crop's side / 200 px.
+      canvas: side of the canvas in its own pixels.
+      margin: side of the canvas / side of the nominal crop.
+    """
+    return square(center, scale * (REFERENCE * margin), canvas)
+
+
+def input_from_canvas(*, canvas: int, margin: float, size: int) -> np.ndarray:
+    """(2, 3) float32: the nominal crop in the canvas' middle, onto the network's input."""
+    return square(np.full(2, canvas / 2), np.asarray(canvas / margin), size).astype(np.float32)
+
+
+def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """Resamples a picture on the host (OpenCV); black where the picture ends.
+
+    Args:
+      image: (h, w, 3) uint8.
+      transform: (2, 3) the map from the picture to the result, without shear.
+      size: side of the result.
+
+    Returns:
+      (size, size, 3) uint8.
+    """
+    transform = np.asarray(transform, np.float64)
+    image, transform = _clip_to_view(image, transform, size)
+    zoom = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+    if zoom < 1:
+        # Shrink by areas first: bilinear sampling of a large picture would alias.
+        height, width = image.shape[:2]
+        shape = max(1, round(height * zoom)), max(1, round(width * zoom))
+        image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+        shrink = np.array([[shape[1] / width, 0, 0], [0, shape[0] / height, 0]])
+        transform = compose(transform, invert(shrink))
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])  # OpenCV has pixel centres at whole numbers
+    transform = compose(invert(half), compose(transform, half))
+    return cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _clip_to_view(image, transform, size):
+    """The part of a picture that a result of `size` px sees, so that large frames cost no more."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
+    seen = apply(invert(transform), corners)
+    low = np.floor(seen.min(axis=0)).astype(int) - 2
+    high = np.ceil(seen.max(axis=0)).astype(int) + 2
+    width_height = image.shape[1::-1]
+    x0, y0 = np.minimum(np.maximum(low, 0), np.subtract(width_height, 1))
+    x1, y1 = np.maximum(np.minimum(high, width_height), (x0 + 1, y0 + 1))
+    shift = np.array([[1.0, 0, x0], [0, 1, y0]])
+    return image[y0:y1, x0:x1], compose(transform, shift)
+
+
+def warp(images: jax.Array, transform: jax.Array, size: int) -> jax.Array:
+    """Resamples canvases on the device, bilinearly; black where the canvas ends.
+
+    Args:
+      images: (b, c, c, 3) uint8 or float, any range.
+      transform: (b, 2, 3) the map from the canvas to the result.
+      size: side of the result.
+
+    Returns:
+      (b, size, size, 3) float32, in the range of the images.
+    """
+    grid = jnp.arange(size) + 0.5
+    x, y = jnp.meshgrid(grid, grid)
+    points = jnp.stack([x, y], axis=-1).reshape(-1, 2)
+    sample = jax.vmap(_sample, in_axes=(0, 0))
+    warped = sample(images, apply(invert(transform), points[None]))
+    return warped.reshape(images.shape[0], size, size, images.shape[-1])
+
+
+def _sample(image, points):
+    """One image (h, w, c) at points (n, 2): (n, c) float32."""
+    height, width = image.shape[:2]
+    corner = jnp.floor(points - 0.5)
+    fraction = points - 0.5 - corner
+    x, y = corner[:, 0].astype(jnp.int32), corner[:, 1].astype(jnp.int32)
+    total = 0.0
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        weight_x = fraction[:, 0] if dx else 1 - fraction[:, 0]
+        weight_y = fraction[:, 1] if dy else 1 - fraction[:, 1]
+        inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+        weight = jnp.where(inside, weight_x * weight_y, 0.0)
+        # Out-of-range indices are clamped by JAX; their weight is zero.
+        total += weight[:, None] * image[y + dy, x + dx].astype(jnp.float32)
+    return total

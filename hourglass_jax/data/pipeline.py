@@ -1,0 +1,290 @@
+"""The pipeline on the host: from (seed, step) to a batch of canvases, with or without TensorFlow.
+
+A *source* gives one example at a time, by position: `len(source)`, `source[i]`, `source.name`,
+`source.skeleton`, `source.canvas` (px), `source.margin`, `source.ids`. An *example* is a dictionary:
+
+    image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
+    joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled
+    visible    (k,) uint8: 0 not labelled, 1 labelled but occluded, 2 visible
+    center     (2,) float32 px, centre of the nominal crop, whose side is
+    scale      float32, times 200 px
+    head_size  float32 px, 0 where unknown
+    id         str
+
+A *batch* holds the same stacked (b first; the ids stay behind, in `source.ids`), and
+
+    index      (b,) int32, positions in the source
+    mask       (b,) bool, False for the padding of an evaluation's last batch
+
+The order of training is a function of (seed, step) alone: a run resumes at any step without replaying
+the ones before it, and every process computes its own share of the batch by arithmetic.
+"""
+
+import atexit
+import collections
+import contextlib
+import functools
+import os
+import sys
+import weakref
+from concurrent import futures
+
+import cv2
+import numpy as np
+
+FIELDS = {
+    "joints": np.float32,
+    "visible": np.uint8,
+    "center": np.float32,
+    "scale": np.float32,
+    "head_size": np.float32,
+}
+
+
+@functools.lru_cache(maxsize=4)
+def order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """(length,) int64: the permutation of one epoch."""
+    # Sorted raw bits, not Generator.permutation: NumPy promises stable bits, but no stable shuffle.
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(length)
+    permutation = np.argsort(bits, kind="stable")
+    permutation.flags.writeable = False  # one array for all callers
+    return permutation
+
+
+def train_indices(step, *, batch_size, length, seed, shards=1, shard=0) -> np.ndarray:
+    """This process' part of a training batch.
+
+    The batches cut the endless row of the epochs' permutations into pieces: nothing is dropped where an
+    epoch ends, a batch may hold the end of one and the beginning of the next.
+
+    Args:
+      step: counts from 0.
+      batch_size: of all processes together.
+      length: examples in the source.
+      seed: >= 0.
+      shards, shard: number of processes, and which of them this one is.
+
+    Returns:
+      (batch_size / shards,) int64 positions in the source.
+    """
+    share = batch_size // shards
+    first = step * batch_size + shard * share
+    epochs, positions = np.divmod(np.arange(first, first + share), length)
+    pieces = [
+        order(seed, int(epoch), length)[positions[epochs == epoch]] for epoch in np.unique(epochs)
+    ]
+    return np.concatenate(pieces)
+
+
+def eval_indices(step, *, batch_size, length, shards=1, shard=0) -> tuple[np.ndarray, np.ndarray]:
+    """This process' part of an evaluation batch: all examples in order, the last batch padded.
+
+    Returns:
+      (batch_size / shards,) int64 positions, and (batch_size / shards,) bool: False for padding, which
+      repeats the last example.
+    """
+    share = batch_size // shards
+    first = step * batch_size + shard * share
+    positions = np.arange(first, first + share)
+    return np.minimum(positions, length - 1), positions < length
+
+
+def batches(
+    source,
+    *,
+    train: bool,
+    batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    steps: int | None = None,
+    shards: int = 1,
+    shard: int = 0,
+    threads: int | None = None,
+    loader: str = "tfdata",
+    prefetch: int = 2,
+):
+    """Batches of a source, as dictionaries of NumPy arrays (see the top of this file).
+
+    Args:
+      source: see the top of this file.
+      train: True for endless, shuffled batches; False for all examples once, in order, padded.
+      batch_size: of all processes together; a multiple of `shards`.
+      seed: of the order of training, >= 0.
+      start_step: the first step; the batches before it are not computed.
+      steps: how many batches; None for no end (training) or all that are left (evaluation).
+      shards, shard: number of processes, and which of them this one is.
+      threads: that decode; None or 0 for one per CPU core.
+      loader: "tfdata" (tf.data), or "threads", which needs no TensorFlow.
+      prefetch: whole batches that are ready ahead of their use.
+
+    Returns:
+      A generator. Its threads stop when it ends, or with its `close` (`contextlib.closing`).
+
+    Raises:
+      ValueError: an argument is wrong; or, while iterating, an example cannot be decoded.
+    """
+    _check(source, batch_size, seed, start_step, shards, shard, loader)
+    share = dict(batch_size=batch_size, length=len(source), shards=shards, shard=shard)
+    if train:
+        stop = sys.maxsize
+
+        def plan(step):
+            indices = train_indices(step, seed=seed, **share)
+            return indices, np.ones(len(indices), bool)
+    else:
+        stop = -(-len(source) // batch_size)
+        plan = functools.partial(eval_indices, **share)
+    if steps is not None:
+        stop = min(stop, start_step + steps)
+    load_batches = {"tfdata": tfdata_batches, "threads": threaded_batches}[loader]
+    threads = threads or os.cpu_count()
+    steps = range(start_step, stop)
+    generator = load_batches(source, plan, steps, threads=threads, prefetch=prefetch)
+    _open_generators.add(generator)
+    return generator
+
+
+_open_generators = weakref.WeakSet()
+
+
+@atexit.register
+def _close_generators():
+    """Before Python takes its modules down: TensorFlow's threads would then abort the process."""
+    for generator in list(_open_generators):
+        with contextlib.suppress(ValueError):  # it is running, in another thread
+            generator.close()
+
+
+def _check(source, batch_size, seed, start_step, shards, shard, loader):
+    """Refuses wrong arguments of `batches`, before the first batch."""
+    if len(source) == 0:
+        raise ValueError(f"{source.name} has no examples")
+    if not 0 <= shard < shards:
+        raise ValueError(f"shard={shard}, shards={shards}: must be 0 <= shard < shards")
+    if batch_size < 1 or batch_size % shards:
+        raise ValueError(f"batch_size={batch_size}: must be a positive multiple of shards={shards}")
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"seed={seed}, start_step={start_step}: must not be negative")
+    if loader not in ("tfdata", "threads"):
+        raise ValueError(f"loader={loader!r}: must be 'tfdata' or 'threads'")
+
+
+def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int):
+    """Yields batches decoded by OpenCV on a pool of threads.
+
+    Args:
+      source: see the top of this file.
+      plan: step -> (positions, mask), both (b,).
+      steps: which to load.
+      threads, prefetch: see `batches`.
+    """
+    pool = futures.ThreadPoolExecutor(threads)
+    pending = collections.deque()
+
+    def finish(indices, mask, loading):
+        examples = [example.result() for example in loading]
+        images = np.stack([example["image"] for example in examples])
+        return _collate(images, examples, indices, mask)
+
+    try:
+        for step in steps:
+            indices, mask = plan(step)
+            loading = [pool.submit(load, source, index) for index in indices]
+            pending.append((indices, mask, loading))
+            if len(pending) > prefetch:
+                yield finish(*pending.popleft())
+        while pending:
+            yield finish(*pending.popleft())
+    finally:
+        # Also when the consumer stops early or an example fails: never decode for nobody.
+        pool.shutdown(cancel_futures=True)
+
+
+def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
+    """As `threaded_batches`, by tf.data: Python looks up encoded records, TensorFlow decodes them."""
+    tf = _tensorflow()
+
+    def fetch(step):
+        indices, mask = plan(int(step))
+        examples = [source[int(index)] for index in indices]
+        images = [example["image"] for example in examples]
+        # np.stack would make fixed-width strings of bytes, and those lose zeros at their end.
+        images = np.array(images, object) if isinstance(images[0], bytes) else np.stack(images)
+        return _collate(images, examples, indices, mask)
+
+    names, arrays = zip(*fetch(steps.start).items(), strict=True)
+    types = [tf.string if array.dtype == object else array.dtype for array in arrays]
+
+    def fetch_in_graph(step):
+        tensors = tf.numpy_function(lambda s: list(fetch(s).values()), [step], types)
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.set_shape(array.shape)
+        return dict(zip(names, tensors, strict=True))
+
+    def decode_one(encoded):
+        # The accurate transform is OpenCV's, too; TensorFlow's default is another.
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(image, (source.canvas, source.canvas, 3))
+
+    def decode_all(batch):
+        if batch["image"].dtype != tf.string:
+            return batch
+        images = tf.map_fn(decode_one, batch["image"], fn_output_signature=tf.uint8)
+        return batch | {"image": images}
+
+    dataset = tf.data.Dataset.range(steps.start, steps.stop).map(fetch_in_graph)
+    dataset = dataset.map(decode_all, num_parallel_calls=threads).prefetch(prefetch)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = threads
+    iterator = dataset.with_options(options).as_numpy_iterator()
+    for step in steps:
+        try:
+            batch = next(iterator)
+        except tf.errors.OpError:
+            for index in plan(step)[0]:
+                load(source, index)  # raises the error that names the example
+            raise
+        yield batch
+
+
+def _tensorflow():
+    """TensorFlow, for the CPU only: it would take all of an accelerator's memory from JAX."""
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return tf
+
+
+def load(source, index) -> dict:
+    """The example at one position, with its picture decoded; ValueError names the one that cannot be."""
+    example = source[int(index)]
+    if isinstance(example["image"], bytes):
+        example = {**example, "image": decode(example["image"])}
+    shape = getattr(example["image"], "shape", None)
+    if shape != (source.canvas, source.canvas, 3):
+        found = f"a picture of shape {shape}" if shape else "no readable JPEG"
+        raise ValueError(
+            f"{source.name}: example {index} ({example['id']}) holds {found} instead of a canvas of "
+            f"{source.canvas} px; prepare the data again"
+        )
+    return example
+
+
+def decode(encoded: bytes) -> np.ndarray | None:
+    """(h, w, 3) uint8 RGB as stored, whatever its EXIF orientation says; None where unreadable."""
+    # Annotations count stored pixels. OpenCV 4 pads a truncated JPEG in grey instead of refusing it, so
+    # the end marker has to come after the last scan (inside a scan neither marker can occur).
+    if not encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda") > 0:
+        return None
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+
+
+def _collate(images, examples, indices, mask) -> dict:
+    """A batch of stacked fields."""
+    batch = {"image": images}
+    for name, dtype in FIELDS.items():
+        batch[name] = np.stack([example[name] for example in examples]).astype(dtype)
+    return batch | {"index": indices.astype(np.int32), "mask": mask}

@@ -1,0 +1,96 @@
+"""Joint sets: names, sides, limbs and the groups that the papers' tables report.
+
+A skeleton is data: the pipeline, the losses, the tables and the drawings all read it from here, and a
+checkpoint carries its own, so that a network for another joint set needs no change of code.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """One joint set of K joints, person-centric: "left" is the person's own left.
+
+    Attributes:
+      name: short name, as in configs.
+      joints: K joint names in the order of the arrays.
+      flip_pairs: index pairs that change places when the image is mirrored.
+      limbs: index pairs that are drawn as lines.
+      parts: rows of the papers' tables: title -> joints that are pooled in it.
+      torso: two joints whose distance normalises PCK, or None.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    limbs: tuple[tuple[int, int], ...]
+    parts: tuple[tuple[str, tuple[int, ...]], ...]
+    torso: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @property
+    def flip(self) -> np.ndarray:
+        """(K,) int: joint k of the mirrored image is joint flip[k] of the original."""
+        order = np.arange(len(self.joints))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return order
+
+    def to_dict(self) -> dict:
+        """A plain dictionary for json; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "Skeleton":
+        pairs = {name: tuple(map(tuple, fields[name])) for name in ("flip_pairs", "limbs")}
+        parts = tuple((title, tuple(joints)) for title, joints in fields["parts"])
+        torso = tuple(fields["torso"]) if fields["torso"] else None
+        return cls(fields["name"], tuple(fields["joints"]), **pairs, parts=parts, torso=torso)
+
+
+MPII = Skeleton(
+    name="mpii",
+    joints=(
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "thorax", "upper_neck", "head_top"),
+        *("right_wrist", "right_elbow", "right_shoulder"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+    ),
+    flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    limbs=(
+        *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9)),
+        *((10, 11), (11, 12), (12, 7), (7, 13), (13, 14), (14, 15)),
+    ),
+    # Pelvis and thorax are left out of the table and of its mean, as in MPII's own evaluation.
+    parts=(
+        *(("Head", (8, 9)), ("Sho", (12, 13)), ("Elb", (11, 14)), ("Wri", (10, 15))),
+        *(("Hip", (2, 3)), ("Knee", (1, 4)), ("Ank", (0, 5))),
+    ),
+    torso=(3, 12),
+)
+
+LSP = Skeleton(
+    name="lsp",
+    joints=(
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("right_wrist", "right_elbow", "right_shoulder"),
+        *("left_shoulder", "left_elbow", "left_wrist", "neck", "head_top"),
+    ),
+    flip_pairs=((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)),
+    limbs=(
+        *((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 12), (12, 9)),
+        *((9, 10), (10, 11), (12, 13), (2, 8), (3, 9)),
+    ),
+    parts=(
+        *(("Head", (12, 13)), ("Sho", (8, 9)), ("Elb", (7, 10)), ("Wri", (6, 11))),
+        *(("Hip", (2, 3)), ("Knee", (1, 4)), ("Ank", (0, 5))),
+    ),
+    # The released LSP evaluation: left hip to right shoulder.
+    torso=(3, 8),
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, LSP)}

@@ -1,0 +1,50 @@
+"""Opens the data that a config names. See `pipeline` for what a source is."""
+
+import pathlib
+
+from hourglass_jax.data import packed, synthetic
+
+DATASETS = ("synthetic", "lsp", "lspet")
+
+
+def open_source(data, *, train: bool):
+    """The training or the validation source of `config.data`.
+
+    Raises:
+      ValueError: an unknown dataset or source.
+      FileNotFoundError: data that is not there; the message says where to put it.
+    """
+    split = data.train_split if train else data.validation_split
+    box = data.box if train else data.validation_box
+    if data.dataset not in DATASETS:
+        raise ValueError(f"data.dataset={data.dataset!r} is unknown; choose from {DATASETS}.")
+    if data.dataset == "synthetic":
+        return synthetic.SyntheticPeople(
+            split=split, examples=data.examples[not train], canvas=data.canvas, margin=data.margin
+        )
+    if data.source == "packed":
+        return packed.PackedSource(pathlib.Path(data.packed_dir, f"{data.dataset}-{split}.npz"))
+    if data.source != "tfds":
+        raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
+    return _open_tfds(data, box, split)
+
+
+def loader(source) -> str:
+    """The loader that suits a source: tf.data for TFDS, threads for those that need no TensorFlow."""
+    return "threads" if isinstance(source, packed.PackedSource | synthetic.SyntheticPeople) else "tfdata"
+
+
+def _open_tfds(data, box, split):
+    from hourglass_jax.data import lsp  # imports TFDS
+
+    builder = lsp.builder(
+        data.dataset,
+        data_dir=data.data_dir or None,
+        box=box,
+        canvas=data.canvas,
+        margin=data.margin,
+        quality=data.quality,
+    )
+    if not pathlib.Path(builder.data_dir).exists():
+        lsp.prepare(builder, manual_dir=data.manual_dir or None)
+    return packed.TfdsSource(builder, split)

@@ -1,0 +1,95 @@
+"""Crops -> joints: what evaluation and prediction share."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hourglass_jax import heatmaps
+from hourglass_jax.data import augment, crop
+from hourglass_jax.data.skeletons import Skeleton
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model with what its inputs and outputs mean.
+
+    Attributes:
+      model: returns `models.outputs.Outputs`.
+      skeleton: its joints.
+      size: side of its input, px.
+      mean: of the channels, subtracted from images in [0, 1].
+      sigma: of its targets, in cells.
+      logits: its heatmaps are those of a spatial cross-entropy.
+    """
+
+    model: nn.Module
+    skeleton: Skeleton
+    size: int
+    mean: tuple[float, float, float]
+    sigma: float
+    logits: bool
+
+    def heatmaps(self, variables: dict, images: jax.Array, *, flip: bool) -> tuple[jax.Array, ...]:
+        """Heatmaps of each stack, (b, h, w, k) in about [0, 1].
+
+        Args:
+          variables: {"params", "batch_stats"}.
+          images: (b, size, size, 3) in [0, 1].
+          flip: average with the mirrored image's heatmaps, mirrored back, sides swapped.
+        """
+        b = images.shape[0]
+        images = images - jnp.asarray(self.mean)
+        if flip:
+            images = jnp.concatenate([images, images[:, :, ::-1]])
+        outputs = self.model.apply(variables, images, train=False).heatmaps
+        if self.logits:
+            outputs = tuple(heatmaps.from_logits(maps, sigma=self.sigma) for maps in outputs)
+        if not flip:
+            return outputs
+        order = self.skeleton.flip
+        return tuple((maps[:b] + maps[b:, :, ::-1][..., order]) / 2 for maps in outputs)
+
+
+def estimator(network: Network, *, canvas: int, margin: float, flip: bool) -> Callable:
+    """Makes estimate(variables, canvases) -> (joints, scores, last heatmaps); to be jit-compiled.
+
+    canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
+    for each of the s stacks; the last stack's heatmaps (b, h, w, k) are there to look at.
+    """
+
+    def estimate(variables, canvases):
+        images = augment.plain(canvases, size=network.size, canvas=canvas, margin=margin)
+        maps = network.heatmaps(variables, images, flip=flip)
+        decoded = []
+        for stack in maps:
+            joints, scores = heatmaps.decode(stack)
+            decoded.append((joints * (network.size / stack.shape[1]), scores))
+        joints, scores = (jnp.stack(values, axis=1) for values in zip(*decoded, strict=True))
+        return joints, scores, maps[-1]
+
+    return estimate
+
+
+def image_joints(
+    joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, size: int
+) -> np.ndarray:
+    """Joints from input pixels to image pixels.
+
+    Args:
+      joints: (b, ..., k, 2) pixels of the input.
+      center: (b, 2) px of the picture; scale: (b,).
+      size: side of the input.
+
+    Returns:
+      float64, of the shape of joints.
+    """
+    input_from_image = crop.square(
+        np.asarray(center, np.float64), np.asarray(scale, np.float64) * crop.REFERENCE, size
+    )
+    inverse = crop.invert(input_from_image)
+    flat = np.asarray(joints, np.float64).reshape(len(joints), -1, 2)
+    return crop.apply(inverse, flat).reshape(joints.shape)

@@ -1,0 +1,101 @@
+"""What a run tells: the console, WORKDIR/metrics.jsonl and TensorBoard."""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+
+from hourglass_jax import files
+
+
+def say(text: str) -> None:
+    """A line on the console, at once."""
+    print(text, flush=True)
+
+
+class Log:
+    """Numbers and pictures by step.
+
+    Args:
+      workdir: gets metrics.jsonl and, where TensorFlow and clu are installed, TensorBoard's files.
+      step: the run goes on after this step; later entries of a killed run are dropped, since those
+        steps come again.
+    """
+
+    def __init__(self, workdir, step: int):
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        if self._path.exists():
+            _drop_after(self._path, step)
+        self._file = self._path.open("a")
+        self._tensorboard = _tensorboard(workdir)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        values = {name: float(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, values)
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Pictures (h, w, 3) uint8 by title, for TensorBoard."""
+        if self._tensorboard:
+            self._tensorboard.write_images(step, {name: p[None] for name, p in pictures.items()})
+            self._tensorboard.flush()
+
+
+class Progress:
+    """Speed and the time that is left."""
+
+    def __init__(self, step: int, last_step: int):
+        self._start_step, self._last_step = step, last_step
+        self._start = self._mark = time.monotonic()
+        self._mark_step, self._away = step, 0.0
+
+    def lap(self, step: int) -> tuple[float, float]:
+        """Seconds per step since the last lap, and the seconds that are left at the run's own pace."""
+        now = time.monotonic()
+        pace = (now - self._mark - self._away) / max(step - self._mark_step, 1)
+        whole = (now - self._start) / max(step - self._start_step, 1)
+        self._mark, self._mark_step, self._away = now, step, 0.0
+        return pace, whole * (self._last_step - step)
+
+    def away(self, seconds: float) -> None:
+        """Time that was spent on something else than training steps."""
+        self._away += seconds
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1:15, 3675 -> 1:01:15."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _drop_after(path, step):
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    files.write(path, "".join(kept).encode())
+
+
+def _tensorboard(workdir):
+    try:
+        from clu import metric_writers  # imports TensorFlow
+    except ImportError:
+        say("TensorBoard's files are not written: clu or TensorFlow is not installed.")
+        return None
+    return metric_writers.SummaryWriter(str(workdir))

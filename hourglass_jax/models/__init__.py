@@ -1,0 +1,42 @@
+"""The five systems, one file per paper, found by name."""
+
+import importlib
+import inspect
+import pathlib
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+_NOT_MODELS = {"__init__", "layers", "outputs"}
+
+
+def names() -> list[str]:
+    """The models that there are: the files beside this one."""
+    files = pathlib.Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if file.stem not in _NOT_MODELS)
+
+
+def create(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Module:
+    """Builds `hourglass_jax.models.<name>.Model`.
+
+    Args:
+      name: the file's name, for instance "newell".
+      joints: heatmaps per stack.
+      dtype: of the computation, "float32" or "bfloat16".
+      **fields: the model's own fields, as in its config.
+
+    Raises:
+      ValueError: an unknown model, dtype or field; the message lists the known ones.
+    """
+    if name not in names():
+        raise ValueError(f"There is no model {name!r}; choose from {', '.join(names())}.")
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype={dtype!r} is unknown; choose float32 or bfloat16.")
+    model = importlib.import_module(f"hourglass_jax.models.{name}").Model
+    known = set(inspect.signature(model).parameters) - {"parent", "name", "joints", "dtype"}
+    if unknown := set(fields) - known:
+        raise ValueError(
+            f"The model {name!r} has no field {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known))}."
+        )
+    return model(joints=joints, dtype=jnp.dtype(dtype), **fields)

@@ -1,0 +1,135 @@
+"""Parts that several of the papers share: the residual unit, the hourglass and the stems.
+
+A part takes the parts that it is made of as fields (`conv`, `norm`, `unit`), built once per model by
+`parts`; papers vary them by passing others. Images and features are (b, h, w, c).
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Part = Callable[..., nn.Module]
+
+
+def parts(*, train: bool, dtype) -> tuple[Part, Part]:
+    """The convolution and the batch normalisation of a model.
+
+    Args:
+      train: batch norm uses the statistics of the batch, and updates its running ones.
+      dtype: of the computation; parameters and statistics stay float32.
+    """
+    conv = functools.partial(nn.Conv, dtype=dtype, conv_general_dilated=_convolve)
+    norm = functools.partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=0.9,  # Torch's 0.1
+        epsilon=1e-5,
+        dtype=dtype,
+    )
+    return conv, norm
+
+
+def _convolve(x, kernel, strides, padding, **options):
+    """A convolution, where a 1x1 one is a matrix product: on CPUs XLA is much faster at those."""
+    plain = options.get("feature_group_count", 1) == 1 and tuple(strides) == (1, 1)
+    if plain and kernel.shape[:2] == (1, 1):
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0], precision=options.get("precision"))
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 maximum with stride 2; h and w must be even."""
+    # Strided slices: the gradient of a window reduction is many times slower on CPUs.
+    left, right = x[:, :, 0::2], x[:, :, 1::2]
+    wide = jnp.maximum(left, right)
+    return jnp.maximum(wide[:, 0::2], wide[:, 1::2])
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Nearest-neighbour upsampling by two."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+class Unit(nn.Module):
+    """Pre-activation bottleneck (He et al. 2016b), a convolution on the skip when the width changes."""
+
+    width: int
+    conv: Part
+    norm: Part
+
+    @nn.compact
+    def __call__(self, x):
+        y = x
+        for i, (width, window) in enumerate([(self.width // 2, 1), (self.width // 2, 3), (self.width, 1)]):
+            y = nn.relu(self.norm(name=f"norm{i}")(y))
+            y = self.conv(width, (window, window), name=f"conv{i}")(y)
+        if x.shape[-1] != self.width:
+            x = self.conv(self.width, (1, 1), name="skip")(x)
+        return x + y
+
+
+class Hourglass(nn.Module):
+    """Down to 1 / 2**depth of the resolution and up again, with a skip branch at each level.
+
+    Returns the features after each addition, coarse to fine; the last has the input's resolution.
+    """
+
+    depth: int
+    unit: Part
+    units: int = 1  # units per place
+    skip: Part | None = None  # the unit of the skip branches, if another one
+
+    @nn.compact
+    def __call__(self, x) -> tuple[jax.Array, ...]:
+        if x.shape[1] % 2**self.depth or x.shape[2] % 2**self.depth:
+            raise ValueError(
+                f"An hourglass of depth {self.depth} halves its input {self.depth} times; "
+                f"{x.shape[1]} x {x.shape[2]} cells are not divisible by {2**self.depth}."
+            )
+        skips, features = [], []
+        for level in range(self.depth):  # level 0 has the full resolution
+            skips.append(self._place(f"level{level}_skip", x, self.skip or self.unit))
+            x = self._place(f"level{level}_down", max_pool(x), self.unit)
+        x = self._place("bottom", x, self.unit)
+        for level in reversed(range(self.depth)):
+            x = self._place(f"level{level}_up", x, self.unit)
+            x = skips[level] + upsample(x)
+            features.append(x)
+        return tuple(features)
+
+    def _place(self, name, x, unit):
+        for i in range(self.units):
+            x = unit(name=f"{name}{i}")(x)
+        return x
+
+
+class Stem(nn.Module):
+    """Image to features at a quarter of the resolution: 7x7/2, unit, pool, two units.
+
+    `kind` "newell" has the widths of Newell's released Torch model, C/4 - C/2 - C/2 - C; "port" those
+    of the public PyTorch port, C/4 - C/2 - C - C.
+    """
+
+    width: int
+    conv: Part
+    norm: Part
+    unit: Part
+    kind: str = "newell"
+
+    @nn.compact
+    def __call__(self, x):
+        middle = {"newell": self.width // 2, "port": self.width}
+        if self.kind not in middle:
+            raise ValueError(f"model.stem={self.kind!r} is unknown; choose from {sorted(middle)}.")
+        # Torch pads by 3 on both sides; "SAME" would pad a 7x7/2 window by 2 and 3.
+        x = self.conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
+        x = nn.relu(self.norm(name="norm")(x))
+        x = self.unit(self.width // 2, name="unit0")(x)
+        x = max_pool(x)
+        x = self.unit(middle[self.kind], name="unit1")(x)
+        return self.unit(self.width, name="unit2")(x)

@@ -1,0 +1,67 @@
+"""The optimiser and its schedule, from config values."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import optax
+
+SCHEDULES = ("steps", "cosine", "constant")
+
+
+def schedule(
+    *,
+    learning_rate: float,
+    kind: str,
+    steps: int,
+    milestones: Sequence[int] = (),
+    factor: float = 0.1,
+    warmup_steps: int = 0,
+) -> optax.Schedule:
+    """Learning rate by step.
+
+    Args:
+      learning_rate: its peak.
+      kind: "steps" multiplies it by `factor` at each milestone, "cosine" lets it fall to 0 at the last
+        step, "constant" leaves it.
+      steps: length of the training.
+      milestones: in steps.
+      factor: for "steps".
+      warmup_steps: over so many first steps it is multiplied by a factor that rises to 1.
+    """
+    if kind not in SCHEDULES:
+        raise ValueError(f"optimizer.schedule={kind!r} is unknown; choose from {SCHEDULES}.")
+    base = {
+        "steps": lambda: optax.piecewise_constant_schedule(
+            learning_rate, dict.fromkeys(milestones, factor)
+        ),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
+        "constant": lambda: optax.constant_schedule(learning_rate),
+    }[kind]()
+    if not warmup_steps:
+        return base
+    return lambda step: base(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def create(
+    learning_rate: optax.Schedule,
+    *,
+    name: str = "rmsprop",
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """The optimiser.
+
+    Args:
+      learning_rate: by step.
+      name: "rmsprop" with the constants of the released codes, or "adam".
+      weight_decay: decoupled, for "adam".
+      clip_norm: largest global norm of the gradient; 0 leaves it.
+    """
+    if name == "rmsprop":
+        # Torch's constants: decay 0.99, and epsilon outside of the root (optax: 0.9, inside).
+        step = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+    elif name == "adam":
+        step = optax.adamw(learning_rate, weight_decay=weight_decay)
+    else:
+        raise ValueError(f"optimizer.name={name!r} is unknown; choose rmsprop or adam.")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), step) if clip_norm else step

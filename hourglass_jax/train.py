@@ -1,0 +1,267 @@
+"""The training: one loop for all systems."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, models, optimizer
+from hourglass_jax import train_step as steps
+from hourglass_jax.data import pipeline, sources
+from hourglass_jax.logs import Log, Progress, duration, say
+
+# Values that may change under a workdir: they alter no step that is still to come.
+_FREE = ("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest",
+         "train.pictures", "data.data_dir", "data.manual_dir", "data.packed_dir", "data.source",
+         "data.threads", "evaluate")  # fmt: skip
+
+
+def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
+    """Trains to the end, or until SIGTERM or Ctrl-C; the same call again goes on.
+
+    Args:
+      config: as `configs/common.py` describes.
+      workdir: gets config.json, checkpoints/, metrics.jsonl, TensorBoard's files and pictures/.
+      allow_changed_config: go on although the config differs from the one that the workdir began with.
+
+    Returns:
+      the last evaluation's scores (see `evaluate.score`), {} if stopped before.
+
+    Raises:
+      ValueError: wrong values; FileNotFoundError: missing data; FloatingPointError: the loss diverged.
+    """
+    workdir = pathlib.Path(workdir)
+    mesh = devices.mesh()
+    devices.check_divides(config.train.batch_size, "train.batch_size")
+    source = sources.open_source(config.data, train=True)
+    validation = sources.open_source(config.data, train=False)
+    metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
+    network = checkpoint.network_of(metadata)
+    last_step, rate, optimiser = make_optimizer(config, len(source))
+    step_fn = make_step(config, network, source, optimiser, mesh)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(workdir))
+        check_config(workdir, metadata["config"], allow_changed_config)
+        saved = stack.enter_context(
+            checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest)
+        )
+        state = make_state(config, network, optimiser, mesh, saved)
+        step = int(state.step)
+        evaluator = evaluate.Evaluator(
+            network, validation, mesh, batch_size=config.evaluate.batch_size, flip=config.evaluate.flip
+        )
+        log = stack.enter_context(Log(workdir, step))
+        stop = stack.enter_context(Stop())
+        describe(config, network, state, source, validation, last_step)
+        batches = pipeline.batches(
+            source,
+            train=True,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            start_step=step,
+            steps=max(last_step - step, 0),
+            shards=jax.process_count(),
+            shard=jax.process_index(),
+            threads=config.data.threads or None,
+            loader=sources.loader(source),
+        )
+        stack.enter_context(contextlib.closing(batches))
+        progress, waiting, scores = Progress(step, last_step), [], {}
+
+        for batch in batches:
+            state, metrics = step_fn(state, devices.put_batch(step_inputs(batch), mesh))
+            waiting.append(metrics)
+            step += 1
+            last = step == last_step or stop.asked(step)
+            evaluated = step % config.train.evaluate_every == 0 or step == last_step
+            kept = evaluated or last or step % config.train.save_every == 0
+
+            if kept or step % config.train.log_every == 0:
+                values = mean_of(waiting)
+                waiting = []
+                if not np.isfinite(values["loss"]):
+                    raise FloatingPointError(
+                        f"The loss is {values['loss']} at step {step}; the last checkpoint is of step "
+                        f"{saved.latest}. A smaller learning rate or optimizer.clip_norm may help."
+                    )
+                pace, left = progress.lap(step)
+                values["learning_rate"] = float(rate(step - 1))
+                values["images_per_second"] = config.train.batch_size / pace
+                log.scalars(step, values)
+                say(line(step, last_step, values, left))
+
+            if evaluated:
+                start = time.monotonic()
+                predictions = evaluator.predict(state.variables, pictures=config.train.pictures)
+                scores = evaluate.score(predictions, network.skeleton, metric=config.evaluate.metric)
+                log.scalars(step, {f"validation/{k}": v for k, v in scores["table"].items()})
+                say(evaluate.report(scores))
+                if config.train.pictures:
+                    picture = evaluate.picture(predictions, network)
+                    draw.save(workdir / "pictures" / f"validation_{step:07d}.png", picture)
+                    log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
+                progress.away(time.monotonic() - start)
+
+            if kept:
+                saved.save(state, metadata, scores["table"]["Mean"] if evaluated else None)
+            if last:
+                break
+        if step < last_step:
+            saved.wait()
+            say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+    return scores
+
+
+def make_optimizer(config, examples: int):
+    """The last step, the learning rate by step, and the optimiser."""
+    options = config.optimizer.to_dict()
+    epoch = examples / config.train.batch_size  # steps
+    last_step = config.train.steps or max(round(config.train.epochs * epoch), 1)
+    rate = optimizer.schedule(
+        steps=last_step,
+        kind=options.pop("schedule"),
+        milestones=[round(m * epoch) for m in options.pop("milestones")],
+        **{key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")},
+    )
+    return last_step, rate, optimizer.create(rate, **options)
+
+
+def make_step(config, network, source, optimiser, mesh):
+    """The compiled train step."""
+    geometry = steps.Geometry(source.canvas, source.margin, network.size)
+    step = steps.make(
+        network.model,
+        optimiser,
+        geometry=geometry,
+        flip_order=network.skeleton.flip,
+        seed=config.seed,
+        mean=network.mean,
+        augmentation=config.augment.to_dict(),
+        loss=functools.partial(losses.on_heatmaps, size=network.size, **config.loss.to_dict()),
+        average_decay=config.train.average_decay,
+        accumulate=config.train.accumulate,
+    )
+    return steps.compiled(step, mesh)
+
+
+def make_state(config, network, optimiser, mesh, saved) -> steps.State:
+    """A fresh state, or the workdir's latest one, on the mesh."""
+    fresh = functools.partial(
+        steps.init,
+        network.model,
+        optimiser,
+        seed=config.seed,
+        size=network.size,
+        average=config.train.average_decay > 0,
+    )
+    same = devices.replicated(mesh)
+    if saved.latest is None:
+        return jax.jit(fresh, out_shardings=same)()
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), jax.eval_shape(fresh)
+    )
+    return saved.restore(saved.latest, like)
+
+
+def step_inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What of a batch the train step needs."""
+    return {name: batch[name] for name in ("image", "joints", "visible", "center", "scale")}
+
+
+def mean_of(metrics: list[dict]) -> dict[str, float]:
+    """Means over steps, fetched from the devices."""
+    fetched = jax.device_get(metrics)
+    return {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
+
+
+def line(step: int, last_step: int, values: dict, left: float) -> str:
+    """One line of progress."""
+    return (
+        f"step {step}/{last_step} ({100 * step / last_step:.0f}%)  loss {values['loss']:.5f}  "
+        f"lr {values['learning_rate']:.2e}  {values['images_per_second']:.1f} images/s  "
+        f"left {duration(left)}"
+    )
+
+
+def describe(config, network, state, source, validation, last_step) -> None:
+    """The run's first lines: model, data, devices."""
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    say(
+        f"{config.model.name}: {count:,} parameters, {network.size} px, {config.model.dtype}; "
+        f"{source.name}: {len(source)} people, validation {len(validation)}; "
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {config.train.batch_size}."
+    )
+    if step := int(state.step):
+        say(f"Goes on after step {step} of {last_step}.")
+
+
+class Stop:
+    """Notices SIGTERM and Ctrl-C; a second Ctrl-C stops at once."""
+
+    def __init__(self):
+        self._noticed = False
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._notice) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exc_info):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number, frame):
+        if self._noticed and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._noticed = True
+        say(f"{signal.Signals(number).name}: saving after this step.")
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop after this step; all processes agree."""
+        if jax.process_count() == 1:
+            return self._noticed
+        if step % 10:  # the processes have to talk about it, so not at every step
+            return False
+        return bool(multihost_utils.process_allgather(np.array(self._noticed)).any())
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path):
+    """Keeps a second training out of the workdir; the lock ends with the process, however it ends."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index():
+        yield
+        return
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{workdir}: another training is running in this workdir.") from None
+        yield
+
+
+def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> None:
+    """Writes config.json, or compares with the one that is there.
+
+    Raises:
+      ValueError: the config differs in what the coming steps depend on; the message lists it.
+    """
+    path = workdir / "config.json"
+    if path.exists() and not allow_changed:
+        differ = checkpoint.differences(json.loads(path.read_text()), config)
+        differ = [text for text in differ if not text.startswith(_FREE)]
+        if differ:
+            raise ValueError(
+                f"{workdir} began with another config: {'; '.join(differ)}. Choose another --workdir, or "
+                "go on with --allow_changed_config."
+            )
+    if jax.process_index() == 0:
+        files.write_json(path, config)
+
