@@ -11,8 +11,8 @@ from configs import common
 
 
 def get_config(string: str | None = None):
-    """Arguments: stacks, width, dataset, size (px of the input)."""
-    args = common.arguments(string, stacks=2, width=256, dataset="lspet", size=256)
+    """Arguments: stacks, width, dataset, size (px of the input), quick (a recipe for small networks)."""
+    args = common.arguments(string, stacks=2, width=256, dataset="lspet", size=256, quick=False)
     c = common.base()
     c.model.update(name="newell", stacks=args.stacks, width=args.width, depth=4, units=1, stem="newell")
 
@@ -37,4 +37,6 @@ def get_config(string: str | None = None):
     c.optimizer.factor = 0.2
     c.train.batch_size = 6
     c.train.epochs = 140.0
+    if args.quick:
+        common.quick(c, learning_rate=1e-3)
     return c

@@ -10,12 +10,14 @@ faces the viewer.
 """
 
 import argparse
+import bisect
 import json
 import operator
 import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -74,34 +76,43 @@ _ANCESTRY = _ancestry(_BONES[:, 1])
 # Frames: 0 picture, 1 pelvis, 2 chest, 3 head, 4-7 arms, 8-11 legs, 12-13 feet.
 _FRAME_PARENTS = (0, 0, 1, 2, 2, 4, 2, 6, 1, 8, 1, 10, 9, 11)
 
+
+class _Poses(NamedTuple):
+    shares: list[float]  # running sums, all but the last one
+    angles: np.ndarray  # (poses, 2, 4)
+
+
+def _poses(*rows: tuple[float, ...]) -> _Poses:
+    table = np.array(rows)
+    return _Poses(np.cumsum(table[:-1, 0]).tolist(), table[:, 1:].reshape(-1, 2, 4))
+
+
 # Poses in degrees: share, then (flexion, abduction, outward twist, knee or elbow) of one side
 # and of the other. Which of the two is the right side is drawn, so the table is left-right free.
-_LEG_POSES = np.array(
-    [
-        (0.32, 0, 5, 8, 4, 0, 5, 8, 4),  # standing
-        (0.20, 26, 3, 3, 10, -20, 3, 3, 22),  # walking
-        (0.12, 62, 3, 0, 80, -22, 3, 0, 60),  # running
-        (0.10, 82, 12, 5, 84, 82, 12, 5, 84),  # sitting
-        (0.08, 78, 10, 5, 14, -4, 4, 5, 8),  # kicking
-        (0.08, 70, 10, 8, 76, -24, 6, 5, 26),  # lunging
-        (0.05, 90, 20, 15, 105, 90, 20, 15, 105),  # squatting
-        (0.05, 2, 28, 15, 6, 2, 28, 15, 6),  # legs apart
-    ]
+_LEG_POSES = _poses(
+    (0.32, 0, 5, 8, 4, 0, 5, 8, 4),  # standing
+    (0.20, 26, 3, 3, 10, -20, 3, 3, 22),  # walking
+    (0.12, 62, 3, 0, 80, -22, 3, 0, 60),  # running
+    (0.10, 82, 12, 5, 84, 82, 12, 5, 84),  # sitting
+    (0.08, 78, 10, 5, 14, -4, 4, 5, 8),  # kicking
+    (0.08, 70, 10, 8, 76, -24, 6, 5, 26),  # lunging
+    (0.05, 90, 20, 15, 105, 90, 20, 15, 105),  # squatting
+    (0.05, 2, 28, 15, 6, 2, 28, 15, 6),  # legs apart
 )
-_ARM_POSES = np.array(
-    [
-        (0.24, 2, 12, 0, 14, 2, 12, 0, 14),  # hanging
-        (0.20, 34, 10, -4, 40, -32, 10, -4, 24),  # swinging
-        (0.10, 42, 10, -18, 95, -40, 10, -12, 90),  # running
-        (0.10, 160, 14, 0, 22, 160, 14, 0, 22),  # both up
-        (0.08, 0, 84, 0, 14, 0, 84, 0, 14),  # spread
-        (0.07, -15, 45, -75, 95, -15, 45, -75, 95),  # hands on the hips
-        (0.04, 35, 8, -55, 100, 35, 8, -55, 100),  # folded
-        (0.08, 0, 85, 75, 80, 2, 12, 0, 14),  # waving
-        (0.06, 78, 8, 0, 20, 78, 8, 0, 20),  # reaching forward
-        (0.03, -30, 18, -50, 55, -30, 18, -50, 55),  # behind the back
-    ]
+_ARM_POSES = _poses(
+    (0.24, 2, 14, 0, 14, 2, 14, 0, 14),  # hanging
+    (0.20, 34, 12, -4, 40, -32, 12, -4, 24),  # swinging
+    (0.10, 42, 12, -18, 95, -40, 12, -12, 90),  # running
+    (0.10, 160, 14, 0, 22, 160, 14, 0, 22),  # both up
+    (0.08, 0, 84, 0, 14, 0, 84, 0, 14),  # spread
+    (0.07, -15, 45, -75, 95, -15, 45, -75, 95),  # hands on the hips
+    (0.04, 35, 8, -55, 100, 35, 8, -55, 100),  # folded
+    (0.08, 0, 85, 75, 80, 2, 12, 0, 14),  # waving
+    (0.06, 78, 8, 0, 20, 78, 8, 0, 20),  # reaching forward
+    (0.03, -30, 18, -50, 55, -30, 18, -50, 55),  # behind the back
 )
+# Turning forward is a negative turn about x; to the sides and outwards the right side mirrors.
+_MIRROR = np.array(((-1.0, -1, -1, 1), (-1, 1, 1, 1)))
 _ARM_SPREAD, _LEG_SPREAD = np.array((13.0, 9, 14, 14)), np.array((9.0, 4, 8, 8))
 # Joint limits: an elbow or a knee never bends past straight.
 _ARM_LIMITS = np.array(((-55.0, 2, -80, 0), (175, 110, 85, 145)))
@@ -124,6 +135,8 @@ _LIMBS = np.array(
     ]
 )
 _LIMB_CLOTH = np.array((0, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 3, 3))  # none, shirt, trousers, shoes
+_LIMB_COVERS = np.array((0, 1, 1, 2, 2, 0, 0, 3, 3, 4, 4, 5, 5))  # which of the cuts covers it
+_ALL_LIMBS = np.arange(len(_LIMBS))
 _LIMB_STARTS, _LIMB_ENDS = _LIMBS[:, 1].astype(int), _LIMBS[:, 2].astype(int)
 
 # Head parts as ellipsoids in the head's own axes, in head lengths above the upper neck: colour
@@ -179,6 +192,11 @@ _ADJOINING[6, [_HIPS, _CHEST, _THIGH, _THIGH + 1]] = True
 _ADJOINING[7, [_CHEST, _NECK, _UPPER_ARM, _UPPER_ARM + 1]] = True
 _ADJOINING[8, [_NECK, _HEAD]] = True
 _ADJOINING[9, _HEAD] = True
+# Hips and shoulders also lie in the trunk, and both thighs' tops are one seat.
+_TRUNK_JOINTS = np.array((2, 3, 12, 13))
+_TRUNK_PARTS = np.zeros((4, _SOMETHING_ELSE + 1), bool)
+_TRUNK_PARTS[:2, [_CHEST, _HIPS, _THIGH, _THIGH + 1]] = True
+_TRUNK_PARTS[2:, _CHEST] = True
 
 _SKINS = np.array(
     [(246, 214, 190), (232, 190, 158), (208, 158, 120), (170, 118, 82), (122, 80, 56), (84, 56, 42)]
@@ -196,7 +214,6 @@ _RING = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _RING = np.stack([np.cos(_RING), np.sin(_RING)]).astype(np.float32)
 _HALF = np.linspace(-1, 1, 9, dtype=np.float32)
 _AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), -1).reshape(-1, 2)
-_TRUNK_JOINTS = np.array((2, 3, 12, 13))
 
 
 @dataclass(frozen=True)
@@ -251,58 +268,55 @@ class View:
 
 def rotations(degrees: np.ndarray) -> np.ndarray:
     """(n, 3) angles about x, z, y -> (n, 3, 3) matrices Rx @ Rz @ Ry."""
-    radians = np.deg2rad(degrees)
-    (cx, cz, cy), (sx, sz, sy) = np.cos(radians).T, np.sin(radians).T
-    rows = (
-        (cz * cy, -sz, cz * sy),
-        (cx * sz * cy + sx * sy, cx * cz, cx * sz * sy - sx * cy),
-        (sx * sz * cy - cx * sy, sx * cz, sx * sz * sy + cx * cy),
+    radians = np.deg2rad(degrees.T)
+    (cx, cz, cy), (sx, sz, sy) = np.cos(radians), np.sin(radians)
+    matrices = np.array(
+        (
+            (cz * cy, -sz, cz * sy),
+            (cx * sz * cy + sx * sy, cx * cz, cx * sz * sy - sx * cy),
+            (sx * sz * cy - cx * sy, sx * cz, sx * sz * sy + cx * cy),
+        )
     )
-    return np.array(rows).transpose(2, 0, 1)
+    return matrices.transpose(2, 0, 1)
 
 
-def _pick(shares: np.ndarray, uniform: float) -> int:
-    return min(int(np.searchsorted(np.cumsum(shares), uniform)), len(shares) - 1)
-
-
-def _limb_angles(rng, poses, spread, limits, mix: float) -> np.ndarray:
-    """(2, 4) degrees for right and left; `mix` is how often both sides pose independently."""
-    first, second, mixing, swap = rng.random(4)
-    one = _pick(poses[:, 0], first)
-    other = _pick(poses[:, 0], second) if mixing < mix else one
-    sides = np.stack([poses[one, 1:5], poses[other, 5:9]])
-    sides = sides + spread * rng.standard_normal((2, 4))
-    return np.clip(sides[::-1] if swap < 0.5 else sides, *limits)
+def _limb_angles(rng, poses, spread, limits, mixed: float) -> np.ndarray:
+    """(2, 4) degrees of the right and the left limb: about x, z, y, then knee or elbow."""
+    first, second, mixing, swap = rng.random(4).tolist()
+    one = bisect.bisect(poses.shares, first)
+    other = bisect.bisect(poses.shares, second) if mixing < mixed else one
+    sides = poses.angles[(one, other), (0, 1)] + spread * rng.standard_normal((2, 4))
+    sides = np.minimum(np.maximum(sides, limits[0]), limits[1])
+    return (sides[::-1] if swap < 0.5 else sides) * _MIRROR
 
 
 def random_angles(rng: np.random.Generator) -> np.ndarray:
     """(14, 3) degrees about x, z, y of every frame within the frame it hangs on."""
     arms = _limb_angles(rng, _ARM_POSES, _ARM_SPREAD, _ARM_LIMITS, 0.4)
     legs = _limb_angles(rng, _LEG_POSES, _LEG_SPREAD, _LEG_LIMITS, 0.0)
-    yaw, bent, tilted, bend = rng.random(4)
-    sway = rng.standard_normal(9)
-    angles = np.zeros((14, 3))
-    angles[0, 1] = sway[0] * (35 if tilted < 0.12 else 4)
-    angles[1] = 6 + 5 * sway[1], 0, 360 * yaw
+    yaw, bent, tilted, bend = rng.random(4).tolist()
+    sway = rng.standard_normal(9).tolist()
     # Lifted thighs pull the trunk forward, as when squatting or running.
-    lean = 35 + 40 * bend if bent < 0.10 else 0.12 * legs[:, 0].sum()
-    angles[2] = lean + 5 * sway[2], 5 * sway[3], 10 * sway[4]
-    angles[3] = 10 * sway[5] - 0.4 * lean, 7 * sway[6], np.clip(22 * sway[7], -60, 60)
-    mirror = np.array((-1.0, 1.0))
-    angles[[4, 6]] = np.stack([-arms[:, 0], mirror * arms[:, 1], mirror * arms[:, 2]], 1)
-    angles[[8, 10]] = np.stack([-legs[:, 0], mirror * legs[:, 1], mirror * legs[:, 2]], 1)
-    angles[[5, 7], 0], angles[[9, 11], 0] = -arms[:, 3], legs[:, 3]
-    angles[[12, 13], 2] = 8 * mirror
+    lean = 35 + 40 * bend if bent < 0.10 else -0.12 * float(legs[0, 0] + legs[1, 0])
+    angles = np.zeros((14, 3))
+    angles[:4] = (
+        (0, sway[0] * (35 if tilted < 0.12 else 4), 0),
+        (6 + 5 * sway[1], 0, 360 * yaw),
+        (lean + 5 * sway[2], 5 * sway[3], 10 * sway[4]),
+        (10 * sway[5] - 0.4 * lean, 7 * sway[6], min(max(22 * sway[7], -60), 60)),
+    )
+    angles[4:8:2], angles[5:8:2, 0] = arms[:, :3], -arms[:, 3]
+    angles[8:12:2], angles[9:12:2, 0] = legs[:, :3], legs[:, 3]
+    angles[12:, 2] = -8, 8
     return angles
 
 
 def build_figure(angles: np.ndarray, lengths: np.ndarray, girth: float) -> Figure:
     """Forward kinematics: (14, 3) degrees and (20,) factors on the bones -> a figure."""
     local = rotations(angles)
-    frames = [local[0]]
-    for frame in range(1, len(_FRAME_PARENTS)):
-        frames.append(frames[_FRAME_PARENTS[frame]] @ local[frame])
-    frames = np.stack(frames)
+    frames = local.copy()
+    for frame in range(1, len(frames)):
+        np.matmul(frames[_FRAME_PARENTS[frame]], local[frame], out=frames[frame])
     bones = _BONES[:, 3:6] * lengths[:, None]
     vectors = (frames[_BONE_FRAMES] @ bones[:, :, None])[..., 0]
     return Figure(_ANCESTRY @ vectors, frames, bones, girth)
@@ -435,30 +449,29 @@ def random_look(rng: np.random.Generator) -> Look:
 def _limb_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
     """Skin of every limb, its sleeve or leg of cloth over it, each with a darker edge."""
     starts, ends = figure.nodes[_LIMB_STARTS], figure.nodes[_LIMB_ENDS]
-    arms, legs = (look.sleeves, look.sleeves - 1), (look.legs, look.legs - 1)
-    cover = np.repeat((0, *arms, 0, *legs, 1), (1, 2, 2, 2, 2, 2, 2)).clip(0, 1)
-    radii = _LIMBS[:, 3:5] * (0.5 + 0.5 * figure.girth) * (figure.standing / 1.7) ** 0.7
-    cloth_ends = starts + cover[:, None] * (ends - starts)
-    cloth_radii = radii[:, 0] + cover * (radii[:, 1] - radii[:, 0]) + 0.01
+    cover = np.array((0, look.sleeves, look.sleeves - 1, look.legs, look.legs - 1, 1))
+    cover = np.minimum(np.maximum(cover, 0), 1)[_LIMB_COVERS]
+    # First all limbs, then the cloth over those that are covered in part.
+    some = np.flatnonzero((cover > 0) & (cover < 1))
+    limbs, count = np.concatenate([_ALL_LIMBS, some]), len(_LIMBS)
+    reach, extra, clothed = np.ones(len(limbs)), np.zeros(len(limbs)), cover[limbs] == 1
+    reach[count:], extra[count:], clothed[count:] = cover[some], 0.008, True
+    radii = _LIMBS[limbs, 3:5] * (0.5 + 0.5 * figure.girth) * (figure.standing / 1.7) ** 0.7
+    near, far = radii[:, 0] + extra, radii[:, 0] + reach * (radii[:, 1] - radii[:, 0]) + extra
+    stops = starts[limbs] + reach[:, None] * (ends - starts)[limbs]
     outlines = capsules(
-        np.tile(view.flat(starts), (2, 1)),
-        view.flat(np.concatenate([ends, cloth_ends])),
-        view.scale * np.concatenate([radii[:, 0], radii[:, 0] + 0.008]),
-        view.scale * np.concatenate([radii[:, 1], cloth_radii]),
-        view.scale * _EDGE,
-    ).reshape(4, len(_LIMBS), -1, 2)
-    # The four copies: edge of the skin, edge of the cloth, skin, cloth.
-    depths = 0.5 * (starts[:, 2] + ends[:, 2]) + 0.03
-    copies = depths + np.array([[0], [1e-3], [1e-4], [1.1e-3]])
-    cloth = np.stack([look.skin, look.shirt, look.trousers, look.shoes])[_LIMB_CLOTH]
-    skin = np.where(cover[:, None] == 1, cloth, look.skin)
+        *(view.flat(starts[limbs]), view.flat(stops)),
+        *(view.scale * near, view.scale * far, view.scale * _EDGE),
+    )
+    depths = (0.5 * (starts[:, 2] + ends[:, 2]) + 0.03)[limbs]
+    cloth = np.array((look.skin, look.shirt, look.trousers, look.shoes))
+    colours = cloth[_LIMB_CLOTH[limbs] * clothed]
     # Nearer limbs are lit more: a cue to which of two crossing limbs is in front.
-    light = np.clip(1 + 0.5 * (depths - figure.nodes[6, 2]), 0.75, 1.2)[:, None]
-    colours = np.minimum(np.stack([skin, cloth]) * light, 255)
-    colours = np.concatenate([colours * _EDGE_SHADE, colours])
-    used = np.tile(np.stack([cover >= 0, (cover > 0) & (cover < 1)]), (2, 1))
-    parts = np.broadcast_to(_LIMBS[:, 0], used.shape)
-    return view.layers(copies[used], colours[used], parts[used], outlines[used])
+    light = np.minimum(np.maximum(1 + 0.5 * (depths - figure.nodes[6, 2]), 0.75), 1.2)
+    colours = np.minimum(colours * light[:, None], 255)
+    depths, parts = depths + extra, _LIMBS[limbs, 0]
+    edges = view.layers(depths, colours * _EDGE_SHADE, parts, outlines[0])
+    return edges + view.layers(depths + 1e-4, colours, parts, outlines[1])
 
 
 def _trunk_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
@@ -541,7 +554,7 @@ def place(rng, figure: Figure, size: int, margin: float) -> tuple[View, np.ndarr
     shown = np.array([[-np.inf] * 2, [np.inf] * 2])
     if ends < 0.17:
         # The picture ends across the person or just beyond; the box then is of the visible part.
-        end, axis = ((1, 1), (1, 0), (0, 0), (0, 1))[_pick((0.5, 0.2, 0.2, 0.1), side)]
+        end, axis = ((1, 1), (1, 0), (0, 0), (0, 1))[bisect.bisect((0.5, 0.7, 0.9), side)]
         edge = box[end, axis] + (0.36 - 0.72 * cut) * span * (1 if end else -1)
         box[:, axis] = np.clip(box[:, axis], *((-np.inf, edge) if end else (edge, np.inf)))
         shown[end, axis] = edge
@@ -622,7 +635,8 @@ def develop(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     light = cv2.resize(light.astype(np.uint8), (size, size))
     rgb = cv2.multiply(rgb, light, scale=1 / 128)
     sigma = size * (0.002 + 0.006 * max(0.0, soft - 0.5))
-    rgb = cv2.GaussianBlur(rgb, (0, 0), sigma)
+    kernel = 2 * int(np.ceil(1.5 * sigma)) + 1
+    rgb = cv2.GaussianBlur(rgb, (kernel, kernel), sigma)
     noise = np.frombuffer(rng.bytes(rgb.size), np.uint8).reshape(rgb.shape)
     contrast, level = 0.65 + 0.5 * contrast, 16 * grain**2
     offset = 128 * (1 - contrast) - level + 40 * (shift - 0.5)
@@ -650,7 +664,7 @@ def visibility(picture: np.ndarray, figure: Figure, joints: np.ndarray) -> np.nd
     # The trunk shows a hip or a shoulder unless that one lies on its far side.
     depths, middle = figure.nodes[_TRUNK_JOINTS, 2], figure.nodes[[6, 6, 7, 7], 2]
     near = depths - middle > -0.92 * np.abs(figure.bones[_TRUNK_JOINTS, 0])
-    trunk = (on_top[_TRUNK_JOINTS] == _CHEST) | (on_top[_TRUNK_JOINTS] == _HIPS)
+    trunk = _TRUNK_PARTS[np.arange(4)[:, None], on_top[_TRUNK_JOINTS]]
     adjoining[_TRUNK_JOINTS] |= trunk & near[:, None]
     # Several of nine pixels: at smooth edges the part numbers are blended.
     return np.where(adjoining.sum(1) > 3, 2, 1).astype(np.uint8)
@@ -669,7 +683,7 @@ def draw_example(rng: np.random.Generator, size: int, margin: float) -> dict:
     paint_person(picture, figure, look, view)
     if other and order >= 0.75:
         paint_person(picture, *other)
-    if covered < 0.1:
+    if covered < 0.09:
         obstacle(rng, picture, side)
     joints = view.flat(figure.nodes[:16])
     visible = visibility(picture, figure, joints)
