@@ -4,9 +4,10 @@
     python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet --mode=evaluate
 """
 
+import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
@@ -22,16 +23,20 @@ flags.DEFINE_string(
     "checkpoint", None, "What to evaluate: a workdir or WORKDIR/checkpoints/STEP. Default: --workdir."
 )
 flags.DEFINE_bool("allow_changed_config", False, "Go on in a workdir that began with another config.")
-flags.DEFINE_bool("distributed", False, "Several processes, as on a TPU pod: jax.distributed first.")
+flags.DEFINE_bool("distributed", False, "One of several processes; on TPU pods they find each other.")
+flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of the first process.")
+flags.DEFINE_integer("processes", None, "With --distributed elsewhere: how many there are.")
+flags.DEFINE_integer("process", None, "With --distributed elsewhere: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell each of their steps
     if len(argv) > 1:
         raise app.UsageError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
     if FLAGS.distributed:
         import jax
 
-        jax.distributed.initialize()
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     # Only now: `--help` and wrong flags are answered at once.
     from hourglass_jax import evaluate, train
 
@@ -41,11 +46,30 @@ def main(argv: list[str]) -> None:
         evaluate.evaluate(FLAGS.config, FLAGS.workdir, FLAGS.checkpoint or FLAGS.workdir)
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with them ends in one line instead of a traceback."""
+    try:
+        rest = FLAGS(argv)
+        FLAGS.config.lock()  # a config file that cannot be loaded shows itself only when it is used
+    except (flags.Error, AttributeError, OSError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, AttributeError):  # wraps ml_collections' KeyError
+            key = str(getattr(error.args[0], "args", error.args)[0])
+            sys.exit(f"Error: --config has no key {' '.join(key.split())}")
+        if isinstance(error, OSError):
+            known = {path.stem for path in pathlib.Path("configs").glob("*.py")} - {"__init__", "common"}
+            known = ", ".join(f"configs/{name}.py" for name in sorted(known))
+            sys.exit(f"Error: --config: there is no such file; there are {known}.")
+        # A traceback's last line says what is wrong, after the exception's name.
+        sys.exit(f"Error: {lines[-1].partition(': ')[2] if len(lines) > 2 else lines[0]}")
+    return rest
+
+
 def run() -> None:
     flags.mark_flags_as_required(["config", "workdir"])
     try:
-        app.run(main)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        app.run(main, flags_parser=parse)
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"Error: {error}")
 
 

@@ -64,6 +64,7 @@ def base() -> ConfigDict:
     c.train.save_every = 1000
     c.train.keep_latest = 2
     c.train.pictures = 12  # validation crops that are drawn at each evaluation
+    c.train.tensorboard = True
 
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 32

@@ -10,12 +10,12 @@ def get_config(string: str | None = None):
     """Arguments: model, stacks, width."""
     args = common.arguments(string, model="newell", stacks=1, width=64)
     c = common.base()
-    c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=3)
+    c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=4)
 
     c.data.dataset = "synthetic"
-    c.data.examples = (100_000, 500)
-    c.data.size = 96
-    c.data.canvas = 144
+    c.data.examples = (12_000, 500)
+    c.data.size = 64
+    c.data.canvas = 96
     c.data.mean = (0.5, 0.5, 0.5)
 
     c.augment.scale_normal = (0.1, 0.2)

@@ -22,8 +22,10 @@ from hourglass_jax.data.skeletons import Skeleton
 from hourglass_jax.inference import Network
 from hourglass_jax.train_step import State
 
-# Orbax tells every step of its work.
-logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+# Orbax tells every step of its work, and warns of each checkpoint without a score.
+logging.getLogger("absl").addFilter(
+    lambda record: record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage()
+)
 
 _SCORE = "score"
 

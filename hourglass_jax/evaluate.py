@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import cv2
 import jax
 import numpy as np
 import tqdm
@@ -12,6 +13,8 @@ from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, draw, files, inference, metrics
 from hourglass_jax.data import crop, pipeline, sources
+
+_TILE = 192  # px, least size of a drawn crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,13 +219,14 @@ def write(workdir, predictions: Predictions, scores: dict, ids: list[str], about
 
 def picture(predictions: Predictions, network: inference.Network) -> np.ndarray:
     """A contact sheet: annotated | predicted | all heatmaps, for each kept example."""
-    tiles = []
+    skeleton, tiles = network.skeleton, []
+    zoom = -(-_TILE // network.size)  # small inputs are enlarged, so that the lines stay thin
     for kept in predictions.pictures:
-        crop_, skeleton = kept["crop"], network.skeleton
+        image = cv2.resize(kept["crop"], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
         everything = np.ones(len(skeleton), bool)
-        tiles.append(draw.skeleton(crop_, kept["truth"], kept["labelled"], skeleton))
-        tiles.append(draw.skeleton(crop_, kept["joints"], everything, skeleton))
-        tiles.append(draw.heatmap(crop_, kept["heatmaps"].max(axis=-1)))
+        tiles.append(draw.skeleton(image, zoom * kept["truth"], kept["labelled"], skeleton))
+        tiles.append(draw.skeleton(image, zoom * kept["joints"], everything, skeleton))
+        tiles.append(draw.heatmap(image, kept["heatmaps"].max(axis=-1)))
     return draw.sheet(tiles, columns=6)
 
 

@@ -1,17 +1,20 @@
 """What a run tells: the console, WORKDIR/metrics.jsonl and TensorBoard."""
 
 import json
+import os
 import pathlib
 import time
 
+import jax
 import numpy as np
 
 from hourglass_jax import files
 
 
 def say(text: str) -> None:
-    """A line on the console, at once."""
-    print(text, flush=True)
+    """A line on the console, at once; of several processes the first one speaks."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 class Log:
@@ -21,27 +24,31 @@ class Log:
       workdir: gets metrics.jsonl and, where TensorFlow and clu are installed, TensorBoard's files.
       step: the run goes on after this step; later entries of a killed run are dropped, since those
         steps come again.
+      tensorboard: whether to write TensorBoard's files.
     """
 
-    def __init__(self, workdir, step: int):
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
-        if self._path.exists():
-            _drop_after(self._path, step)
-        self._file = self._path.open("a")
-        self._tensorboard = _tensorboard(workdir)
+    def __init__(self, workdir, step: int, *, tensorboard: bool = True):
+        self._file = self._tensorboard = None
+        if jax.process_index():
+            return
+        path = pathlib.Path(workdir) / "metrics.jsonl"
+        if path.exists():
+            _drop_after(path, step)
+        self._file = path.open("a")
+        self._tensorboard = _tensorboard(workdir) if tensorboard else None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc_info):
-        self._file.close()
-        if self._tensorboard:
-            self._tensorboard.close()
+        for writer in filter(None, (self._file, self._tensorboard)):
+            writer.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         values = {name: float(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.flush()
         if self._tensorboard:
             self._tensorboard.write_scalars(step, values)
 
@@ -93,6 +100,7 @@ def _drop_after(path, step):
 
 
 def _tensorboard(workdir):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings
     try:
         from clu import metric_writers  # imports TensorFlow
     except ImportError:

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, models, optimizer
+from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, optimizer
 from hourglass_jax import train_step as steps
 from hourglass_jax.data import pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
 
 # Values that may change under a workdir: they alter no step that is still to come.
 _FREE = ("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest",
-         "train.pictures", "data.data_dir", "data.manual_dir", "data.packed_dir", "data.source",
+         "train.pictures", "train.tensorboard", "data.data_dir", "data.manual_dir", "data.packed_dir", "data.source",
          "data.threads", "evaluate")  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         evaluator = evaluate.Evaluator(
             network, validation, mesh, batch_size=config.evaluate.batch_size, flip=config.evaluate.flip
         )
-        log = stack.enter_context(Log(workdir, step))
+        log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
         describe(config, network, state, source, validation, last_step)
         batches = pipeline.batches(
@@ -87,11 +87,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             if kept or step % config.train.log_every == 0:
                 values = mean_of(waiting)
                 waiting = []
-                if not np.isfinite(values["loss"]):
-                    raise FloatingPointError(
-                        f"The loss is {values['loss']} at step {step}; the last checkpoint is of step "
-                        f"{saved.latest}. A smaller learning rate or optimizer.clip_norm may help."
-                    )
+                check_finite(values, step, saved.latest)
                 pace, left = progress.lap(step)
                 values["learning_rate"] = float(rate(step - 1))
                 values["images_per_second"] = config.train.batch_size / pace
@@ -104,7 +100,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                 scores = evaluate.score(predictions, network.skeleton, metric=config.evaluate.metric)
                 log.scalars(step, {f"validation/{k}": v for k, v in scores["table"].items()})
                 say(evaluate.report(scores))
-                if config.train.pictures:
+                if jax.process_index() == 0 and predictions.pictures:
                     picture = evaluate.picture(predictions, network)
                     draw.save(workdir / "pictures" / f"validation_{step:07d}.png", picture)
                     log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
@@ -114,9 +110,11 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                 saved.save(state, metadata, scores["table"]["Mean"] if evaluated else None)
             if last:
                 break
-        if step < last_step:
-            saved.wait()
-            say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+        saved.wait()
+    if step < last_step:
+        say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+    elif not scores:
+        say(f"Trained to step {step} already; --mode=evaluate evaluates it, another --workdir starts anew.")
     return scores
 
 
@@ -180,6 +178,15 @@ def mean_of(metrics: list[dict]) -> dict[str, float]:
     """Means over steps, fetched from the devices."""
     fetched = jax.device_get(metrics)
     return {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
+
+
+def check_finite(values: dict, step: int, saved_step: int | None) -> None:
+    """Stops a run that diverged, before it is saved."""
+    if not np.isfinite(values["loss"]):
+        raise FloatingPointError(
+            f"The loss is {values['loss']} at step {step}; the last checkpoint is of step {saved_step}. "
+            "A smaller optimizer.learning_rate or a limit optimizer.clip_norm may help."
+        )
 
 
 def line(step: int, last_step: int, values: dict, left: float) -> str:

@@ -1,7 +1,7 @@
 """The pipeline on the host: from (seed, step) to a batch of canvases, with or without TensorFlow.
 
 A *source* gives one example at a time, by position: `len(source)`, `source[i]`, `source.name`,
-`source.skeleton`, `source.canvas` (px), `source.margin`, `source.ids`. An *example* is a dictionary:
+`source.skeleton`, `source.canvas` (px), `source.margin`. An *example* is a dictionary:
 
     image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
     joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled
@@ -11,13 +11,13 @@ A *source* gives one example at a time, by position: `len(source)`, `source[i]`,
     head_size  float32 px, 0 where unknown
     id         str
 
-A *batch* holds the same stacked (b first; the ids stay behind, in `source.ids`), and
+A *batch* holds the same stacked (b first), but for the ids, and
 
     index      (b,) int32, positions in the source
     mask       (b,) bool, False for the padding of an evaluation's last batch
 
-The order of training is a function of (seed, step) alone: a run resumes at any step without replaying
-the ones before it, and every process computes its own share of the batch by arithmetic.
+The order of training is a function of (seed, step) alone: a run resumes at any step without
+replaying the ones before it, and every process computes its own share of the batch by arithmetic.
 """
 
 import atexit
@@ -54,8 +54,8 @@ def order(seed: int, epoch: int, length: int) -> np.ndarray:
 def train_indices(step, *, batch_size, length, seed, shards=1, shard=0) -> np.ndarray:
     """This process' part of a training batch.
 
-    The batches cut the endless row of the epochs' permutations into pieces: nothing is dropped where an
-    epoch ends, a batch may hold the end of one and the beginning of the next.
+    The batches cut the endless row of the epochs' permutations into pieces: nothing is dropped, and
+    a batch may hold the end of one epoch and the beginning of the next.
 
     Args:
       step: counts from 0.
@@ -80,8 +80,8 @@ def eval_indices(step, *, batch_size, length, shards=1, shard=0) -> tuple[np.nda
     """This process' part of an evaluation batch: all examples in order, the last batch padded.
 
     Returns:
-      (batch_size / shards,) int64 positions, and (batch_size / shards,) bool: False for padding, which
-      repeats the last example.
+      (batch_size / shards,) int64 positions, and (batch_size / shards,) bool: False for padding,
+      which repeats the last example.
     """
     share = batch_size // shards
     first = step * batch_size + shard * share
@@ -201,7 +201,7 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
 
 
 def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
-    """As `threaded_batches`, by tf.data: Python looks up encoded records, TensorFlow decodes them."""
+    """As `threaded_batches`, by tf.data: Python looks up the records, TensorFlow decodes them."""
     tf = _tensorflow()
 
     def fetch(step):
@@ -258,7 +258,11 @@ def _tensorflow():
 
 
 def load(source, index) -> dict:
-    """The example at one position, with its picture decoded; ValueError names the one that cannot be."""
+    """The example at one position, with its picture decoded.
+
+    Raises:
+      ValueError: it cannot be decoded, or the picture has another size than the source's canvas.
+    """
     example = source[int(index)]
     if isinstance(example["image"], bytes):
         example = {**example, "image": decode(example["image"])}
@@ -266,7 +270,7 @@ def load(source, index) -> dict:
     if shape != (source.canvas, source.canvas, 3):
         found = f"a picture of shape {shape}" if shape else "no readable JPEG"
         raise ValueError(
-            f"{source.name}: example {index} ({example['id']}) holds {found} instead of a canvas of "
+            f"{source.name}: example {index} ({example['id']}) holds {found}, not a canvas of "
             f"{source.canvas} px; prepare the data again"
         )
     return example
@@ -274,8 +278,8 @@ def load(source, index) -> dict:
 
 def decode(encoded: bytes) -> np.ndarray | None:
     """(h, w, 3) uint8 RGB as stored, whatever its EXIF orientation says; None where unreadable."""
-    # Annotations count stored pixels. OpenCV 4 pads a truncated JPEG in grey instead of refusing it, so
-    # the end marker has to come after the last scan (inside a scan neither marker can occur).
+    # Annotations count stored pixels. OpenCV 4 fills up a truncated JPEG with grey instead of
+    # refusing it: the end marker has to follow the last scan (neither can occur inside a scan).
     if not encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda") > 0:
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

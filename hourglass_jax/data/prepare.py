@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 
 from hourglass_jax import draw
 from hourglass_jax.data import crop, lsp, packed, pipeline
@@ -22,7 +21,7 @@ def main(arguments=None) -> int:
     flags = _parser().parse_args(arguments)
     try:
         _prepare(flags)
-    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -41,7 +40,7 @@ def _parser():
     config = lsp.CropConfig()
     add = parser.add_argument
     add("--dataset", required=True, choices=lsp.BUILDERS)
-    add("--manual_dir", help="folder with the unpacked archive; left out, it is explained")
+    add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
     text = "a person's place and size, from the joints or the picture's own (default: %(default)s)"
     add("--box", default=config.box, choices=("joints", "image"), help=text)
@@ -57,55 +56,46 @@ def _parser():
 
 
 def _prepare(flags):
-    builder = lsp.builder(
-        flags.dataset,
-        data_dir=flags.data_dir,
-        box=flags.box,
-        canvas=flags.canvas,
-        margin=flags.margin,
-        quality=flags.quality,
-    )
+    if flags.sheet and not cv2.haveImageWriter(flags.sheet):  # before minutes of work
+        raise ValueError(f"--sheet={flags.sheet}: its name must end as a picture's, such as .png")
+    config = {name: getattr(flags, name) for name in ("box", "canvas", "margin", "quality")}
+    builder = lsp.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
-        print(f"{flags.dataset} is prepared already; to prepare it again, delete {builder.data_dir}")
-    else:
-        _build(builder, flags.manual_dir)
+        print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
+    lsp.prepare(builder, manual_dir=flags.manual_dir)
     sources = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
     for split, source in sources.items():
         print(f"{split}: {describe(source)}")
-    if flags.pack:
-        for split, source in sources.items():
-            path = Path(flags.pack) / f"{flags.dataset}-{split}.npz"
-            packed.write(source, path)
-            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    for split, source in sources.items() if flags.pack else ():
+        path = packed.path(flags.pack, flags.dataset, flags.box, split)
+        packed.write(source, path)
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if flags.sheet:
-        draw.save(flags.sheet, contact_sheet(next(iter(sources.values()))))
+        draw.save(flags.sheet, contact_sheet(sources["train"]))
         print(f"wrote {flags.sheet}: look at it before you train")
-    print(f"The data are in {builder.data_dir}.")
+    print(f"next: {_training_command(flags, validation_split=list(sources)[1])}")
 
 
-def _build(builder, manual_dir):
-    """Runs TFDS' preparation, which shows its progress and renames the finished folder into place."""
-    if manual_dir is None:
-        raise ValueError(f"--manual_dir is missing. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-    if not Path(manual_dir).is_dir():
-        raise FileNotFoundError(f"--manual_dir={manual_dir}: there is no such folder")
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
-    try:
-        builder.download_and_prepare(download_config=config)
-    except OSError:
-        # Another process that prepares the same may have finished first; its folder is as good.
-        if not builder.is_prepared():
-            raise
+def _training_command(flags, validation_split) -> str:
+    """How to train on what has been prepared."""
+    fields = {"dataset": flags.dataset, "validation_split": validation_split}
+    fields |= {"canvas": flags.canvas, "margin": flags.margin}
+    if flags.pack:
+        fields |= {"source": "packed", "packed_dir": flags.pack}
+    else:
+        fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
+    fields |= {"box": flags.box, "validation_box": flags.box}
+    options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
+    command = "python main.py --config=configs/newell.py --workdir=runs/newell"
+    return " \\\n    ".join([command, *options])
 
 
 def describe(source) -> str:
-    """One line on a source: how many examples, and joints of each kind."""
+    """One line on a source: how many examples, and how many joints of each kind."""
     visible = np.stack([example["visible"] for example in source])
-    shares = [f"{(visible == flag).sum():,} {name}" for flag, name in JOINT_FLAGS.items()]
-    return f"{len(source):,} examples; joints: {', '.join(shares)}"
-
-
-JOINT_FLAGS = {2: "visible", 1: "occluded", 0: "not labelled"}
+    kinds = {2: "visible", 1: "occluded", 0: "not labelled"}
+    counts = [f"{(visible == flag).sum():,} {kind}" for flag, kind in kinds.items()]
+    return f"{len(source):,} examples; joints: {', '.join(counts)}"
 
 
 def contact_sheet(source, count: int = 24, columns: int = 6) -> np.ndarray:

@@ -45,6 +45,6 @@ def _open_tfds(data, box, split):
         margin=data.margin,
         quality=data.quality,
     )
-    if not pathlib.Path(builder.data_dir).exists():
+    if not builder.is_prepared():
         lsp.prepare(builder, manual_dir=data.manual_dir or None)
     return packed.TfdsSource(builder, split)

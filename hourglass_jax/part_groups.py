@@ -1,0 +1,345 @@
+"""Groups of related parts (Tang and Wu 2019, 3.1): by the body's structure, or from annotations.
+
+    python -m hourglass_jax.part_groups --annotations=mpii_annotations.json.gz --groups=5 --output=groups
+
+A group is a tuple of joint indices; groups may overlap, and together they hold every joint. The command
+reads MPII's public json and needs scikit-learn, and matplotlib for the picture.
+"""
+
+import argparse
+import collections
+import gzip
+import io
+import json
+import pathlib
+import sys
+import zlib
+
+import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.data import skeletons
+from hourglass_jax.data.skeletons import Skeleton
+
+Groups = tuple[tuple[int, ...], ...]
+
+LATTICE = 16  # cells a side: coarse, since 16,992 persons are few for the 256**2 cells of a pair
+SEEDS = 20  # that the command tries, to tell whether the groups depend on them
+
+_RIGHT_ARM, _LEFT_ARM = ("right_wrist", "right_elbow"), ("left_elbow", "left_wrist")
+_RIGHT_LEG, _LEFT_LEG = ("right_ankle", "right_knee"), ("left_knee", "left_ankle")
+_HIPS = ("right_hip", "left_hip", "pelvis")
+_HEAD = ("thorax", "upper_neck", "neck", "head_top")  # LSP's neck stands for MPII's upper neck
+_SHOULDERS = ("right_shoulder", "left_shoulder")
+
+# Joints by name; those that a skeleton lacks (LSP has no pelvis and no thorax) drop out.
+NAMED = {
+    # 3.1: parts that are connected in nature.
+    "body": (
+        *(_HEAD, ("left_wrist", "left_elbow", "left_shoulder")),
+        *(("right_wrist", "right_elbow", "right_shoulder"), _LEFT_LEG, _RIGHT_LEG, _HIPS),
+    ),
+    # What this module's command finds in MPII for 2, 5 and 8 groups. Five are the paper's Figure 2b.
+    # Eight depend on the seed; these come out most often, and they alone treat both sides alike.
+    "data2": (_HIPS, (*_RIGHT_LEG, *_LEFT_LEG, *_HEAD, *_RIGHT_ARM, *_SHOULDERS, *_LEFT_ARM)),
+    "data5": ((*_RIGHT_LEG, *_LEFT_LEG), _HIPS, (*_HEAD, *_SHOULDERS), _RIGHT_ARM, _LEFT_ARM),
+    "data8": (
+        *(_RIGHT_LEG, _HIPS, _LEFT_LEG, _HEAD),
+        *(_RIGHT_ARM, ("right_shoulder",), ("left_shoulder",), _LEFT_ARM),
+    ),
+    # 4.3: each shoulder also joins the group of its arm.
+    "overlapping": (
+        *((*_RIGHT_LEG, *_LEFT_LEG), _HIPS, (*_HEAD, *_SHOULDERS)),
+        *((*_RIGHT_ARM, "right_shoulder"), ("left_shoulder", *_LEFT_ARM)),
+    ),
+}
+
+
+def named(name: str, skeleton: Skeleton) -> Groups:
+    """The groups of that name for a joint set: those of `NAMED`, or "each", every joint for itself.
+
+    Raises:
+      ValueError: an unknown name, or a skeleton with joints that the groups do not know.
+    """
+    if name == "each":
+        return tuple((joint,) for joint in range(len(skeleton)))
+    if name not in NAMED:
+        raise ValueError(f"There are no groups {name!r}; choose from {', '.join(NAMED)}, each.")
+    if strange := set(skeleton.joints) - {joint for group in NAMED[name] for joint in group}:
+        raise ValueError(
+            f"The groups {name!r} do not know {', '.join(sorted(strange))} of the joint set "
+            f"{skeleton.name!r}; give model.groups as joint indices."
+        )
+    index = {joint: i for i, joint in enumerate(skeleton.joints)}
+    groups = (tuple(sorted(index[j] for j in group if j in index)) for group in NAMED[name])
+    return tuple(group for group in groups if group)
+
+
+def default(joints: int) -> Groups:
+    """The paper's five groups in the joint order of MPII (16 joints) or LSP (14).
+
+    Raises:
+      ValueError: another number of joints.
+    """
+    known = {len(skeleton): skeleton for skeleton in (skeletons.MPII, skeletons.LSP)}
+    if joints not in known:
+        raise ValueError(
+            f"There are no part groups for {joints} joints; give model.groups as joint indices, "
+            "for instance ((0, 1), (2, 3))."
+        )
+    return named("data5", known[joints])
+
+
+def check(groups, joints: int) -> None:
+    """Raises ValueError unless the groups hold every one of `joints` joints, and no other."""
+    for group in groups:
+        if not group or len(set(group)) < len(group):
+            raise ValueError(f"The part group {tuple(group)} is empty or names a joint twice.")
+    held = {joint for group in groups for joint in group}
+    if unknown := held - set(range(joints)):
+        raise ValueError(
+            f"The part groups name joint {_listed(unknown)}; there are joints 0 to {joints - 1}."
+        )
+    if missing := set(range(joints)) - held:
+        raise ValueError(f"The part groups leave out joint {_listed(missing)} of {joints}.")
+
+
+def cells(joints: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Where the joints lie on a lattice over the person's box; outside it, in its nearest cell.
+
+    Args:
+      joints: (n, k, 2) image pixels.
+      center: (n, 2) of the persons, image pixels.
+      scale: (n,) height of the persons / 200 px; the box is a square of 200 * scale px.
+
+    Returns:
+      (n, k) int, 0 to LATTICE**2 - 1, row by row.
+    """
+    share = (joints - center[:, None]) / (200 * scale)[:, None, None] + 0.5
+    x, y = np.moveaxis(np.clip(np.floor(LATTICE * share), 0, LATTICE - 1).astype(int), -1, 0)
+    return LATTICE * y + x
+
+
+def mutual_information(cells: np.ndarray) -> np.ndarray:
+    """I(m, n) = sum over cells of p(l_m, l_n) log(p(l_m, l_n) / (p(l_m) p(l_n))) (equation 1).
+
+    Args:
+      cells: (n, k) int from 0, one row per person; the probabilities are relative frequencies.
+
+    Returns:
+      (k, k) nats, symmetric; the diagonal is each part's entropy.
+    """
+    persons, parts = cells.shape
+    size = cells.max() + 1
+    information = np.zeros((parts, parts))
+    for m in range(parts):
+        for n in range(m + 1):
+            count = np.bincount(cells[:, m] * size + cells[:, n], minlength=size**2)
+            joint = count.reshape(size, size) / persons
+            apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+            seen = joint > 0  # p log p is 0 for p = 0
+            value = np.sum(joint[seen] * np.log(joint[seen] / apart[seen]))
+            information[m, n] = information[n, m] = value
+    return information
+
+
+def affinity(information: np.ndarray) -> np.ndarray:
+    """The matrix of Figure 2a: (k, k) with a diagonal of 0, the other entries scaled to [0, 1].
+
+    Raises:
+      ValueError: all pairs share the same information, as where there is one person.
+    """
+    pairs = ~np.eye(len(information), dtype=bool)
+    low, high = information[pairs].min(), information[pairs].max()
+    if high - low < 1e-9:
+        raise ValueError("All pairs of joints share the same information; more persons are needed.")
+    return np.where(pairs, (information - low) / (high - low), 0.0)
+
+
+def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
+    """Spectral clustering of parts, in the order of their first joints.
+
+    Args:
+      affinity: (k, k) in [0, 1], symmetric.
+      groups: how many, 2 to k.
+      seed: of k-means, which starts ten times and keeps the best.
+
+    Raises:
+      ValueError: a number of groups out of range.
+    """
+    parts = len(affinity)
+    if not 2 <= groups <= parts:
+        raise ValueError(f"{groups} groups of {parts} joints are not possible; choose 2 to {parts}.")
+    if groups == parts:
+        return tuple((joint,) for joint in range(parts))
+    from sklearn.cluster import SpectralClustering  # an optional extra
+
+    method = SpectralClustering(groups, affinity="precomputed", n_init=10, random_state=seed)
+    labels = method.fit_predict(affinity)
+    return tuple(sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in set(labels)))
+
+
+def read_mpii(path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The persons of MPII's public json (.json or .json.gz) that have all 16 joints annotated.
+
+    Returns:
+      joints (n, 16, 2) and centers (n, 2) in image pixels, scales (n,).
+
+    Raises:
+      ValueError: no such file, or not one of MPII's; the message is one line.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        people = json.loads(data)
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {path}.") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} is not readable as json: {error}") from None
+    try:
+        joints = np.array([person["joint_self"] for person in people], float)[:, :, :2]
+        center = np.array([person["objpos"] for person in people], float).reshape(-1, 2)
+        scale = np.array([person["scale_provided"] for person in people], float).reshape(-1)
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is not MPII's json: a list of persons with joint_self, objpos and scale_provided."
+        ) from None
+    # A missing joint is (0, 0); a single 0 is a true position.
+    complete = (joints != 0).any(axis=-1).all(axis=-1) & (scale > 0)
+    if joints.shape[1:] != (len(skeletons.MPII), 2) or not complete.any():
+        raise ValueError(f"{path} has no person with all {len(skeletons.MPII)} joints.")
+    return joints[complete], center[complete], scale[complete]
+
+
+def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
+    """Figure 2 of the paper, the matrix and the coloured skeleton, as a matplotlib figure.
+
+    Args:
+      affinity: (k, k) in [0, 1].
+      groups: disjoint; the matrix is drawn in their order.
+      skeleton: of MPII or LSP.
+    """
+    import matplotlib  # an optional extra
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    palette = matplotlib.colormaps["tab10" if len(groups) <= 10 else "tab20"].colors
+    names = [_short(name) for name in skeleton.joints]
+    order = [joint for group in groups for joint in group]
+    colour = {joint: palette[i] for i, group in enumerate(groups) for joint in group}
+
+    figure = Figure(figsize=(12, 6.2), dpi=110)
+    figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.12)
+    matrix, body = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    image = matrix.imshow(affinity[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1)
+    figure.colorbar(image, ax=matrix, shrink=0.8, label="0 and 1: the least and the most related pair")
+    matrix.plot(range(len(order)), range(len(order)), "x", color="0.75", ms=8)  # no pairs
+    for axis, angle in ((matrix.xaxis, 90), (matrix.yaxis, 0)):
+        axis.set_ticks(range(len(order)), [names[joint] for joint in order], rotation=angle)
+        axis.set_tick_params(length=0)
+        for label, joint in zip(axis.get_ticklabels(), order, strict=True):
+            label.set(color=colour[joint], fontweight="bold")
+    start = -0.5
+    for group in groups:
+        frame = {"fill": False, "lw": 3, "ec": colour[group[0]], "clip_on": False, "zorder": 3}
+        matrix.add_patch(Rectangle((start, start), len(group), len(group), **frame))
+        start += len(group)
+    matrix.set_title("Mutual information of the parts' places")
+
+    place = np.array([_POSE[name][:2] for name in skeleton.joints])
+    for a, b in skeleton.limbs:
+        style = {"color": colour[a], "lw": 7} if colour[a] == colour[b] else {"color": "0.82", "lw": 4}
+        body.plot(*place[[a, b]].T, zorder=1, **style)
+    body.scatter(*place.T, s=320, c=[colour[joint] for joint in range(len(names))], zorder=2)
+    for name, full in zip(names, skeleton.joints, strict=True):
+        x, y, *aside = _POSE[full]
+        text = {"textcoords": "offset points", "va": "center", "fontsize": 11}
+        text["ha"] = {-1: "right", 0: "center", 1: "left"}[np.sign(aside[0])]
+        body.annotate(name, (x, y), xytext=aside, **text)
+    body.set_title(f"{len(groups)} groups of related parts")
+    body.set(aspect="equal", xlim=(-0.78, 0.78), ylim=(1.72, -0.08))
+    body.axis("off")
+    return figure
+
+
+_SIDE = {  # m, of the left joints of someone who faces the viewer; y down; then the label's offset
+    "ankle": (0.19, 1.63),
+    "knee": (0.17, 1.26),
+    "hip": (0.15, 0.90),
+    "shoulder": (0.22, 0.40),
+    "elbow": (0.38, 0.63),
+    "wrist": (0.52, 0.87),
+}
+_POSE = {
+    **{f"left_{name}": (x, y, 16, 0) for name, (x, y) in _SIDE.items()},
+    **{f"right_{name}": (-x, y, -16, 0) for name, (x, y) in _SIDE.items()},
+    **{"head_top": (0, 0, 16, 0), "upper_neck": (0, 0.22, 16, 0), "neck": (0, 0.30, 16, 0)},
+    **{"thorax": (0, 0.40, 0, -22), "pelvis": (0, 0.84, 0, -24)},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Groups MPII's joints as the flags say; the process' exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hourglass_jax.part_groups",
+        description="Groups body parts by the mutual information of their places (Tang and Wu 2019).",
+    )
+    parser.add_argument("--annotations", required=True, help="MPII's public json, .json or .json.gz")
+    parser.add_argument("--groups", type=int, default=5, help="2 to 16 (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clustering (default: %(default)s)")
+    parser.add_argument("--output", help="folder that gets part_groups.png and part_groups.json")
+    flags = parser.parse_args(arguments)
+    try:
+        _main(flags)
+    except ImportError as error:
+        package = {"sklearn": "scikit-learn"}.get(error.name, error.name)
+        print(f"error: this needs {package}: pip install {package}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _main(flags):
+    skeleton = skeletons.MPII
+    if not 2 <= flags.groups <= len(skeleton):
+        raise ValueError(f"--groups={flags.groups} is out of range; choose 2 to {len(skeleton)}.")
+    joints, center, scale = read_mpii(flags.annotations)
+    information = mutual_information(cells(joints, center, scale))
+    scaled = affinity(information)
+    names = skeleton.joints
+
+    print(f"{len(joints):,} persons with all {len(skeleton)} joints. The most related parts:")
+    pairs = [(m, n) for m in range(len(names)) for n in range(m)]
+    for m, n in sorted(pairs, key=lambda pair: -scaled[pair])[:10]:
+        print(f"  {information[m, n]:.4f} nats ({scaled[m, n]:.2f})  {_short(names[n])} - {_short(names[m])}")
+
+    groups = cluster(scaled, flags.groups, flags.seed)
+    found = collections.Counter(cluster(scaled, flags.groups, seed) for seed in range(SEEDS))
+    print(f"{len(groups)} groups, found with {found[groups]} of {SEEDS} seeds:")
+    for group in groups:
+        print(f"  {', '.join(_short(names[joint]) for joint in group)}")
+    print(f"For a network: --config.model.groups='{groups}'")
+
+    if flags.output:
+        folder = pathlib.Path(flags.output)
+        buffer = io.BytesIO()
+        picture(scaled, groups, skeleton).savefig(buffer, format="png")
+        files.write(folder / "part_groups.png", buffer.getvalue())
+        results = {"joints": names, "groups": groups, "mutual_information": information}
+        files.write_json(folder / "part_groups.json", results)
+        print(f"Wrote part_groups.png and part_groups.json to {folder}.")
+
+
+def _short(name):
+    """ "right_ankle" as "r ankle"."""
+    return name.replace("right_", "r ").replace("left_", "l ").replace("_", " ")
+
+
+def _listed(joints):
+    return ", ".join(map(str, sorted(joints)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# What every change has to pass: lint, format and the tests (about TODO minutes on two cores).
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+ruff check .
+ruff format --check .
+python -m pytest
