@@ -19,6 +19,7 @@ def base() -> ConfigDict:
     c.data.train_split = "train"
     c.data.validation_split = "validation"
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
+    c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are
     c.data.box = "joints"  # whence a training crop: joints or image, for lsp and lspet
     c.data.validation_box = "joints"
     c.data.canvas = 384  # px, side of the stored crop

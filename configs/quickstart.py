@@ -10,12 +10,13 @@ def get_config(string: str | None = None):
     """Arguments: model, stacks, width."""
     args = common.arguments(string, model="newell", stacks=1, width=64)
     c = common.base()
-    c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=4)
+    c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=3)
 
     c.data.dataset = "synthetic"
     c.data.examples = (12_000, 500)
-    c.data.size = 64
-    c.data.canvas = 96
+    c.data.variety = 0.4
+    c.data.size = 96
+    c.data.canvas = 144
     c.data.mean = (0.5, 0.5, 0.5)
 
     c.augment.scale_normal = (0.1, 0.2)
@@ -29,7 +30,7 @@ def get_config(string: str | None = None):
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup_steps = 50
 
-    c.train.batch_size = 32
+    c.train.batch_size = 16
     c.train.steps = 1000
     c.train.average_decay = 0.99
     c.train.log_every = 20

@@ -1,5 +1,6 @@
 """Augmentation: joints follow the pixels, the draws have Newell's distributions, the key decides all."""
 
+import functools
 import math
 
 import jax
@@ -16,24 +17,37 @@ FLIP = np.array([1, 0, 2])
 JOINTS = np.array([[28.3, 30.9], [45.6, 33.2], [37.1, 46.7]], np.float32)
 
 
-def run(key, images, joints, visible, **options):
+NEUTRAL = dict(
+    scale_normal=(0.0, 0.0),
+    scale_range=(1.0, 1.0),
+    rotate_normal=(0.0, 0.0),
+    rotate_probability=1.0,
+    rotate_range=0.0,
+    shear=0.0,
+    flip_probability=0.0,
+    colour=0.0,
+)
+B = 12  # one shape for most tests: what takes time is to compile
+
+
+@functools.partial(jax.jit, static_argnames=GEOMETRY)
+def compiled(key, images, joints, visible, options, **geometry):
+    return augment.augment(key, images, joints, visible, flip_order=FLIP, **geometry, **options)
+
+
+def run(key, images, joints, visible, geometry=GEOMETRY, **options):
     """`augment.augment`, jit-compiled as in training."""
-
-    @jax.jit
-    def compiled(key, images, joints, visible):
-        return augment.augment(
-            key, images, joints, visible, flip_order=FLIP, **{**GEOMETRY, **options}
-        )
-
-    return [np.asarray(result) for result in compiled(jax.random.key(key), images, joints, visible)]
+    options = NEUTRAL | options
+    results = compiled(jax.random.key(key), images, joints, visible, options, **geometry)
+    return [np.asarray(result) for result in results]
 
 
-def dots(b: int) -> np.ndarray:
-    """(b, canvas, canvas, 3) uint8: a Gaussian dot of 2 px at joint j in channel j."""
+def dots() -> np.ndarray:
+    """(B, canvas, canvas, 3) uint8: a Gaussian dot of 2 px at joint j in channel j."""
     grid = np.arange(CANVAS) + 0.5
     line = np.exp(-((grid - JOINTS[..., None]) ** 2) / (2 * 2.0**2))  # joints (x, y) cells
     image = np.einsum("kx,ky->yxk", line[:, 0], line[:, 1])
-    return np.tile(np.round(255 * image).astype(np.uint8), (b, 1, 1, 1))
+    return np.tile(np.round(255 * image).astype(np.uint8), (B, 1, 1, 1))
 
 
 def centroids(images: np.ndarray) -> np.ndarray:
@@ -51,7 +65,7 @@ def drawn_maps(n: int, key: int = 0, **options):
     images = np.zeros((n, 2, 2, 3), np.uint8)
     visible = np.tile(np.array([1, 2, 0], np.uint8), (n, 1))
     geometry = dict(canvas=2, margin=1.0, size=2)
-    _, joints, visible = run(key, images, corners, visible, **geometry, **options)
+    _, joints, visible = run(key, images, corners, visible, geometry, **options)
     flipped = visible[:, 0] == 2
     joints = np.where(flipped[:, None, None], joints[:, FLIP], joints)
     origin, x, y = joints[:, 0], joints[:, 1], joints[:, 2]
@@ -114,9 +128,8 @@ def test_jittered_shears_first_then_turns_then_mirrors():
     ids=lambda options: "+".join(options) or "plain",
 )
 def test_joints_follow_the_pixels(options):
-    b = 12
-    visible = np.tile(np.array([1, 0, 2], np.uint8), (b, 1))
-    images, joints, flags = run(3, dots(b), np.tile(JOINTS, (b, 1, 1)), visible, **options)
+    visible = np.tile(np.array([1, 0, 2], np.uint8), (B, 1))
+    images, joints, flags = run(3, dots(), np.tile(JOINTS, (B, 1, 1)), visible, **options)
     found = centroids(images)
     flipped = flags[:, 0] == 0  # the right joint has the flag of the left one
     assert flipped.any() == ("flip_probability" in options)
@@ -131,24 +144,24 @@ def test_joints_follow_the_pixels(options):
 
 
 def test_flip_mirrors_pixels_and_swaps_sides_and_flags():
-    b = 4
-    visible = np.tile(np.array([1, 0, 2], np.uint8), (b, 1))
-    tiled = np.tile(JOINTS, (b, 1, 1))
-    straight, kept, _ = run(0, dots(b), tiled, visible)
-    mirrored, joints, flags = run(0, dots(b), tiled, visible, flip_probability=1.0)
+    visible = np.tile(np.array([1, 0, 2], np.uint8), (B, 1))
+    tiled = np.tile(JOINTS, (B, 1, 1))
+    straight, kept, _ = run(0, dots(), tiled, visible)
+    mirrored, joints, flags = run(0, dots(), tiled, visible, flip_probability=1.0)
     np.testing.assert_allclose(mirrored, straight[:, :, ::-1], atol=1e-5)
     # x' = 48 - x in the input; the canvas' middle 48 px are the input: x - 12.
     np.testing.assert_allclose(kept, tiled - 12, atol=1e-4)
     left_then = [48 - (45.6 - 12), 33.2 - 12]
-    np.testing.assert_allclose(joints[:, 0], [left_then] * b, atol=1e-4)
-    np.testing.assert_array_equal(flags, [[0, 1, 2]] * b)
+    np.testing.assert_allclose(joints[:, 0], [left_then] * B, atol=1e-4)
+    np.testing.assert_array_equal(flags, [[0, 1, 2]] * B)
     assert flags.dtype == np.uint8
 
 
 def test_scale_and_turn_keep_the_middle_in_place():
-    middle = np.full((8, 3, 2), CANVAS / 2, np.float32)
+    middle = np.full((B, 3, 2), CANVAS / 2, np.float32)
+    visible = np.ones((B, 3), np.uint8)
     everything = dict(scale_normal=(0.25, 0.5), rotate_range=90.0, shear=0.3, flip_probability=0.5)
-    _, joints, _ = run(1, np.zeros((8, CANVAS, CANVAS, 3), np.uint8), middle, np.ones((8, 3)), **everything)
+    _, joints, _ = run(1, dots(), middle, visible, **everything)
     np.testing.assert_allclose(joints, SIZE / 2, atol=1e-4)
 
 
@@ -156,8 +169,8 @@ def test_scale_and_turn_keep_the_middle_in_place():
 
 
 def test_neutral_options_give_exactly_the_plain_crop():
-    images = np.random.default_rng(0).integers(0, 256, (2, CANVAS, CANVAS, 3), dtype=np.uint8)
-    result, _, _ = run(5, images, np.tile(JOINTS, (2, 1, 1)), np.ones((2, 3)))
+    images = np.random.default_rng(0).integers(0, 256, (B, CANVAS, CANVAS, 3), dtype=np.uint8)
+    result, _, _ = run(5, images, np.tile(JOINTS, (B, 1, 1)), np.ones((B, 3), np.uint8))
     plain = jax.jit(lambda images: augment.plain(images, **GEOMETRY))(images)
     np.testing.assert_array_equal(result, plain)
     # At this geometry the plain crop copies the canvas' middle.
@@ -227,8 +240,8 @@ def test_draws_do_not_depend_on_each_other():
 def test_colour_scales_each_channel_uniformly_and_clips():
     b = 2000
     images = np.full((b, 2, 2, 3), 200, np.uint8)
-    joints, visible = np.zeros((b, 3, 2), np.float32), np.ones((b, 3))
-    result, _, _ = run(0, images, joints, visible, canvas=2, margin=1.0, size=2, colour=0.4)
+    joints, visible = np.zeros((b, 3, 2), np.float32), np.ones((b, 3), np.uint8)
+    result, _, _ = run(0, images, joints, visible, dict(canvas=2, margin=1.0, size=2), colour=0.4)
     np.testing.assert_array_equal(result, np.broadcast_to(result[:, :1, :1], result.shape))
     values = result[:, 0, 0]
     # 200 / 255 = 0.784, times 0.6 ... 1.4 is 0.471 ... 1.098; from 1.275 on, 5/32 of them, it is 1.
@@ -241,10 +254,8 @@ def test_colour_scales_each_channel_uniformly_and_clips():
 
 
 def test_the_key_decides():
-    everything = dict(
-        scale_normal=(0.25, 0.5), rotate_normal=(30.0, 60.0), flip_probability=0.5, colour=0.4
-    )
-    arguments = dots(4), np.tile(JOINTS, (4, 1, 1)), np.ones((4, 3))
+    everything = dict(scale_normal=(0.25, 0.5), rotate_normal=(30.0, 60.0), flip_probability=0.5, colour=0.4)
+    arguments = dots(), np.tile(JOINTS, (B, 1, 1)), np.ones((B, 3), np.uint8)
     first, again, other = (run(key, *arguments, **everything) for key in (7, 7, 8))
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -254,8 +265,8 @@ def test_the_key_decides():
 
 
 def test_float_and_byte_canvases_give_the_same():
-    images = dots(2)
-    arguments = np.tile(JOINTS, (2, 1, 1)), np.ones((2, 3))
+    images = dots()
+    arguments = np.tile(JOINTS, (B, 1, 1)), np.ones((B, 3), np.uint8)
     options = dict(rotate_range=30.0, colour=0.2)
     one, _, _ = run(0, images, *arguments, **options)
     two, _, _ = run(0, images.astype(np.float32), *arguments, **options)

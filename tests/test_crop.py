@@ -189,9 +189,7 @@ def test_shrinking_keeps_a_picture_constant_up_to_its_border():
     # Shrinking by areas lays its grid from the corner of what is seen: equal but for that phase.
     [(1.0, 0, 1), (2.3, 0, 1), (1.4, 30, 1), (0.5, 0, 2), (0.31, 0, 3), (0.4, 20, 3)],
 )
-def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(
-    monkeypatch, zoom, degrees, allowed
-):
+def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, zoom, degrees, allowed):
     smooth = cv2.GaussianBlur(noise(700, 900, seed=4).astype(np.float32), (0, 0), 8)
     image = np.clip((smooth - 127.5) * 12 + 127.5, 0, 255).astype(np.uint8)
     transform = about(np.array([430.3, 340.8]), zoom, degrees, (32, 32))
@@ -219,18 +217,22 @@ def test_cut_costs_what_is_seen_not_what_is_there():
 # Warping, on the device
 
 
+def canvases() -> np.ndarray:
+    return np.stack([noise(40, 40, seed) for seed in range(4)])
+
+
+def four(transform) -> jax.Array:
+    return jnp.broadcast_to(jnp.asarray(transform, jnp.float32), (4, 2, 3))
+
+
 def test_warp_by_the_identity_is_pixel_exact():
-    images = np.stack([noise(24, 24, seed) for seed in range(3)])
-    transform = jnp.broadcast_to(jnp.eye(2, 3), (3, 2, 3))
-    np.testing.assert_array_equal(warp(images, transform, 24), images)
+    np.testing.assert_array_equal(warp(canvases(), four(np.eye(2, 3)), 32), canvases()[:, :32, :32])
 
 
 def test_warp_by_whole_pixels_copies_them_and_is_black_outside():
-    images = noise(20, 20)[None]
-    expected = np.zeros((1, 16, 16, 3), np.float32)
-    expected[0, 5:, :14] = images[0, :11, 6:]  # x' = x - 6, y' = y + 5
-    transform = jnp.array([[[1.0, 0, -6], [0, 1, 5]]])
-    np.testing.assert_array_equal(warp(images, transform, 16), expected)
+    expected = np.zeros((4, 32, 32, 3), np.float32)
+    expected[:, 5:, :26] = canvases()[:, :27, 14:]  # x' = x - 14, y' = y + 5
+    np.testing.assert_array_equal(warp(canvases(), four([[1, 0, -14], [0, 1, 5]]), 32), expected)
 
 
 def warps() -> np.ndarray:
@@ -243,7 +245,7 @@ def warps() -> np.ndarray:
 
 
 def test_warp_agrees_with_scipy_and_each_image_has_its_own_map():
-    images = np.stack([noise(40, 40, seed) for seed in range(4)])
+    images = canvases()
     warped = warp(images, warps(), 32)
     assert warped.dtype == jnp.float32
     half = np.array([0.5, 0.5])
@@ -261,7 +263,7 @@ def test_warp_agrees_with_scipy_and_each_image_has_its_own_map():
 
 
 def test_warp_agrees_with_opencv():
-    images = np.stack([noise(40, 40, seed) for seed in range(4)]).astype(np.float32)
+    images = canvases().astype(np.float32)
     half = square_matrix(np.array([[1, 0, 0.5], [0, 1, 0.5]]))
     for image, transform, result in zip(images, warps(), warp(images, warps(), 32), strict=True):
         centred = np.linalg.inv(half) @ square_matrix(transform) @ half
@@ -272,17 +274,14 @@ def test_warp_agrees_with_opencv():
 
 
 def test_warp_keeps_the_range_of_float_images():
-    images = np.full((1, 8, 8, 3), -3.25, np.float32)
-    np.testing.assert_array_equal(warp(images, jnp.eye(2, 3)[None], 8), images)
+    images = np.full((4, 40, 40, 3), -3.25, np.float32)
+    np.testing.assert_array_equal(warp(images, four(np.eye(2, 3)), 32), images[:, :32, :32])
 
 
 def test_cut_and_warp_agree_where_they_do_the_same():
-    images = np.stack([noise(40, 40, seed) for seed in range(2)])
-    transforms = warps()[1:3]  # without shear, not shrinking
-    warped = warp(images, transforms, 32)
-    for image, transform, result in zip(images, transforms, warped, strict=True):
-        result = np.asarray(result)
-        assert np.abs(crop.cut(image, transform, 32) - result).mean() < 1
+    warped = np.asarray(warp(canvases(), warps(), 32))
+    for i in (1, 2):  # without shear, and not shrinking
+        assert np.abs(crop.cut(canvases()[i], warps()[i], 32) - warped[i]).mean() < 1
 
 
 # The four frames together

@@ -14,6 +14,7 @@ from hourglass_jax.data import skeletons
 from hourglass_jax.models import tang
 
 SMALL = {"joints": 4, "stacks": 2, "width": 16, "depth": 1, "branch_width": 6}
+IMAGE = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 TWO = ((2, 0), (3, 1))  # groups of a small network, not in the joints' order
 
 
@@ -42,39 +43,58 @@ def traced(model, size=256):
     return count, flops(jaxpr) / 1e9, [maps.shape for maps in outputs.heatmaps]
 
 
+class Small:
+    """A small network of 4 joints with random parameters, its heatmaps and their gradients."""
+
+    def __init__(self, **fields):
+        self.model = tang.Model(**{**SMALL, **fields})
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0), IMAGE)
+        params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype("f"), shapes["params"])
+        stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1, leaf.shape).astype("f"), shapes["batch_stats"])
+        self.variables = {"params": params, "batch_stats": stats}
+        # Compiling is what takes the time here.
+        self._run = jax.jit(
+            jax.grad(self._chosen, has_aux=True), compiler_options={"xla_backend_optimization_level": 0}
+        )
+        self._image = rng.normal(0, 1, IMAGE.shape).astype("f")
+
+    def _chosen(self, params, stats, image, weights):
+        maps = self.model.apply({"params": params, "batch_stats": stats}, image).heatmaps
+        return sum((m * w).sum() for m, w in zip(maps, weights, strict=True)), maps
+
+    def heatmaps(self, **changed):
+        """(stacks, b, h, w, 4), with some of the modules' parameters changed."""
+        return np.stack(self._gradients({}, changed)[1])
+
+    def influences(self, stack, joint, **changed):
+        """The modules on whose parameters one heatmap of one stack depends."""
+        gradients, _ = self._gradients({(stack, joint): 1.0}, changed)
+        return {
+            name
+            for name, module in gradients.items()
+            if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(module))
+        }
+
+    def _gradients(self, chosen, changed):
+        weights = np.zeros((self.model.stacks, 4), "f")
+        for place, weight in chosen.items():
+            weights[place] = weight
+        params = {**self.variables["params"], **changed}
+        return self._run(params, self.variables["batch_stats"], self._image, weights)
+
+    def zero(self, name):
+        return {name: jax.tree.map(np.zeros_like, self.variables["params"][name])}
+
+
 @pytest.fixture(scope="module")
-def image():
-    return jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+def shared():
+    return Small(groups=TWO)
 
 
-def small(**fields):
-    return tang.Model(**{**SMALL, "groups": TWO, **fields})
-
-
-def initialised(model, image):
-    """Variables with random scales and offsets, so that no unit is dead or symmetric."""
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return {**variables, "params": jax.tree.unflatten(tree, noisy)}
-
-
-def influences(model, variables, image, stack, joint):
-    """Top-level modules whose parameters one heatmap of one stack depends on."""
-
-    def one(params):
-        return model.apply({**variables, "params": params}, image).heatmaps[stack][..., joint].sum()
-
-    gradients = jax.jit(jax.grad(one))(variables["params"])
-    return {
-        name
-        for name, module in gradients.items()
-        if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(module))
-    }
+@pytest.fixture(scope="module")
+def specific():
+    return Small(groups=TWO, onward="specific")
 
 
 # The paper's figures: Figure 5 and Table 6, millions of parameters and GFLOPs, where it states them.
@@ -107,11 +127,11 @@ def test_sizes_are_the_papers(arguments, millions, gflops, exact):
 
 
 def test_stem_scales_with_the_width():
-    _, stem = jax.eval_shape(small(width=32).init_with_output, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
-    kernels = {name: p["kernel"].shape for name, p in stem["params"]["stem"].items() if "conv" in name}
-    assert kernels == {"conv0": (3, 3, 3, 8), "conv1": (3, 3, 8, 8), "conv2": (3, 3, 8, 8)}
-    units = [stem["params"]["stem"][f"unit{i}"]["conv2"]["kernel"].shape[-1] for i in range(3)]
-    assert units == [16, 16, 32]
+    model = tang.Model(**{**SMALL, "groups": TWO, "width": 32})
+    stem = jax.eval_shape(model.init, jax.random.key(0), IMAGE)["params"]["stem"]
+    kernels = [stem[f"conv{i}"]["kernel"].shape for i in range(3)]
+    assert kernels == [(3, 3, 3, 8), (3, 3, 8, 8), (3, 3, 8, 8)]
+    assert [stem[f"unit{i}"]["conv2"]["kernel"].shape[-1] for i in range(3)] == [16, 16, 32]
 
 
 def test_merge_orders_joints_and_averages_overlaps():
@@ -122,97 +142,95 @@ def test_merge_orders_joints_and_averages_overlaps():
     np.testing.assert_allclose(merged[0, 0], [[2, 5, (1 + 7) / 2, 3], [20, 50, (10 + 70) / 2, 30]])
 
 
-@pytest.mark.parametrize("groups", [TWO, ((2, 0, 1), (3, 1))], ids=["disjoint", "overlapping"])
-def test_heatmaps_come_from_their_groups_branches_alone(image, groups):
-    model = small(stacks=1, groups=groups)
-    variables = initialised(model, image)
-    for joint in range(4):
-        found = influences(model, variables, image, stack=0, joint=joint)
-        branches = {f"stack0_branch{i}" for i, group in enumerate(groups) if joint in group}
-        assert {name for name in found if "branch" in name} == branches
-        assert {"stem", "stack0_hourglass", "stack0_unit", "stack0_lin"} <= found
+TRUNK = {"stem", "stack0_hourglass", "stack0_unit", "stack0_lin", "stack0_lin_norm"}
 
 
-def test_a_branchs_last_layer_makes_the_heatmaps_in_the_groups_order(image):
-    model = small(stacks=1)
-    variables = initialised(model, image)
-    before = model.apply(variables, image).heatmaps[0]
-    variables["params"]["stack0_branch1"]["heatmaps"]["bias"] += jnp.array([3.0, 5.0])  # joints 3 and 1
-    after = model.apply(variables, image).heatmaps[0]
-    change = (after - before).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(change, [0, 5, 0, 3], atol=1e-5)
+def test_heatmaps_come_from_the_trunk_and_their_groups_branch_alone(shared):
+    for joint, group in ((0, 0), (1, 1), (2, 0), (3, 1)):
+        assert shared.influences(0, joint) == TRUNK | {f"stack0_branch{group}"}
 
 
-@pytest.mark.parametrize("onward", tang.ONWARD)
-def test_what_goes_on_to_the_next_stack(image, onward):
-    """With the heatmaps' remap at zero, branches of stack 0 reach stack 1 by the green line only."""
-    model = small(onward=onward)
-    variables = initialised(model, image)
-    remap = variables["params"]["stack0_remap_heatmaps"]
-    variables["params"]["stack0_remap_heatmaps"] = jax.tree.map(jnp.zeros_like, remap)
-    found = influences(model, variables, image, stack=1, joint=0)
-    earlier = {name for name in found if name.startswith("stack0_branch")}
-    assert earlier == ({"stack0_branch0", "stack0_branch1"} if onward == "specific" else set())
-    kernel = variables["params"]["stack0_remap_features"]["kernel"]
-    assert kernel.shape == (1, 1, {"shared": 16, "specific": 2 * 6}[onward], 16)
+def test_heatmaps_of_overlapping_groups_come_from_all_their_branches():
+    network = Small(groups=((2, 0, 1), (3, 1)), stacks=1)
+    for joint, groups in ((0, {0}), (1, {0, 1}), (2, {0}), (3, {1})):
+        assert network.influences(0, joint) == TRUNK | {f"stack0_branch{group}" for group in groups}
 
 
-def test_stacks_are_wired_as_in_figure_4(image):
-    model = small()
-    variables = initialised(model, image)
-    first = influences(model, variables, image, stack=0, joint=0)
-    assert not any("stack1" in name or "remap" in name for name in first)
-    second = influences(model, variables, image, stack=1, joint=0)  # heatmaps of all groups go on
-    assert {"stack0_branch0", "stack0_branch1", "stack1_branch0"} <= second
-    assert "stack1_branch1" not in second
-    assert "stack1_remap_features" not in variables["params"]  # the last stack hands nothing on
+def test_a_branch_makes_its_heatmaps_in_the_groups_order(shared):
+    branch = shared.variables["params"]["stack0_branch1"]
+    heatmaps = {**branch["heatmaps"], "bias": branch["heatmaps"]["bias"] + np.array([3, 5], "f")}
+    after = shared.heatmaps(stack0_branch1={**branch, "heatmaps": heatmaps})[0]
+    change = after - shared.heatmaps()[0]  # the group is (3, 1)
+    np.testing.assert_allclose(change, np.broadcast_to([0, 5, 0, 3], change.shape), atol=1e-4)
 
 
-def test_the_second_stack_gets_the_sum_of_three(image):
-    """Without both remaps what is left is the first stack's own input (identity)."""
-    model = small()
-    variables = initialised(model, image)
-    for name in ("stack0_remap_features", "stack0_remap_heatmaps"):
-        variables["params"][name] = jax.tree.map(jnp.zeros_like, variables["params"][name])
-    for item in ("params", "batch_stats"):  # twice the same network
-        stacks = variables[item]
-        copies = {k.replace("stack0", "stack1"): v for k, v in stacks.items() if k.startswith("stack0")}
-        variables[item] = {**stacks, **{k: v for k, v in copies.items() if k in stacks}}
-    one, two = model.apply(variables, image).heatmaps
-    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+def test_all_groups_heatmaps_go_on_to_the_next_stack(shared):
+    found = shared.influences(1, 0, **shared.zero("stack0_remap_features"))
+    assert {"stack0_branch0", "stack0_branch1", "stack0_remap_heatmaps", "stack1_branch0"} <= found
+    assert "stack1_branch1" not in found
+    last = {name for name in shared.variables["params"] if name.startswith("stack1_remap")}
+    assert not last  # it hands nothing on
+
+
+def test_shared_features_go_on_without_the_branches(shared):
+    found = shared.influences(1, 0, **shared.zero("stack0_remap_heatmaps"))
+    assert {"stack0_lin", "stack0_remap_features"} <= found  # the orange line of Figure 4
+    assert not {name for name in found if name.startswith("stack0_branch")}
+    assert shared.variables["params"]["stack0_remap_features"]["kernel"].shape == (1, 1, 16, 16)
+
+
+def test_specific_features_go_on_from_every_branch(specific):
+    found = specific.influences(1, 0, **specific.zero("stack0_remap_heatmaps"))
+    assert {"stack0_branch0", "stack0_branch1", "stack0_remap_features"} <= found  # the green line
+    both_widths = 2 * SMALL["branch_width"]
+    kernel = specific.variables["params"]["stack0_remap_features"]["kernel"]
+    assert kernel.shape == (1, 1, both_widths, 16)
+    without = {**specific.zero("stack0_remap_heatmaps"), **specific.zero("stack0_remap_features")}
+    found = specific.influences(1, 0, **without)
+    assert "stem" in found and "stack0_lin" not in found  # the identity is left
+
+
+def test_without_remaps_the_next_stack_starts_from_the_same_features():
+    """The sum of 3.3 keeps the stack's own input: two equal stacks then say the same."""
+    network = Small(groups=TWO)
+    for modules in network.variables.values():
+        modules.update({n: modules[n.replace("1", "0", 1)] for n in modules if n.startswith("stack1")})
+    without = {**network.zero("stack0_remap_features"), **network.zero("stack0_remap_heatmaps")}
+    first, second = network.heatmaps(**without)
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+    assert np.abs(np.subtract(*network.heatmaps())).max() > 0.01
 
 
 @pytest.mark.parametrize("head", ["linear", "unit"])
-def test_baselines_have_no_branches(image, head):
-    model = small(head=head, groups=(), onward="shared")
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    names = set(variables["params"])
-    assert not any("branch" in name for name in names)
-    assert ("stack0_head" in names) == (head == "unit")
-    assert variables["params"]["stack0_heatmaps"]["kernel"].shape == (1, 1, 16, 4)
+def test_baselines_have_no_branches(head):
+    params = jax.eval_shape(tang.Model(**SMALL, head=head).init, jax.random.key(0), IMAGE)["params"]
+    assert not any("branch" in name for name in params)
+    assert ("stack0_head" in params) == (head == "unit")
+    assert params["stack0_heatmaps"]["kernel"].shape == (1, 1, 16, 4)
 
 
-def test_training_moves_the_statistics_and_bfloat16_gives_float32_heatmaps(image):
-    model = small(stacks=1, dtype=jnp.bfloat16)
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    outputs, changed = model.apply(variables, image, train=True, mutable=["batch_stats"])
-    assert outputs.heatmaps[0].dtype == jnp.float32 and outputs.heatmaps[0].shape == (2, 4, 4, 4)
-    for old, new in zip(jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(changed), strict=True):
-        assert np.abs(np.asarray(old) - np.asarray(new)).max() > 0
+def test_bfloat16_gives_float32_heatmaps_and_keeps_float32_statistics():
+    model = tang.Model(**SMALL, groups=TWO, dtype=jnp.bfloat16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
+    outputs, changed = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), variables, IMAGE
+    )
+    assert [(m.shape, m.dtype) for m in outputs.heatmaps] == [((2, 4, 4, 4), jnp.float32)] * 2
+    assert changed["batch_stats"] == variables["batch_stats"]  # shapes and types
 
 
-def test_groups_from_a_checkpoints_json_make_the_same_network(image):
+def test_groups_from_a_checkpoints_json_make_the_same_network():
     fields = json.loads(json.dumps({**SMALL, "groups": TWO}))  # lists in place of tuples
-    model = models.create("tang", **fields)
-    variables = initialised(small(), image)
-    expected = small().apply(variables, image).heatmaps[1]
-    np.testing.assert_array_equal(jax.jit(model.apply)(variables, image).heatmaps[1], expected)
+    restored, original = models.create("tang", **fields), tang.Model(**SMALL, groups=TWO)
+    variables = jax.eval_shape(original.init, jax.random.key(0), IMAGE)
+    texts = [jax.jit(model.apply).lower(variables, IMAGE).as_text() for model in (original, restored)]
+    assert texts[0] == texts[1]
 
 
 def test_groups_left_out_are_the_papers():
     for skeleton in (skeletons.MPII, skeletons.LSP):
         model = tang.Model(joints=len(skeleton), stacks=1, width=16, depth=1)
-        params = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))["params"]
+        params = jax.eval_shape(model.init, jax.random.key(0), IMAGE)["params"]
         made = [params[f"stack0_branch{i}"]["heatmaps"]["bias"].size for i in range(5)]
         assert made == [len(group) for group in part_groups.named("data5", skeleton)]
         assert "stack0_branch5" not in params
@@ -228,9 +246,10 @@ def test_groups_left_out_are_the_papers():
         ({"onward": "both"}, "model.onward='both' is unknown; choose from shared, specific"),
     ],
 )
-def test_wrong_fields_are_answered(image, fields, message):
+def test_wrong_fields_are_answered(fields, message):
+    model = tang.Model(**{**SMALL, "groups": TWO, **fields})
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(small(**fields).init, jax.random.key(0), image)
+        jax.eval_shape(model.init, jax.random.key(0), IMAGE)
 
 
 @pytest.mark.parametrize(("dataset", "joints"), [("lspet", 14), ("lsp", 14), ("mpii", 16), ("synthetic", 16)])

@@ -156,6 +156,8 @@ def _validate(content) -> dict:
         found = content[name]
         if found.shape != shape or found.dtype != types[name]:
             raise ValueError(f"{name} is {found.shape} {found.dtype}, not {shape}")
+    if content["ids"].dtype.kind != "U":
+        raise ValueError(f"ids are {content['ids'].dtype}, not strings")
     offsets = content["offsets"]
     if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
         raise ValueError("the offsets do not fit the bytes")

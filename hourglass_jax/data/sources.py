@@ -20,7 +20,11 @@ def open_source(data, *, train: bool):
         raise ValueError(f"data.dataset={data.dataset!r} is unknown; choose from {DATASETS}.")
     if data.dataset == "synthetic":
         return synthetic.SyntheticPeople(
-            split=split, examples=data.examples[not train], canvas=data.canvas, margin=data.margin
+            split=split,
+            examples=data.examples[not train],
+            canvas=data.canvas,
+            margin=data.margin,
+            variety=data.variety,
         )
     if data.source == "packed":
         return packed.PackedSource(pathlib.Path(data.packed_dir, f"{data.dataset}-{split}.npz"))

@@ -280,9 +280,11 @@ def rotations(degrees: np.ndarray) -> np.ndarray:
     return matrices.transpose(2, 0, 1)
 
 
-def _limb_angles(rng, poses, spread, limits, mixed: float) -> np.ndarray:
+def _limb_angles(rng, poses, spread, limits, mixed: float, variety: float) -> np.ndarray:
     """(2, 4) degrees of the right and the left limb: about x, z, y, then knee or elbow."""
     first, second, mixing, swap = rng.random(4).tolist()
+    # The first two rows of the tables are the plain poses.
+    first, second = (u * (poses.shares[1] * (1 - variety) + variety) for u in (first, second))
     one = bisect.bisect(poses.shares, first)
     other = bisect.bisect(poses.shares, second) if mixing < mixed else one
     sides = poses.angles[(one, other), (0, 1)] + spread * rng.standard_normal((2, 4))
@@ -290,18 +292,20 @@ def _limb_angles(rng, poses, spread, limits, mixed: float) -> np.ndarray:
     return (sides[::-1] if swap < 0.5 else sides) * _MIRROR
 
 
-def random_angles(rng: np.random.Generator) -> np.ndarray:
+def random_angles(rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
     """(14, 3) degrees about x, z, y of every frame within the frame it hangs on."""
-    arms = _limb_angles(rng, _ARM_POSES, _ARM_SPREAD, _ARM_LIMITS, 0.4)
-    legs = _limb_angles(rng, _LEG_POSES, _LEG_SPREAD, _LEG_LIMITS, 0.0)
+    arms = _limb_angles(rng, _ARM_POSES, _ARM_SPREAD, _ARM_LIMITS, 0.4, variety)
+    legs = _limb_angles(rng, _LEG_POSES, _LEG_SPREAD, _LEG_LIMITS, 0.0, variety)
     yaw, bent, tilted, bend = rng.random(4).tolist()
     sway = rng.standard_normal(9).tolist()
+    # Half of the people are seen from behind; side views grow with the variety.
+    turn = 180 * (yaw < 0.5) + 180 * variety * (2 * yaw % 1 - 0.5)
     # Lifted thighs pull the trunk forward, as when squatting or running.
-    lean = 35 + 40 * bend if bent < 0.10 else -0.12 * float(legs[0, 0] + legs[1, 0])
+    lean = 35 + 40 * bend if bent < 0.10 * variety else -0.12 * float(legs[0, 0] + legs[1, 0])
     angles = np.zeros((14, 3))
     angles[:4] = (
-        (0, sway[0] * (35 if tilted < 0.12 else 4), 0),
-        (6 + 5 * sway[1], 0, 360 * yaw),
+        (0, sway[0] * (35 if tilted < 0.12 * variety else 4), 0),
+        (6 + 5 * sway[1], 0, turn),
         (lean + 5 * sway[2], 5 * sway[3], 10 * sway[4]),
         (10 * sway[5] - 0.4 * lean, 7 * sway[6], min(max(22 * sway[7], -60), 60)),
     )
@@ -322,9 +326,9 @@ def build_figure(angles: np.ndarray, lengths: np.ndarray, girth: float) -> Figur
     return Figure(_ANCESTRY @ vectors, frames, bones, girth)
 
 
-def random_figure(rng: np.random.Generator) -> Figure:
+def random_figure(rng: np.random.Generator, variety: float = 1.0) -> Figure:
     """A child or an adult, thin or stout, in a random pose, seen from a random side."""
-    angles = random_angles(rng)
+    angles = random_angles(rng, variety)
     young, build, stout = rng.random(3)
     child = max(0.0, young - 0.75) * 4 * build
     jitter = 1 + 0.04 * rng.standard_normal(len(_BONES))
@@ -545,14 +549,14 @@ def paint_person(picture: np.ndarray, figure: Figure, look: Look, view: View) ->
 # ------------------------------------------------------------------------------------ scene
 
 
-def place(rng, figure: Figure, size: int, margin: float) -> tuple[View, np.ndarray]:
+def place(rng, figure: Figure, size: int, margin: float, variety: float) -> tuple[View, np.ndarray]:
     """Put the figure into the middle; where the picture ends: (2, 2) pixels, low and high x, y."""
     flat = figure.nodes[:, :2] * (1, -1)
     box = np.stack([flat.min(0), flat.max(0)])
     span = max((box[1] - box[0]).max(), 0.8 * figure.standing) + 0.04
     ends, side, cut, factor = rng.random(4)
     shown = np.array([[-np.inf] * 2, [np.inf] * 2])
-    if ends < 0.17:
+    if ends < 0.17 * variety:
         # The picture ends across the person or just beyond; the box then is of the visible part.
         end, axis = ((1, 1), (1, 0), (0, 0), (0, 1))[bisect.bisect((0.5, 0.7, 0.9), side)]
         edge = box[end, axis] + (0.36 - 0.72 * cut) * span * (1 if end else -1)
@@ -564,11 +568,11 @@ def place(rng, figure: Figure, size: int, margin: float) -> tuple[View, np.ndarr
     return View(origin, scale, True), np.clip(origin + scale * shown, 0, size)
 
 
-def background(rng: np.random.Generator, size: int) -> np.ndarray:
+def background(rng: np.random.Generator, size: int, variety: float) -> np.ndarray:
     """(size, size, 4) clutter: soft colours, coarse grain, a floor, boxes, limb-like strokes."""
     coarse, grain, roughness, horizon, boxes, strokes = rng.random(6)
     coarse, grain = 2 + int(6 * coarse), 12 + int(36 * grain)
-    boxes, strokes = int(6 * boxes), 3 + int(9 * strokes)
+    boxes, strokes = int(6 * variety * boxes), int(variety * (3 + 9 * strokes))
     colours = np.zeros((2 + coarse**2 + boxes + strokes, 4), np.float32)
     colours[:, :3] = tones(rng, len(colours))
     soft = 0.6 * colours[0] + 0.4 * colours[2 : 2 + coarse**2].reshape(coarse, coarse, 4)
@@ -582,7 +586,7 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     shapes = _clutter(rng, size, boxes, strokes)
     colours = colours[-len(shapes) :]
     # Some strokes are of skin's colours, so that a stroke of skin is not yet an arm.
-    colours[-(strokes // 3) :, :3] = _SKINS[rng.integers(0, len(_SKINS), strokes // 3)]
+    colours[len(colours) - strokes // 3 :, :3] = _SKINS[rng.integers(0, len(_SKINS), strokes // 3)]
     for shape, colour in zip(shapes, colours.tolist(), strict=True):
         fill(picture, shape, colour)
     return picture
@@ -670,20 +674,20 @@ def visibility(picture: np.ndarray, figure: Figure, joints: np.ndarray) -> np.nd
     return np.where(adjoining.sum(1) > 3, 2, 1).astype(np.uint8)
 
 
-def draw_example(rng: np.random.Generator, size: int, margin: float) -> dict:
+def draw_example(rng: np.random.Generator, size: int, margin: float, variety: float = 1.0) -> dict:
     """Picture, joints, flags and head size; every length grows with `size`."""
     side = size / margin
-    figure, look = random_figure(rng), random_look(rng)
-    view, shown = place(rng, figure, size, margin)
+    figure, look = random_figure(rng, variety), random_look(rng)
+    view, shown = place(rng, figure, size, margin, variety)
     company, order, covered = rng.random(3)
-    other = _bystander(rng, view, side) if company < 0.2 else None
-    picture = background(rng, size)
+    other = _bystander(rng, view, side) if company < 0.2 * variety else None
+    picture = background(rng, size, variety)
     if other and order < 0.75:
         paint_person(picture, *other)
     paint_person(picture, figure, look, view)
     if other and order >= 0.75:
         paint_person(picture, *other)
-    if covered < 0.09:
+    if covered < 0.09 * variety:
         obstacle(rng, picture, side)
     joints = view.flat(figure.nodes[:16])
     visible = visibility(picture, figure, joints)
@@ -706,12 +710,21 @@ class SyntheticPeople:
         seed: seed of all drawing.
         canvas: side of the square pictures in pixels.
         margin: canvas over nominal crop; the nominal crop lies in the middle.
+        variety: in [0, 1], how much there is of what makes figures hard: side views, unusual and tilted
+            poses, cut pictures, other people, things in front and clutter.
     """
 
     skeleton = skeletons.MPII
 
     def __init__(
-        self, *, split: str, examples: int, seed: int = 0, canvas: int = 192, margin: float = 1.5
+        self,
+        *,
+        split: str,
+        examples: int,
+        seed: int = 0,
+        canvas: int = 192,
+        margin: float = 1.5,
+        variety: float = 1.0,
     ):
         if not split:
             raise ValueError("split must be a name such as 'train', not empty")
@@ -723,8 +736,10 @@ class SyntheticPeople:
             raise ValueError(f"canvas must be at least 32 pixels, not {canvas}")
         if not 1 <= margin <= 4:
             raise ValueError(f"margin must be between 1 and 4, not {margin}")
+        if not 0 <= variety <= 1:
+            raise ValueError(f"variety must be between 0 and 1, not {variety}")
         self.split, self.examples, self.seed = split, examples, seed
-        self.canvas, self.margin = canvas, margin
+        self.canvas, self.margin, self.variety = canvas, margin, variety
 
     @property
     def name(self) -> str:
@@ -744,7 +759,9 @@ class SyntheticPeople:
         if not 0 <= index < self.examples:
             raise IndexError(f"example {index} of {self.examples}")
         source = np.random.SeedSequence((self.seed, zlib.crc32(self.split.encode()), index))
-        drawn = draw_example(np.random.Generator(np.random.SFC64(source)), self.canvas, self.margin)
+        drawn = draw_example(
+            np.random.Generator(np.random.SFC64(source)), self.canvas, self.margin, self.variety
+        )
         return {
             "image": drawn["image"],
             "joints": drawn["joints"].astype(np.float32),

@@ -105,9 +105,7 @@ class Model(nn.Module):
 
             # Branches: one per part group, or the head of a baseline, which is one for all parts.
             if self.head == "branches":
-                made = [
-                    branch(len(g), name=f"stack{s}_branch{i}")(shared) for i, g in enumerate(groups)
-                ]
+                made = [branch(len(g), name=f"stack{s}_branch{i}")(shared) for i, g in enumerate(groups)]
                 specific = jnp.concatenate([features for features, _ in made], axis=-1)  # G * W
                 maps = merge(groups, [maps for _, maps in made], self.joints)
             else:

@@ -1,0 +1,67 @@
+"""Multi-Context Attention for Human Pose Estimation (Chu et al., CVPR 2017).
+
+    python main.py --config=configs/chu.py:stacks=2,dataset=lspet --workdir=runs/chu \\
+        --config.data.manual_dir=DOWNLOADS
+
+The paper's own figures (theirs, not measured here), 8 stacks, six-scale pyramid with flipping: PCKh@0.5 on
+MPII test 91.5; PCK@0.2 on LSP 92.6 (trained on MPII as well). PCKh@0.5 on MPII's validation people, where
+the text tells it (Figure 8): ms 87.2, full 89.4.
+"""
+
+from configs import common
+
+# The bars of Figure 8 (BL, +MS, +HRU, +MR, +HP). Figure 10 compares softmax with crf on two stacks.
+VARIANTS = {
+    "baseline": ("none", False, False, False),
+    "ms": ("crf", False, False, False),
+    "ms_hru": ("crf", True, False, False),
+    "ms_hru_mr": ("crf", True, True, False),
+    "full": ("crf", True, True, True),
+    "softmax": ("softmax", True, True, True),
+}
+
+
+def get_config(string: str | None = None):
+    """Arguments: variant, stacks, width, dataset, size, quick.
+
+    variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8) or softmax. Figure 10 is
+      variant=softmax,stacks=2 against variant=full,stacks=2; the paper does not say with which of
+      Figure 8's parts, and --config.model.attention=softmax goes with any.
+    size: px of the input.
+    quick: a recipe for small networks and short runs.
+    """
+    args = common.arguments(
+        string, variant="full", stacks=8, width=256, dataset="lspet", size=256, quick=False
+    )
+    if args.variant not in VARIANTS:
+        raise ValueError(f"variant={args.variant!r} is unknown; choose from {', '.join(VARIANTS)}.")
+    attention, hourglass_units, multi_resolution, part_attention = VARIANTS[args.variant]
+    c = common.base()
+    c.model.update(name="chu", stacks=args.stacks, width=args.width, depth=4, units=1, stem="newell")
+    c.model.update(attention=attention, window=11, hourglass_units=hourglass_units)
+    c.model.update(multi_resolution=multi_resolution, part_attention=part_attention)
+
+    c.data.dataset = args.dataset
+    c.data.size = args.size
+    c.data.canvas = args.size * 3 // 2
+
+    # 7, "Data Augmentation"
+    c.augment.scale_range = (0.75, 1.25)
+    c.augment.rotate_range = 30.0
+    c.augment.flip_probability = 0.5
+    c.augment.colour = 0.4  # "color jittering"; the amount is that of Newell's released code
+
+    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
+    leeds = args.dataset in ("lsp", "lspet")
+    c.loss.mask_unlabelled = leeds
+
+    c.optimizer.name = "rmsprop"
+    c.optimizer.learning_rate = 2.5e-4
+    c.optimizer.schedule = "steps"
+    c.optimizer.factor = 0.1
+    c.train.batch_size = 8  # the released code's; the paper gives none
+    # 130 epochs on MPII, the drops by the released README; 60 on LSP, drops in the same proportion.
+    c.train.epochs, c.optimizer.milestones = (60.0, (46, 58)) if leeds else (130.0, (100, 125))
+    if args.quick:
+        common.quick(c, learning_rate=1e-3)
+    return c

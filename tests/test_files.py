@@ -1,0 +1,98 @@
+"""Files: whole or not at all, and json that any reader takes."""
+
+import json
+import os
+import stat
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax import files
+
+
+def test_write_makes_folders_and_leaves_only_the_file(tmp_path):
+    path = tmp_path / "a" / "b" / "data.bin"
+    files.write(path, b"\x00\xff\n")
+    assert path.read_bytes() == b"\x00\xff\n"
+    assert os.listdir(path.parent) == ["data.bin"]
+
+
+def test_write_takes_a_string_and_replaces_what_is_there(tmp_path):
+    path = str(tmp_path / "data")
+    files.write(path, b"a longer first text")
+    files.write(path, b"second")
+    with open(path, "rb") as file:
+        assert file.read() == b"second"
+
+
+def test_others_may_read_what_was_written(tmp_path):
+    files.write(tmp_path / "data", b"")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch, step):
+    path = tmp_path / "data"
+    files.write(path, b"old")
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(OSError, match="no space"):
+        files.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_an_interruption_leaves_the_old_file_too(tmp_path, monkeypatch):
+    path = tmp_path / "data"
+    files.write(path, b"old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_json_of_numpy_and_jax_values_reads_back_as_pythons(tmp_path):
+    value = {
+        "array": np.arange(4, dtype=np.float32).reshape(2, 2) / 2,
+        "scalar": np.int64(7),
+        "jax": jnp.array([1.5, 2.0]),
+        "flag": np.bool_(True),
+        "nested": [{"pair": (np.uint8(1), "text")}, None],
+        3: "a key that is a number",
+    }
+    files.write_json(tmp_path / "value.json", value)
+    assert json.loads((tmp_path / "value.json").read_text()) == {
+        "array": [[0.0, 0.5], [1.0, 1.5]],
+        "scalar": 7,
+        "jax": [1.5, 2.0],
+        "flag": True,
+        "nested": [{"pair": [1, "text"]}, None],
+        "3": "a key that is a number",
+    }
+
+
+def test_json_has_null_for_what_is_not_a_number(tmp_path):
+    value = {"score": float("nan"), "row": np.array([1.0, np.nan]), "one": np.float32("nan")}
+    files.write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text()
+    assert "NaN" not in text  # Python writes and reads it, other readers of json do not
+    assert json.loads(text) == {"score": None, "row": [1.0, None], "one": None}
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    files.write_json(path, [1])
+    for value in (object(), float("inf")):
+        with pytest.raises((TypeError, ValueError)):
+            files.write_json(path, {"value": value})
+    assert json.loads(path.read_text()) == [1]
+    assert os.listdir(tmp_path) == ["value.json"]

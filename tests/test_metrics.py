@@ -1,0 +1,190 @@
+"""Scores: by hand, and on published predictions for MPII's validation persons."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from hourglass_jax import metrics
+from hourglass_jax.data.skeletons import LSP, MPII, Skeleton
+
+MPII_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data" / "mpii"
+
+TINY = Skeleton(
+    name="tiny",
+    joints=("head", "right_hand", "left_hand", "navel"),
+    flip_pairs=((1, 2),),
+    limbs=((0, 3),),
+    parts=(("Head", (0,)), ("Hand", (1, 2))),  # the navel is in no part
+    torso=(0, 3),
+)
+
+
+def test_distances_by_hand():
+    predicted = np.array([[[3, 4], [1, 1]]], np.int16)
+    truth = np.array([[[0, 0], [-300, 1]]], np.int16)
+    result = metrics.distances(predicted, truth)
+    np.testing.assert_array_equal(result, [[5, 301]])  # 301^2 would not fit into int16
+    assert result.dtype == np.float64
+
+
+def test_a_joint_at_exactly_the_threshold_is_right():
+    distance = np.array([[5.0, 5.000001, 4.999999]])
+    hits, counts = metrics.correct(distance, np.ones((1, 3), bool), np.array([10.0]), 0.5)
+    np.testing.assert_array_equal(hits, [1, 0, 1])
+    np.testing.assert_array_equal(counts, [1, 1, 1])
+
+
+def test_each_person_has_the_own_reference_and_hits_are_by_joint():
+    distance = np.array([[1.0, 9], [1, 9], [11, 9]])
+    hits, counts = metrics.correct(distance, np.ones((3, 2), bool), np.array([2.0, 20, 20]), 0.5)
+    # Limits 1, 10, 10: the first joint is right twice, the second in the two larger persons.
+    np.testing.assert_array_equal(hits, [2, 2])
+    np.testing.assert_array_equal(counts, [3, 3])
+
+
+def test_what_is_not_labelled_counts_neither_for_nor_against():
+    distance = np.zeros((2, 3))
+    labelled = np.array([[True, False, True], [True, False, False]])
+    hits, counts = metrics.correct(distance, labelled, np.array([1.0, 1]), 0.5)
+    np.testing.assert_array_equal(hits, [2, 0, 1])
+    np.testing.assert_array_equal(counts, [2, 0, 1])
+
+
+@pytest.mark.parametrize("reference", [0.0, -1.0, np.nan])
+def test_a_person_without_a_reference_does_not_count(reference):
+    hits, counts = metrics.correct(np.zeros((2, 2)), np.ones((2, 2), bool), np.array([reference, 1.0]), 0.5)
+    np.testing.assert_array_equal(hits, [1, 1])
+    np.testing.assert_array_equal(counts, [1, 1])
+
+
+def test_a_prediction_that_is_not_a_number_is_wrong():
+    predicted = np.array([[[np.nan, 0], [0, 0], [np.inf, 0]]])
+    distance = metrics.distances(predicted, np.zeros((1, 3, 2)))
+    hits, counts = metrics.correct(distance, np.ones((1, 3), bool), np.array([1.0]), 0.5)
+    np.testing.assert_array_equal(hits, [0, 1, 0])
+    np.testing.assert_array_equal(counts, [1, 1, 1])
+
+
+def test_threshold_zero_wants_the_exact_place():
+    hits, _ = metrics.correct(np.array([[0.0, 1e-9]]), np.ones((1, 2), bool), np.array([1.0]), 0.0)
+    np.testing.assert_array_equal(hits, [1, 0])
+
+
+def test_torso_is_left_hip_to_right_shoulder_and_zero_where_not_labelled():
+    joints, labelled = np.zeros((3, 14, 2)), np.ones((3, 14), bool)
+    joints[:, 3], joints[:, 8] = (10, 10), (13, 14)  # 3-4-5
+    joints[:, 2] = 500  # the right hip has no part in it
+    labelled[1, 3] = labelled[2, 8] = False
+    labelled[0, 2] = False
+    np.testing.assert_array_equal(metrics.torso(joints, labelled, LSP), [5, 0, 0])
+
+
+def test_a_skeleton_without_torso_is_refused_by_name():
+    faces = Skeleton("faces", ("eye",), (), (), (("Eye", (0,)),))
+    with pytest.raises(ValueError, match="'faces'.*torso"):
+        metrics.torso(np.zeros((1, 1, 2)), np.ones((1, 1), bool), faces)
+
+
+HITS, COUNTS = np.array([1, 3, 0, 50]), np.array([2, 3, 1, 50])
+
+
+def test_mean_pools_the_joints_of_all_parts_and_no_others():
+    # (1 + 3 + 0) / (2 + 3 + 1): neither the mean of the rates 1/2, 3/3 and 0/1, nor with the navel.
+    table = metrics.table(HITS, COUNTS, TINY)
+    assert list(table) == ["Head", "Hand", "Mean"]
+    np.testing.assert_allclose(table["Mean"], 400 / 6)
+
+
+def test_a_part_averages_the_rates_of_its_joints():
+    # MPII's own table: hands (3/3 + 0/1) / 2, not the pooled 3/4.
+    table = metrics.table(HITS, COUNTS, TINY)
+    assert table["Head"] == 50
+    assert table["Hand"] == 50
+
+
+def test_per_joint_by_hand():
+    rates = metrics.per_joint(HITS, COUNTS, TINY)
+    assert rates == dict(head=50, right_hand=100, left_hand=0, navel=100)
+
+
+def test_a_part_without_a_labelled_joint_is_not_a_number():
+    table = metrics.table(np.array([0, 1, 1, 0]), np.array([0, 2, 2, 0]), TINY)
+    assert np.isnan(table["Head"])
+    assert table["Hand"] == table["Mean"] == 50
+    assert np.isnan(metrics.per_joint(np.zeros(4, int), np.array([0, 1, 1, 1]), TINY)["head"])
+    assert np.isnan(list(metrics.table(np.zeros(4, int), np.zeros(4, int), TINY).values())).all()
+
+
+def test_per_joint_refuses_another_number_of_joints():
+    with pytest.raises(ValueError):
+        metrics.per_joint(np.zeros(3), np.ones(3), TINY)
+
+
+# Published predictions
+
+
+PUBLISHED = {  # PCKh@0.5 with <=: Head Sho Elb Wri Hip Knee Ank Mean, and the mean of the joints' rates
+    "newell_valid.h5": (
+        [96.6917, 94.6841, 88.5291, 83.3823, 87.4848, 83.0944, 79.0740, 88.0354],
+        87.5629,
+    ),
+    "bearpaw_hg_s2_b1.mat": (
+        [96.7428, 94.5652, 88.1200, 83.3124, 86.2558, 80.8787, 77.4686, 87.3042],
+        86.7633,
+    ),
+}
+
+
+def mpii_validation():
+    """Joints (n, 16, 2), labelled (n, 16) and head sizes (n,)."""
+    h5py = pytest.importorskip("h5py")
+    if not (MPII_DATA / "valid.h5").exists():
+        pytest.skip(f"no MPII annotations in {MPII_DATA}")
+    with h5py.File(MPII_DATA / "valid.h5") as file:
+        truth, head_size = file["part"][()], file["normalize"][()]
+    return truth, (truth != 0).any(axis=-1), head_size
+
+
+def published_predictions(name):
+    path = MPII_DATA / "reference_predictions" / name
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    if path.suffix == ".mat":
+        return pytest.importorskip("scipy.io").loadmat(path)["preds"]
+    with pytest.importorskip("h5py").File(path) as file:
+        return file["preds"][()]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_predictions_have_their_published_scores(name):
+    truth, labelled, head_size = mpii_validation()
+    distance = metrics.distances(published_predictions(name), truth)
+    hits, counts = metrics.correct(distance, labelled, head_size, 0.5)
+    expected, macro = PUBLISHED[name]
+    table = metrics.table(hits, counts, MPII)
+    assert list(table) == [*"Head Sho Elb Wri Hip Knee Ank".split(), "Mean"]
+    np.testing.assert_allclose(list(table.values()), expected, atol=5.1e-5)
+    rates = metrics.per_joint(hits, counts, MPII)
+    rates = [rate for joint, rate in rates.items() if joint not in ("pelvis", "thorax")]
+    np.testing.assert_allclose(np.mean(rates), macro, atol=5.1e-5)
+
+
+def test_pytorch_poses_figures_come_of_its_own_rule():
+    # Its "<" is the largest threshold below 0.5; the errors are whole numbers, the head boxes not.
+    scipy_io = pytest.importorskip("scipy.io")
+    path = MPII_DATA / "detections_our_format.mat"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    ground = scipy_io.loadmat(path)
+    truth = ground["pos_gt_src"].transpose(2, 0, 1)
+    labelled = ground["jnt_missing"].T == 0
+    boxes = ground["headboxes_src"].astype(np.float64)
+    head_size = 0.6 * np.linalg.norm(boxes[1] - boxes[0], axis=0)
+    distance = metrics.distances(published_predictions("bearpaw_hg_s2_b1.mat"), truth)
+    hits, counts = metrics.correct(distance, labelled, head_size, np.nextafter(0.5, 0))
+    rates = metrics.per_joint(hits, counts, MPII)
+    sides = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    pairs = [(rates[f"right_{side}"] + rates[f"left_{side}"]) / 2 for side in sides]
+    published = [95.80, 94.57, 88.12, 83.31, 86.24, 80.88, 77.44]
+    np.testing.assert_allclose([rates["head_top"], *pairs], published, atol=0.0051)
