@@ -14,7 +14,7 @@ def get_config(string: str | None = None):
 
     c.data.dataset = "synthetic"
     c.data.examples = (12_000, 500)
-    c.data.variety = 0.4
+    c.data.variety = 0.25
     c.data.size = 96
     c.data.canvas = 144
     c.data.mean = (0.5, 0.5, 0.5)
@@ -26,15 +26,15 @@ def get_config(string: str | None = None):
     c.loss.kind = "cross_entropy"
     c.loss.mask_unlabelled = True
     c.optimizer.name = "adam"
-    c.optimizer.learning_rate = 2e-3
+    c.optimizer.learning_rate = 3e-3
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup_steps = 50
 
     c.train.batch_size = 16
-    c.train.steps = 1000
-    c.train.average_decay = 0.99
-    c.train.log_every = 20
-    c.train.evaluate_every = 500
-    c.train.save_every = 500
+    c.train.steps = 2200
+    c.train.average_decay = 0.995
+    c.train.log_every = 50
+    c.train.evaluate_every = 1100
+    c.train.save_every = 550
     c.evaluate.batch_size = 50
     return c

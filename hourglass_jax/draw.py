@@ -34,7 +34,8 @@ def skeleton(
     known = joints[drawn]
     if not len(known):
         return image
-    extent = max(np.ptp(known, axis=0).max(), 0.1 * max(image.shape[:2]))
+    longer = max(image.shape[:2])
+    extent = np.clip(np.ptp(known, axis=0).max(), 0.1 * longer, longer)
     width = max(1, round(extent / 60))
     for width_, outline in ((width + 2 * max(1, width // 2), True), (width, False)):
         for a, b in skeleton.limbs:

@@ -23,7 +23,7 @@ def correct(
 
     Args:
       distance: (n, k) px.
-      labelled: (n, k) bool, which joints count.
+      labelled: (n, k) bool (or the flags, not 0), which joints count.
       reference: (n,) px: head size (PCKh) or torso (PCK); a person whose reference is 0 or not a number
         does not count at all.
       threshold: for instance 0.5.
@@ -31,7 +31,7 @@ def correct(
     Returns:
       hits (k,) and counts (k,) int.
     """
-    counted = labelled & (reference > 0)[:, None]
+    counted = labelled.astype(bool) & (reference > 0)[:, None]
     right = counted & (distance <= threshold * reference[:, None])
     return right.sum(axis=0), counted.sum(axis=0)
 
@@ -46,13 +46,17 @@ def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.nd
 
 
 def table(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
-    """Per cent right by the table's parts, and "Mean": all the parts' joints pooled (MPII's "Total").
+    """Per cent right by the table's parts, and "Mean".
 
-    A part without any labelled joint is nan.
+    As in MPII's own evaluation, a part is the plain mean of its joints' rates (right and left), and "Mean"
+    (its "Total") pools the joints of all parts. What has no labelled joint is nan.
     """
-    rows = {title: list(joints) for title, joints in skeleton.parts}
-    rows["Mean"] = [joint for joints in rows.values() for joint in joints]
-    return {title: _percent(hits[rows_].sum(), counts[rows_].sum()) for title, rows_ in rows.items()}
+    rates = {}
+    for title, joints in skeleton.parts:
+        known = [_percent(hits[joint], counts[joint]) for joint in joints if counts[joint]]
+        rates[title] = float(np.mean(known)) if known else float("nan")
+    pooled = [joint for _, joints in skeleton.parts for joint in joints]
+    return rates | {"Mean": _percent(hits[pooled].sum(), counts[pooled].sum())}
 
 
 def per_joint(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:

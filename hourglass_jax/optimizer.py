@@ -1,5 +1,6 @@
 """The optimiser and its schedule, from config values."""
 
+import collections
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def schedule(
         raise ValueError(f"optimizer.schedule={kind!r} is unknown; choose from {SCHEDULES}.")
     base = {
         "steps": lambda: optax.piecewise_constant_schedule(
-            learning_rate, dict.fromkeys(milestones, factor)
+            learning_rate, {m: factor**n for m, n in collections.Counter(milestones).items()}
         ),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
         "constant": lambda: optax.constant_schedule(learning_rate),
@@ -54,7 +55,7 @@ def create(
     Args:
       learning_rate: by step.
       name: "rmsprop" with the constants of the released codes, or "adam".
-      weight_decay: decoupled, for "adam".
+      weight_decay: decoupled, of all parameters; "adam" only.
       clip_norm: largest global norm of the gradient; 0 leaves it.
     """
     if name == "rmsprop":

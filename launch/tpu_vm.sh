@@ -2,13 +2,10 @@
 # Trains on a TPU VM, or on all hosts of a TPU pod. From your own machine:
 #   gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command \
 #     "cd hourglass_jax && bash launch/tpu_vm.sh --config=configs/newell.py:stacks=8,dataset=lspet \
-#      --workdir=gs-mounted-or-shared/hg8 --config.train.batch_size=64"
+#      --workdir=/mnt/shared/hg8 --config.train.batch_size=64"
 # All hosts have to see the same --workdir. A preempted training goes on when it is started again.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 python -c 'import importlib.util as u; raise SystemExit(u.find_spec("libtpu") is None)' ||
   python -m pip install --quiet --upgrade "jax[tpu]==$(python -c 'import jax; print(jax.__version__)')"
 python -c 'import jax; assert jax.default_backend() == "tpu", "JAX finds no TPU"'
-# TPU_WORKER_HOSTNAMES lists the hosts of a pod; a single VM has none or one.
-hosts=${TPU_WORKER_HOSTNAMES:-}
-case "$hosts" in *,*) set -- --distributed "$@" ;; esac
-exec python main.py "$@"
+exec python main.py --distributed "$@"

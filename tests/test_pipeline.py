@@ -75,9 +75,9 @@ def test_batch_larger_than_the_epoch():
 
 
 def test_order_far_into_a_run_needs_no_replay():
-    start = time.perf_counter()
+    # Step 10**9 is example 16 * 10**9: epoch 800,000 of 20,000 examples, from its beginning.
     indices = pipeline.train_indices(10**9, batch_size=16, length=20_000, seed=0)
-    assert len(indices) == 16 and time.perf_counter() - start < 1
+    np.testing.assert_array_equal(indices, pipeline.order(0, 800_000, 20_000)[:16])
 
 
 @pytest.mark.parametrize("step", [0, 2, 7])
@@ -209,6 +209,15 @@ def test_wrong_arguments_are_refused_at_once(arguments, message):
         pipeline.batches(ListSource(4), train=True, **arguments)
 
 
+def test_tensorflow_leaves_accelerators_alone(monkeypatch):
+    import tensorflow as tf
+
+    hidden = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: hidden.append(given))
+    next(pipeline.batches(ListSource(4), train=True, batch_size=2, loader="tfdata"))
+    assert hidden == [([], "GPU"), ([], "TPU")]
+
+
 def test_empty_source_is_refused():
     with pytest.raises(ValueError, match="list has no examples"):
         pipeline.batches(ListSource(0), train=True, batch_size=1)
@@ -216,27 +225,26 @@ def test_empty_source_is_refused():
 
 def test_threads_work_ahead_but_not_further_than_told():
     source = ListSource(100)
-    batches = pipeline.batches(
-        source, train=True, batch_size=4, loader="threads", threads=3, prefetch=2
-    )
+    batches = pipeline.batches(source, train=True, batch_size=4, loader="threads", threads=3, prefetch=2)
     with contextlib.closing(batches):
         next(batches)
-        time.sleep(0.2)
+        for _ in range(1000):
+            if source.reads >= 4 * 3:
+                break
+            time.sleep(0.01)
+        time.sleep(0.1)
         assert source.reads == 4 * 3  # the batch that came, and two
 
 
 def test_closing_stops_the_threads():
     before = threading.active_count()
-    source = ListSource(100, delay=lambda index: 0.02)
-    batches = pipeline.batches(
-        source, train=True, batch_size=32, loader="threads", threads=2, prefetch=4
-    )
+    source = ListSource(100, delay=lambda index: 0.05)
+    batches = pipeline.batches(source, train=True, batch_size=32, loader="threads", threads=2, prefetch=4)
     next(batches)
-    start = time.perf_counter()
     batches.close()
-    assert time.perf_counter() - start < 0.5  # 128 examples of 20 ms were waiting
     reads = source.reads
-    time.sleep(0.1)
+    assert reads < 100  # of the 160 that had been asked for, at 50 ms each
+    time.sleep(0.2)
     assert source.reads == reads and threading.active_count() == before
 
 
@@ -253,7 +261,7 @@ def run(code: str) -> subprocess.CompletedProcess:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_threads_need_neither_tensorflow_nor_tfds():

@@ -158,6 +158,6 @@ def _sample(image, points):
         weight_y = fraction[:, 1] if dy else 1 - fraction[:, 1]
         inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
         weight = jnp.where(inside, weight_x * weight_y, 0.0)
-        # Out-of-range indices are clamped by JAX; their weight is zero.
+        # Whatever JAX reads at indices out of range, its weight is zero.
         total += weight[:, None] * image[y + dy, x + dx].astype(jnp.float32)
     return total

@@ -304,15 +304,20 @@ def prepare(builder: tfds.core.DatasetBuilder, *, manual_dir=None) -> None:
       FileNotFoundError: the archive is not there; the message tells how to get it.
       ValueError: it is not as it should be.
     """
-    if builder.is_prepared():
-        return
-    manual_dir = Path(manual_dir or Path(builder.data_dir_root) / "downloads" / "manual")
+    if not builder.is_prepared():
+        usual = Path(builder.data_dir_root) / "downloads" / "manual"
+        _prepare(builder, Path(manual_dir or usual).expanduser())
+    if not builder.info.splits:
+        # Another process has prepared it since the builder was made.
+        builder.info.read_from_directory(builder.data_dir)
+
+
+def _prepare(builder, manual_dir):
     builder.find(manual_dir)  # before TFDS answers with its own, longer message
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=config)
     except OSError:
-        # Another process may have finished the same first, so that its folder was in the way.
+        # TFDS renames the finished folder into place; a faster process may have put its own there.
         if not builder.is_prepared():
             raise
-        builder.info.read_from_directory(builder.data_dir)

@@ -20,7 +20,7 @@ COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 def path(folder, dataset: str, box: str, split: str) -> Path:
     """Where `data.prepare --pack` puts a split; `box` as in `lsp.CropConfig`."""
-    return Path(folder) / f"{dataset}-{box}-{split}.npz"
+    return Path(folder).expanduser() / f"{dataset}-{box}-{split}.npz"
 
 
 class TfdsSource:

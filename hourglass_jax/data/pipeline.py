@@ -70,9 +70,7 @@ def train_indices(step, *, batch_size, length, seed, shards=1, shard=0) -> np.nd
     share = batch_size // shards
     first = step * batch_size + shard * share
     epochs, positions = np.divmod(np.arange(first, first + share), length)
-    pieces = [
-        order(seed, int(epoch), length)[positions[epochs == epoch]] for epoch in np.unique(epochs)
-    ]
+    pieces = [order(seed, int(epoch), length)[positions[epochs == epoch]] for epoch in np.unique(epochs)]
     return np.concatenate(pieces)
 
 

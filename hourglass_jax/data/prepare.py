@@ -1,6 +1,7 @@
 """Prepares a dataset for training: python -m hourglass_jax.data.prepare --help"""
 
 import argparse
+import os
 import sys
 
 import cv2
@@ -51,7 +52,8 @@ def _parser():
     text = "of the JPEGs, 1 ... 100 (default: %(default)s)"
     add("--quality", type=int, default=config.quality, help=text)
     add("--pack", help="folder that gets one file per split, readable without TensorFlow Datasets")
-    add("--sheet", help="picture (.png) that gets 24 canvases with their joints, to look at")
+    text = "picture (.png) that gets 24 canvases with their joints, to look at"
+    add("--sheet", type=os.path.expanduser, help=text)
     return parser
 
 

@@ -1,7 +1,5 @@
 """Opens the data that a config names. See `pipeline` for what a source is."""
 
-import pathlib
-
 from hourglass_jax.data import packed, synthetic
 
 DATASETS = ("synthetic", "lsp", "lspet")
@@ -27,7 +25,7 @@ def open_source(data, *, train: bool):
             variety=data.variety,
         )
     if data.source == "packed":
-        return packed.PackedSource(pathlib.Path(data.packed_dir, f"{data.dataset}-{split}.npz"))
+        return packed.PackedSource(packed.path(data.packed_dir, data.dataset, box, split))
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
     return _open_tfds(data, box, split)

@@ -43,7 +43,7 @@ _BONES = np.array(
         (5, 4, 11, 0, -0.41, 0, 0.45),
         (7, 6, 2, 0, 0.50, 0, 0.35),
         (8, 7, 3, 0, 0.10, 0.01, 0.35),
-        (9, 8, 3, 0, 0.25, 0, 0.12),
+        (9, 8, 3, 0, 0.285, 0, 0.12),
         (12, 7, 2, -0.185, -0.045, 0, 0.40),
         (13, 7, 2, 0.185, -0.045, 0, 0.40),
         (11, 12, 4, 0, -0.29, 0, 0.42),
@@ -584,7 +584,7 @@ def background(rng: np.random.Generator, size: int, variety: float) -> np.ndarra
     if floor.size:
         cv2.addWeighted(floor, 0.4, np.full_like(floor, colours[1]), 0.6, 0, floor)
     shapes = _clutter(rng, size, boxes, strokes)
-    colours = colours[-len(shapes) :]
+    colours = colours[len(colours) - len(shapes) :]
     # Some strokes are of skin's colours, so that a stroke of skin is not yet an arm.
     colours[len(colours) - strokes // 3 :, :3] = _SKINS[rng.integers(0, len(_SKINS), strokes // 3)]
     for shape, colour in zip(shapes, colours.tolist(), strict=True):
@@ -598,6 +598,8 @@ def _clutter(rng: np.random.Generator, size: int, boxes: int, strokes: int) -> l
         _box((size * x, size * y), (0.4 * size * width, 0.4 * size * height), 30 * turn)
         for x, y, width, height, turn in rng.random((boxes, 5)).tolist()
     ]
+    if not strokes:
+        return shapes
     numbers = size * rng.random((6, strokes))
     starts = numbers[:2].T
     ends = starts + 0.6 * (numbers[2:4].T - 0.5 * size)

@@ -56,10 +56,11 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
 
 
 class Crf(nn.Module):
-    """Features (b, h, w, c) -> maps (b, h, w, m) in [0, 1]: three steps of mean field (equation 7).
+    """Features (b, h, w, c) -> maps (b, h, w, m) in [0, 1] by three steps of mean field (equation 7).
 
-    Equation 8 as printed leaves the unary term out of the steps; the mean field and the released code
-    keep it. g of equations 3 and 11 is the identity: a sigmoid follows.
+    Returns them twice: as maps and as weights. Equation 8 as printed leaves the unary term out of the
+    steps; the mean field and the released code keep it. g of equations 3 and 11 is the identity: a
+    sigmoid follows.
     """
 
     maps: int
@@ -76,11 +77,15 @@ class Crf(nn.Module):
         q = nn.sigmoid(unary)  # t = 0
         for _ in range(self.steps):
             q = nn.sigmoid(unary + correlate(q, windows))
-        return q
+        return q, q
 
 
 class Softmax(nn.Module):
-    """Features (b, h, w, c) -> maps (b, h, w, m) whose sum over the cells is one (equation 4)."""
+    """Features (b, h, w, c) -> maps (b, h, w, m) whose sum over the cells is one (equation 4).
+
+    Returns the maps, and weights whose mean is one: with the sum one, 64 x 64 cells would make features
+    4096 times smaller, and equation 9's coarse maps would outweigh the fine ones.
+    """
 
     maps: int
     conv: Part
@@ -88,7 +93,8 @@ class Softmax(nn.Module):
     @nn.compact
     def __call__(self, x):
         s = self.conv(self.maps, (3, 3), name="unary")(x).astype(jnp.float32)  # equation 3
-        return nn.softmax(s, axis=(1, 2))
+        phi = nn.softmax(s, axis=(1, 2))
+        return phi, phi * (s.shape[1] * s.shape[2])
 
 
 class Head(nn.Module):
@@ -106,30 +112,22 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, f, features):
-        seen = {}
-
-        def weights(key, maps, x, name):
-            phi = seen[key] = self.attention(maps, name=name)(x)
-            # A softmax' weights have the mean one here: with the sum one, 64 x 64 cells would make
-            # features 4096 times smaller, and coarse maps would outweigh fine ones in equation 9.
-            return phi * (x.shape[1] * x.shape[2]) if self.attention.func is Softmax else phi
-
-        total = 0.0
+        seen, total = {}, 0.0
         for i, x in enumerate(reversed(features)):
-            phi = weights(f"resolution{x.shape[1]}", 1, x, f"level{i}")
+            seen[f"resolution{x.shape[1]}"], weights = self.attention(1, name=f"level{i}")(x)
             for _ in range(i):
-                phi = layers.upsample(phi)
-            total += phi
+                weights = layers.upsample(weights)
+            total += weights
         h1 = f * total.astype(f.dtype)  # equation 9
 
         # A refined map (10) or, zooming in, one per joint in its place (11), both from h1.
-        key = "parts" if self.parts else "refined"
-        phi = weights(key, self.joints if self.parts else 1, h1, key)
+        kind, maps = ("parts", self.joints) if self.parts else ("refined", 1)
+        seen[kind], weights = self.attention(maps, name=kind)(h1)
         # Equations 12 and 13 weight all of h1 for each joint before a linear classifier. The weight is
         # the same for all channels, so it may as well come after: w_p (h1 phi_p) + b = phi_p (w_p h1) + b,
         # and no joint needs its copy of the features.
         scores = self.conv(self.joints, (1, 1), use_bias=False, name="scores")(h1)
-        return phi * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
+        return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
 
 
 class Model(nn.Module):

@@ -32,10 +32,14 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
     return conv, norm
 
 
+_STRETCHING = {"feature_group_count", "batch_group_count", "lhs_dilation", "rhs_dilation"}
+
+
 def _convolve(x, kernel, strides, padding, **options):
     """A convolution, where a 1x1 one is a matrix product: on CPUs XLA is much faster at those."""
-    plain = options.get("feature_group_count", 1) == 1 and tuple(strides) == (1, 1)
-    if plain and kernel.shape[:2] == (1, 1):
+    plain = all(value in (1, (1, 1)) for name, value in options.items() if name in _STRETCHING)
+    padded = not isinstance(padding, str) and any(map(any, padding))
+    if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1) and plain and not padded:
         return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0], precision=options.get("precision"))
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -126,6 +130,8 @@ class Stem(nn.Module):
         middle = {"newell": self.width // 2, "port": self.width}
         if self.kind not in middle:
             raise ValueError(f"model.stem={self.kind!r} is unknown; choose from {sorted(middle)}.")
+        if x.shape[1] % 4 or x.shape[2] % 4:
+            raise ValueError(f"An image of {x.shape[1]} x {x.shape[2]} px is not divisible by 4.")
         # Torch pads by 3 on both sides; "SAME" would pad a 7x7/2 window by 2 and 3.
         x = self.conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
         x = nn.relu(self.norm(name="norm")(x))

@@ -1,0 +1,299 @@
+"""Multi-context attention: sizes, contexts and equations, against direct forms of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import chu as config
+from hourglass_jax import models
+from hourglass_jax.models import chu, layers, newell
+
+SMALL = {"joints": 3, "stacks": 2, "width": 8, "depth": 2, "window": 3}
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)  # 8 and 4 cells in the top-down pass
+
+
+def variant_fields(variant, **fields):
+    """The model's fields of a config's variant, in a small form."""
+    model = config.get_config(f"variant={variant}").model.to_dict()
+    return {key: value for key, value in model.items() if key != "name"} | SMALL | fields
+
+
+def shapes(model, image=IMAGE):
+    """The outputs' and the parameters' shapes; nothing is computed."""
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    return outputs, variables["params"]
+
+
+def randomised(variables, key=0):
+    """Parameters without zeros and ones, so that every offset and scale matters."""
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(key), len(leaves))
+    noise = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [leaf + n for leaf, n in zip(leaves, noise, strict=True)])
+
+
+# By hand, for 8 channels (4 inside a unit), 3 joints, depth 2 and windows of 3 cells.
+# Unit 8 -> 8: norms 2 (8 + 4 + 4) = 32, convolutions 8*4+4 + 9*4*4+4 + 4*8+8 = 224: 256.
+# Stem: 7*7*3*2+2 = 296, norm 4; units 2 -> 4: 12 + (2*2+2 + 9*2*2+2 + 2*4+4) + skip 12 = 80,
+#   4 -> 4: 16 + (4*2+2 + 38 + 12) = 76, 4 -> 8: 24 + (4*4+4 + 148 + 40) + skip 40 = 272: 728.
+# Stack: 7 units of the hourglass and one after it 2048, lin 72 and norm 16, heatmaps 8*3+3 = 27: 2163.
+# Between two stacks: 8*8+8 + 3*8+8 = 104.
+BASELINE = 728 + 2 * 2163 + 104
+# A map: 9*8+1 for the unary term, 9 for the window. One of the last features, one refined, per stack.
+MS = BASELINE + 2 * 2 * (73 + 9)
+# P: norms 2 (8 + 8) and two convolutions 9*8*8+8, at two levels in two stacks.
+HRU = MS + 2 * 2 * (32 + 2 * 584)
+MR = HRU + 2 * 1 * (73 + 9)  # one more resolution per stack
+FULL = MR + (3 - 1) * (73 + 9)  # three parts instead of one refined map, in the second stack
+SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
+
+
+@pytest.mark.parametrize(
+    ("variant", "derived", "count"),
+    [
+        ("baseline", BASELINE, 5158),
+        ("ms", MS, 5486),
+        ("ms_hru", HRU, 10286),
+        ("ms_hru_mr", MR, 10450),
+        ("full", FULL, 10614),
+        ("softmax", SOFTMAX, 10542),
+    ],
+)
+def test_parameters_of_each_variant(variant, derived, count):
+    outputs, params = shapes(chu.Model(**variant_fields(variant)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == derived == count
+    assert [maps.shape for maps in outputs.heatmaps] == [(1, 8, 8, 3)] * 2
+
+
+def test_baseline_is_the_stacked_hourglass():
+    _, ours = shapes(chu.Model(**variant_fields("baseline")))
+    _, newells = shapes(newell.Model(joints=3, stacks=2, width=8, depth=2))
+    assert jax.tree.structure(ours) == jax.tree.structure(newells)
+    assert jax.tree.leaves(ours) == jax.tree.leaves(newells)
+
+
+def test_every_variant_is_tested():
+    mark = test_parameters_of_each_variant.pytestmark[0]
+    assert {case[0] for case in mark.args[1]} == set(config.VARIANTS)
+
+
+def influence(make, row, column):
+    """The rows and columns (first, last) of the inputs that one output of a unit depends on."""
+    conv, norm = layers.parts(train=False, dtype=jnp.float32)
+    unit = make(4, conv, norm)
+    x = jax.random.normal(jax.random.key(1), (64, 16, 16, 4))  # many: a maximum has one source
+    variables = randomised(unit.init(jax.random.key(0), x[:1]))
+    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(unit.apply(variables, x)[:, row, column] ** 2)))(x)
+    seen = np.argwhere(np.abs(gradient).max(axis=(0, 3)) > 0)
+    assert len(seen) == np.prod(np.ptp(seen, axis=0) + 1)  # a full rectangle
+    return [tuple(int(limit) for limit in limits) for limits in zip(seen.min(0), seen.max(0), strict=True)]
+
+
+@pytest.mark.parametrize(("row", "column"), [(6, 6), (6, 7), (7, 6), (7, 7)])
+def test_receptive_fields(row, column):
+    """4.2: a unit sees 3x3 cells, an hourglass unit 10x10."""
+    assert influence(layers.Unit, row, column) == [(row - 1, row + 1), (column - 1, column + 1)]
+    # Cells 6 and 7 are pooled to cell 3; two 3x3 windows see 1 to 5, which are 2 to 11 before the pool:
+    # from an even cell 4 back and 5 ahead, from an odd one the other way round.
+    assert influence(chu.HourglassUnit, row, column) == [(2, 11), (2, 11)]
+
+
+def test_hourglass_units_are_on_the_skip_branches_alone():
+    _, params = shapes(chu.Model(**variant_fields("full")))
+    for name, place in params["stack0_hourglass"].items():
+        assert ("pool_conv0" in place) == name.endswith("_skip0")
+
+
+def windowed_sum(maps, windows):
+    """sum_k w_lk phi(k), cell by cell (equation 7), zeros around."""
+    b, h, w, m = maps.shape
+    n = len(windows)
+    padded = np.pad(maps, ((0, 0), (n // 2, n // 2), (n // 2, n // 2), (0, 0)))
+    out = np.zeros_like(maps)
+    for row in range(h):
+        for column in range(w):
+            for p in range(m):
+                window = padded[:, row : row + n, column : column + n, p]
+                out[:, row, column, p] = np.sum(window * windows[:, :, p], axis=(1, 2))
+    return out
+
+
+@pytest.mark.parametrize("window", [1, 3, 11])
+def test_correlate_is_a_grouped_convolution(window):
+    maps = np.random.default_rng(0).normal(size=(2, 6, 7, 3)).astype(np.float32)
+    windows = np.random.default_rng(1).normal(size=(window, window, 3)).astype(np.float32)
+    np.testing.assert_allclose(chu.correlate(maps, windows), windowed_sum(maps, windows), atol=1e-5)
+
+
+def test_three_steps_of_mean_field():
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    conv, _ = layers.parts(train=False, dtype=jnp.float32)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    crf = chu.Crf(2, conv, window=3)
+    variables = randomised(crf.init(jax.random.key(0), x))
+    kernel, bias = (np.asarray(variables["params"]["unary"][name]) for name in ("kernel", "bias"))
+
+    unary = np.zeros((2, 5, 6, 2)) + bias
+    for map_ in range(2):
+        for channel in range(4):
+            term = windowed_sum(x[..., channel : channel + 1], kernel[:, :, channel, map_ : map_ + 1])
+            unary[..., map_] += term[..., 0]
+    q = sigmoid(unary)
+    for _ in range(3):
+        q = sigmoid(unary + windowed_sum(q, np.asarray(variables["params"]["windows"])))
+
+    maps, weights = crf.apply(variables, x)
+    np.testing.assert_allclose(maps, q, atol=1e-5)
+    np.testing.assert_array_equal(maps, weights)
+
+
+def test_softmax_sums_to_one_and_weighs_one_on_average():
+    conv, _ = layers.parts(train=False, dtype=jnp.float32)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 5))
+    variables = chu.Softmax(3, conv).init(jax.random.key(1), x)
+    maps, weights = chu.Softmax(3, conv).apply(variables, x)
+    np.testing.assert_allclose(maps.sum(axis=(1, 2)), np.ones((2, 3)), rtol=1e-5)  # equation 4
+    np.testing.assert_allclose(weights.mean(axis=(1, 2)), np.ones((2, 3)), rtol=1e-5)
+    s = variables["params"]["unary"]
+    logits = convolve(x, s["kernel"], s["bias"])
+    ratio = maps[0, 1, 2] / maps[0, 3, 5]
+    np.testing.assert_allclose(ratio, np.exp(logits[0, 1, 2] - logits[0, 3, 5]), rtol=1e-4)
+
+
+def convolve(x, kernel, bias=0.0):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers) + bias
+
+
+def direct_crf(params, x, p):
+    """Map p of a CRF, alone."""
+    unary = convolve(x, params["unary"]["kernel"][..., p : p + 1], params["unary"]["bias"][p])
+    window = params["windows"][:, :, None, p : p + 1]
+    q = jax.nn.sigmoid(unary)
+    for _ in range(3):
+        q = jax.nn.sigmoid(unary + convolve(q, window))
+    return q
+
+
+def direct_head(params, f, features, *, parts):
+    """Equations 9 to 13 as they are printed, with a copy of the features for each joint."""
+    total = 0
+    for level, x in enumerate(reversed(features)):
+        phi = direct_crf(params[f"level{level}"], x, 0)
+        total += jnp.repeat(jnp.repeat(phi, 2**level, axis=1), 2**level, axis=2)
+    h1 = f * total  # 9
+    heatmaps = []
+    for p in range(params["bias"].shape[0]):
+        phi = direct_crf(params["parts"], h1, p) if parts else direct_crf(params["refined"], h1, 0)
+        h2 = h1 * phi  # 10, 12
+        heatmaps.append(convolve(h2, params["scores"]["kernel"][..., p : p + 1], params["bias"][p]))  # 13
+    return jnp.concatenate(heatmaps, axis=-1)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_head_is_equations_9_to_13_without_copies(parts):
+    conv, _ = layers.parts(train=False, dtype=jnp.float32)
+    head = chu.Head(3, parts, conv, functools.partial(chu.Crf, conv=conv, window=5))
+    keys = jax.random.split(jax.random.key(0), 5)
+    sizes = [(2, 4, 4, 6), (2, 8, 8, 6), (2, 8, 8, 6), (2, 8, 8, 3)]
+    coarse, fine, f, target = (jax.random.normal(k, s) for k, s in zip(keys, sizes, strict=False))
+    params = randomised(head.init(keys[4], f, (coarse, fine))["params"])
+
+    def value(compute):
+        def loss(params, f, features):
+            maps = compute(params, f, features)
+            return jnp.mean((maps - target) ** 2), maps
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, f, (coarse, fine))
+
+    (_, ours), gradients = value(lambda params, *inputs: head.apply({"params": params}, *inputs)[0])
+    (_, direct), expected = value(functools.partial(direct_head, parts=parts))
+    assert ours.shape == (2, 8, 8, 3)
+    np.testing.assert_allclose(ours, direct, atol=2e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6, rtol=1e-4), gradients, expected)
+
+
+@pytest.mark.parametrize(("stacks", "with_parts"), [(1, {1}), (2, {2}), (3, {2, 3}), (8, {5, 6, 7, 8})])
+def test_parts_are_in_the_second_half_of_the_stacks(stacks, with_parts):
+    outputs, params = shapes(chu.Model(**variant_fields("full", stacks=stacks, width=4)))
+    expected = {}
+    for s in range(1, stacks + 1):
+        expected |= {f"stack{s}_resolution4": (1, 4, 4, 1), f"stack{s}_resolution8": (1, 8, 8, 1)}
+        kind, maps = ("parts", 3) if s in with_parts else ("refined", 1)
+        expected[f"stack{s}_{kind}"] = (1, 8, 8, maps)
+    assert {name: phi.shape for name, phi in outputs.attention.items()} == expected
+    # Each stack has its own (5.2.3).
+    assert {f"stack{s}_head" for s in range(stacks)} <= set(params)
+
+
+def test_paper_network_attends_at_8_to_64_cells():
+    fields = variant_fields("full", depth=4, stacks=1, width=4)
+    outputs, _ = shapes(chu.Model(**fields), jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32))
+    names = [f"stack1_{name}" for name in ("resolution8", "resolution16", "resolution32", "resolution64")]
+    assert set(outputs.attention) == {*names, "stack1_parts"}
+
+
+def test_attention_without_other_resolutions_or_at_all():
+    outputs, _ = shapes(chu.Model(**variant_fields("ms")))
+    kinds = ("resolution8", "refined")
+    assert set(outputs.attention) == {f"stack{s}_{kind}" for s in (1, 2) for kind in kinds}
+    assert shapes(chu.Model(**variant_fields("baseline")))[0].attention is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["crf", "softmax"])
+def test_outputs_are_float32_and_maps_in_range(attention, dtype):
+    model = models.create("chu", **variant_fields("full", attention=attention), dtype=dtype)
+    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    outputs, _ = jax.jit(model.init_with_output)(jax.random.key(0), image)
+    for maps in outputs.heatmaps:
+        assert maps.dtype == jnp.float32 and np.isfinite(maps).all()
+    for phi in outputs.attention.values():
+        assert phi.dtype == jnp.float32 and phi.min() >= 0 and phi.max() <= 1
+        if attention == "softmax":
+            np.testing.assert_allclose(phi.sum(axis=(1, 2)), np.ones((2, phi.shape[-1])), rtol=1e-5)
+
+
+def memory(model, image):
+    """Bytes that the gradient of a squared error holds while it runs, by XLA's own account."""
+
+    def loss(variables, image):
+        outputs, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+        return sum(jnp.sum(maps**2) for maps in outputs.heatmaps)
+
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    compiled = jax.jit(jax.grad(loss, allow_int=True)).lower(variables, image).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_is_within_one_and_a_half_times_the_hourglass():
+    image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    fields = {"joints": 16, "stacks": 2, "width": 64, "depth": 2}
+    ours = memory(chu.Model(**fields), image)
+    assert ours < 1.5 * memory(newell.Model(**fields), image)
+    # K copies of the features would be joints x cells x channels x 4 bytes x people, in one stack alone.
+    assert ours < 16 * 16 * 16 * 64 * 4 * 2 + memory(newell.Model(**fields), image)
+
+
+def test_unknown_values_are_named():
+    with pytest.raises(ValueError, match="'crv' is unknown; choose from crf, softmax, none"):
+        shapes(chu.Model(**variant_fields("full", attention="crv")))
+    with pytest.raises(ValueError, match="variant='hp' is unknown; choose from baseline, ms"):
+        config.get_config("variant=hp")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "milestones"), [("lspet", 60, (46, 58)), ("mpii", 130, (100, 125))]
+)
+def test_config_has_the_papers_schedule(dataset, epochs, milestones):
+    c = config.get_config(f"dataset={dataset}")
+    assert (c.train.epochs, c.optimizer.milestones) == (epochs, milestones)
+    assert (c.optimizer.name, c.optimizer.learning_rate, c.optimizer.factor) == ("rmsprop", 2.5e-4, 0.1)
+    assert (c.augment.scale_range, c.augment.rotate_range) == ((0.75, 1.25), 30.0)
+    assert (c.model.stacks, c.model.width, c.model.depth, c.model.window) == (8, 256, 4, 11)
