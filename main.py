@@ -1,7 +1,7 @@
 """Trains or evaluates a network: flags and dispatch only.
 
-    python main.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet --mode=evaluate
+python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet --mode=evaluate
 """
 
 import pathlib

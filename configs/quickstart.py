@@ -1,6 +1,6 @@
 """The main job in about five minutes on two cores: drawn figures, a small hourglass.
 
-    python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from configs import common

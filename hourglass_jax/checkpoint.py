@@ -79,9 +79,7 @@ class Checkpoints:
         if step in self.steps:
             return
         items = {
-            "model": ocp.args.StandardSave(
-                {"params": state.params, "batch_stats": state.batch_stats}
-            ),
+            "model": ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
             "optimizer": ocp.args.StandardSave(state.optimizer),
             "metadata": ocp.args.JsonSave(metadata | {"step": step}),
         }
@@ -94,9 +92,9 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def metadata(self, step: int) -> dict:
-        return self._manager.restore(
-            step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        )["metadata"]
+        return self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
+            "metadata"
+        ]
 
     def restore(self, step: int, like: State) -> State:
         """The whole state.
@@ -106,9 +104,7 @@ class Checkpoints:
           like: an abstract state (`jax.ShapeDtypeStruct` with shardings) of the same structure.
         """
         items = {
-            "model": ocp.args.StandardRestore(
-                {"params": like.params, "batch_stats": like.batch_stats}
-            ),
+            "model": ocp.args.StandardRestore({"params": like.params, "batch_stats": like.batch_stats}),
             "optimizer": ocp.args.StandardRestore(like.optimizer),
         }
         if like.averaged is not None:

@@ -18,9 +18,7 @@ def side_colour(joint_names: tuple[str, ...]) -> tuple[int, int, int]:
     return {frozenset({"right"}): RIGHT, frozenset({"left"}): LEFT}.get(frozenset(sides), MIDDLE)
 
 
-def skeleton(
-    image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton: Skeleton
-) -> np.ndarray:
+def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Draws limbs and joints on a copy of the image.
 
     Args:

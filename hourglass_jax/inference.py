@@ -74,9 +74,7 @@ def estimator(network: Network, *, canvas: int, margin: float, flip: bool) -> Ca
     return estimate
 
 
-def image_joints(
-    joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, size: int
-) -> np.ndarray:
+def image_joints(joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, size: int) -> np.ndarray:
     """Joints from input pixels to image pixels.
 
     Args:

@@ -293,10 +293,10 @@ def main(arguments: list[str] | None = None) -> int:
         _main(flags)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(error.name, error.name)
-        print(f"error: this needs {package}: pip install {package}", file=sys.stderr)
+        print(f"Error: this needs {package}: pip install {package}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
 

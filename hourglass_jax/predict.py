@@ -6,6 +6,7 @@ writes out/NAME.png with the skeleton drawn, and out/predictions.json in COCO's 
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import sys
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 import tqdm
 
-from hourglass_jax import checkpoint, devices, draw, files, inference
+from hourglass_jax import checkpoint, draw, files, inference
 from hourglass_jax.data import crop
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -92,8 +93,7 @@ def around(box) -> np.ndarray:
 
 def read(path: pathlib.Path) -> np.ndarray | None:
     """A picture as (h, w, 3) uint8 RGB, turned as its EXIF says; None where it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    return image
+    return cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
 
 
 def find(paths: list[str]) -> list[pathlib.Path]:
@@ -145,7 +145,15 @@ def coco(skeleton) -> dict:
     return {"images": [], "annotations": [], "categories": [person]}
 
 
-def add(result: dict, image_id: int, square, joints, scores, threshold: float) -> None:
+def add_image(result: dict, path: pathlib.Path, image: np.ndarray) -> int:
+    """Adds a picture; its id."""
+    height, width = image.shape[:2]
+    entry = {"id": len(result["images"]) + 1, "file_name": path.name, "width": width, "height": height}
+    result["images"].append(entry)
+    return entry["id"]
+
+
+def add_person(result: dict, image_id: int, square, joints, scores, threshold: float) -> None:
     """Adds one person; visibility is 2 for joints at or above the threshold, else 1."""
     flags = np.where(scores >= threshold, 2, 1)
     x, y, side = square
@@ -171,8 +179,8 @@ def predict(paths, workdir, output, *, boxes=None, threshold=0.1, flip=True, bat
     """
     pictures, boxes = find(paths), read_boxes(boxes)
     predictor = Predictor(workdir, batch_size=batch_size, flip=flip)
-    skeleton, output = predictor.network.skeleton, pathlib.Path(output)
-    result, drawn, unread = coco(skeleton), [], []
+    skeleton, output, names = predictor.network.skeleton, pathlib.Path(output), _names(pictures)
+    result, unread, asked = coco(skeleton), [], collections.deque()
 
     def people():
         for path in tqdm.tqdm(pictures, unit=" pictures", disable=None):
@@ -180,28 +188,21 @@ def predict(paths, workdir, output, *, boxes=None, threshold=0.1, flip=True, bat
             if image is None:
                 unread.append(path)
                 continue
-            height, width = image.shape[:2]
-            result["images"].append(
-                {"id": len(result["images"]) + 1, "file_name": path.name, "width": width, "height": height}
-            )
-            given = boxes.get(path.name)
-            squares = [around(box) for box in given] if given else [whole(image)]
-            for square in squares:
-                drawn.append((path, image, square, len(result["images"])))
+            image_id = add_image(result, path, image)
+            squares = [around(box) for box in boxes.get(path.name, [])] or [whole(image)]
+            for number, square in enumerate(squares, start=1):
+                asked.append((path, image, image_id, square, number == len(squares)))
                 yield image, square
 
-    names = _names(pictures)
-    overlays = {}
+    overlay = None
     for joints, scores in predictor(people()):
-        path, image, square, image_id = drawn.pop(0)
-        add(result, image_id, square, joints, scores, threshold)
-        before = overlays.pop(path, image)
+        path, image, image_id, square, last = asked.popleft()
+        add_person(result, image_id, square, joints, scores, threshold)
+        before = image if overlay is None else overlay
         overlay = draw.skeleton(before, joints, scores >= threshold, skeleton)
-        overlays[path] = overlay
-        for other in [p for p in overlays if p != path]:  # all its people are drawn
-            draw.save(output / names[other], overlays.pop(other))
-    for path, overlay in overlays.items():
-        draw.save(output / names[path], overlay)
+        if last:  # of the people in this picture
+            draw.save(output / names[path], overlay)
+            overlay = None
     files.write_json(output / "predictions.json", result)
     for path in unread:
         print(f"Skipped {path}: not a picture that can be read.", file=sys.stderr)

@@ -18,9 +18,11 @@ from hourglass_jax.data import pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
 
 # Values that may change under a workdir: they alter no step that is still to come.
-_FREE = ("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest",
-         "train.pictures", "train.tensorboard", "data.data_dir", "data.manual_dir", "data.packed_dir", "data.source",
-         "data.threads", "evaluate")  # fmt: skip
+_FREE = (
+    *("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest"),
+    *("train.pictures", "train.tensorboard", "data.data_dir", "data.manual_dir", "data.packed_dir"),
+    *("data.source", "data.threads", "evaluate"),
+)
 
 
 def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
@@ -50,9 +52,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
         check_config(workdir, metadata["config"], allow_changed_config)
-        saved = stack.enter_context(
-            checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest)
-        )
+        saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
         state = make_state(config, network, optimiser, mesh, saved)
         step = int(state.step)
         evaluator = evaluate.Evaluator(
@@ -271,4 +271,3 @@ def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> No
             )
     if jax.process_index() == 0:
         files.write_json(path, config)
-

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 workdir=${1:-runs/quickstart}
 python main.py --config=configs/quickstart.py --workdir="$workdir"
 python main.py --config=configs/quickstart.py --workdir="$workdir" --mode=evaluate
-python -m hourglass_jax.data.synthetic --output="$workdir/photos" --count=8 --seed=1
+python -m hourglass_jax.data.synthetic --output="$workdir/photos" --count=8 --variety=0.25
 python -m hourglass_jax.predict "$workdir/photos" --boxes="$workdir/photos/boxes.json" \
   --workdir="$workdir" --output="$workdir/predicted"
 echo "Pictures to look at: $workdir/pictures and $workdir/predicted"

@@ -204,18 +204,18 @@ def test_command_answers_bad_files_in_one_line(tmp_path, capsys, content, messag
     path = tmp_path / "annotations"
     path.write_bytes(content)
     code, printed = run(capsys, "--annotations", path)
-    assert code == 1 and printed.err.startswith("error: ") and message in printed.err
+    assert code == 1 and printed.err.startswith("Error: ") and message in printed.err
     assert printed.err.count("\n") == 1
 
 
 def test_command_answers_missing_files_and_bad_numbers_in_one_line(tmp_path, capsys):
     code, printed = run(capsys, "--annotations", tmp_path / "none.json")
-    assert code == 1 and printed.err == f"error: There is no file {tmp_path / 'none.json'}.\n"
+    assert code == 1 and printed.err == f"Error: There is no file {tmp_path / 'none.json'}.\n"
     path = write(tmp_path / "people.json.gz", scattered(3))
     for groups in (1, 17):
         code, printed = run(capsys, "--annotations", path, "--groups", groups)
         assert code == 1
-        assert printed.err == f"error: --groups={groups} is out of range; choose 2 to 16.\n"
+        assert printed.err == f"Error: --groups={groups} is out of range; choose 2 to 16.\n"
 
 
 def test_command_draws_and_writes_what_it_prints(tmp_path, capsys):

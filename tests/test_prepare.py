@@ -68,7 +68,7 @@ def test_errors_are_one_line(tmp_path, capsys, flags, message):
     flags = ["--dataset=lspet", f"--data_dir={tmp_path}", *flags]
     assert prepare.main(flags) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert error.startswith("Error: ") and error.count("\n") == 1 and message in error
 
 
 def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):

@@ -226,8 +226,9 @@ def test_command_writes_pictures_and_boxes(tmp_path, capsys):
     assert synthetic.main([f"--output={tmp_path / 'people'}", "--count=2", "--size=96"]) == 0
     boxes = json.loads((tmp_path / "people" / "boxes.json").read_text())
     assert sorted(boxes) == ["synthetic-demo-000000.png", "synthetic-demo-000001.png"]
-    assert boxes["synthetic-demo-000000.png"] == [[16, 16, 64, 64]]
+    # The nominal crop of a canvas of 96 px is 96 / 1.5 = 64 px; the person's box 0.8 * 64 = 51.2 px.
+    assert boxes["synthetic-demo-000000.png"] == [[22.4, 22.4, 51.2, 51.2]]
     assert all((tmp_path / "people" / name).stat().st_size > 1000 for name in boxes)
     (tmp_path / "file").write_text("")
     assert synthetic.main([f"--output={tmp_path / 'file' / 'people'}"]) == 1
-    assert "error" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("Error: ")

@@ -23,7 +23,7 @@ def main(arguments=None) -> int:
     try:
         _prepare(flags)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing is left half-prepared; start it again", file=sys.stderr)

@@ -11,7 +11,6 @@ faces the viewer.
 
 import argparse
 import bisect
-import json
 import operator
 import sys
 import zlib
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from hourglass_jax import draw, files
 from hourglass_jax.data import skeletons
 
 # Part numbers, as written to the fourth channel. Left parts follow the right ones.
@@ -201,9 +201,7 @@ _TRUNK_PARTS[2:, _CHEST] = True
 _SKINS = np.array(
     [(246, 214, 190), (232, 190, 158), (208, 158, 120), (170, 118, 82), (122, 80, 56), (84, 56, 42)]
 )
-_HAIRS = np.array(
-    [(28, 22, 20), (62, 40, 26), (110, 70, 36), (190, 150, 80), (140, 138, 136), (120, 48, 26)]
-)
+_HAIRS = np.array([(28, 22, 20), (62, 40, 26), (110, 70, 36), (190, 150, 80), (140, 138, 136), (120, 48, 26)])
 
 _WHITE, _BLACK = np.full(3, 240), np.full(3, 25)
 _EDGE, _EDGE_SHADE = 0.011, 0.62  # darker edges of limbs and clothes, metres
@@ -513,9 +511,7 @@ def _print_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
     rows.append((1, 0, 0.97 * length, 0.4 * front, 0.055, 0.07, 0.05))
     rows += [(2, 0, h * length, front, *axes) for h, axes in _FRONTS[look.front]]
     rows = np.array(rows)
-    outlines = ellipsoids(
-        view, figure.nodes[6] + rows[:, 1:4] @ frame.T, frame * rows[:, None, 4:7]
-    )
+    outlines = ellipsoids(view, figure.nodes[6] + rows[:, 1:4] @ frame.T, frame * rows[:, None, 4:7])
     # Just above the shirt, or below it when the person is seen from behind.
     above = np.where((rows[:, 0] == 0) | (frame[2, 2] > 0), 3e-4, -3e-4)
     depths = 0.5 * (figure.nodes[6, 2] + figure.nodes[7, 2]) + above + 1e-6 * np.arange(len(rows))
@@ -619,9 +615,7 @@ def obstacle(rng: np.random.Generator, picture: np.ndarray, side: float) -> None
     middle = size / 2 + reach * np.cos(bearing), size / 2 + reach * np.sin(bearing)
     colour = (*tones(rng, 1)[0].tolist(), _SOMETHING_ELSE)
     if kind < 0.4:
-        shapes = [
-            _box(middle, (side * (0.1 + 0.2 * width), side * (0.1 + 0.15 * height)), 9 * away)
-        ]
+        shapes = [_box(middle, (side * (0.1 + 0.2 * width), side * (0.1 + 0.15 * height)), 9 * away)]
     elif kind < 0.7:
         shapes = [_box(middle, (side * (0.03 + 0.04 * width), 2.5 * size), 16 * (height - 0.5))]
     else:
@@ -778,19 +772,18 @@ class SyntheticPeople:
 # ---------------------------------------------------------------------------------- command
 
 
-def write_pictures(output: Path, count: int, size: int, seed: int) -> None:
-    """PNG pictures and `boxes.json` with the nominal crop [x, y, width, height] of each."""
-    output.mkdir(parents=True, exist_ok=True)
+def write_pictures(output: Path, count: int, *, size: int, seed: int, variety: float) -> None:
+    """PNG pictures and `boxes.json` with the person's box [x, y, width, height] of each."""
     boxes = {}
-    people = SyntheticPeople(split="demo", examples=count, seed=seed, canvas=size)
+    people = SyntheticPeople(split="demo", examples=count, seed=seed, canvas=size, variety=variety)
     for index in range(count):
         example = people[index]
-        name, side = f"{example['id']}.png", float(example["scale"]) * 200
-        encoded = cv2.imencode(".png", example["image"][..., ::-1])[1]
-        (output / name).write_bytes(encoded.tobytes())
+        # The person fills four fifths of the nominal crop.
+        name, side = f"{example['id']}.png", 0.8 * 200 * float(example["scale"])
+        draw.save(output / name, example["image"])
         corner = (example["center"] - side / 2).tolist()
         boxes[name] = [[round(value, 2) for value in (*corner, side, side)]]
-    (output / "boxes.json").write_text(json.dumps(boxes, indent=2) + "\n")
+    files.write_json(output / "boxes.json", boxes)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -798,12 +791,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=8, help="number of pictures")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in pixels")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
+    parser.add_argument("--variety", type=float, default=1.0, help="how hard they are, in [0, 1]")
     options = parser.parse_args(arguments)
     try:
-        write_pictures(options.output, options.count, options.size, options.seed)
+        write_pictures(**vars(options))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     print(f"{options.count} pictures and boxes.json in {options.output}")
     return 0
