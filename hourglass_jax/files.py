@@ -1,19 +1,24 @@
 """Files are written whole or not at all."""
 
+import contextlib
 import json
 import os
 import pathlib
 import tempfile
 
 
-def write(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file by way of a temporary one beside it; makes the folder if need be."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike):
+    """Opens a temporary binary file beside `path`, which takes its place when the block ends well.
+
+    Makes the folder if need be. If the block raises, the file that was there stays.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp's files are for their owner alone
@@ -21,6 +26,12 @@ def write(path: str | os.PathLike, data: bytes) -> None:
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_json(path: str | os.PathLike, value) -> None:

@@ -5,12 +5,12 @@ Both are sources as `pipeline` wants them: random access to encoded canvases.
 
 import functools
 import json
-import os
 import threading
 from pathlib import Path
 
 import numpy as np
 
+from hourglass_jax import files
 from hourglass_jax.data import pipeline
 from hourglass_jax.data.skeletons import Skeleton
 
@@ -107,17 +107,8 @@ def write(source, path) -> None:
       path: of the file (see `path`).
     """
     content = _pack(source)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:  # an open file: savez would change a name's ending
-            np.savez(file, **content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as file:  # an open file: savez would change a name's ending
+        np.savez(file, **content)
 
 
 def _pack(source) -> dict[str, np.ndarray]:
