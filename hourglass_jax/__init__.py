@@ -1,1 +1,13 @@
-"""The stacked-hourglass family of 2D human pose estimation in JAX."""
+"""The stacked-hourglass family of 2D human pose estimation in JAX.
+
+In reading order:
+
+    data.crop        the four frames of coordinates, and the maps between them
+    data.skeletons   joint sets
+    heatmaps         joints -> Gaussians -> joints
+    models.layers    unit, hourglass, stem; then models.newell and its descendants, one file per paper
+    losses, optimizer, train_step, train      one step as one program, and the loop
+    data.pipeline    from (seed, step) to a batch; data.synthetic, data.lsp, data.packed are its sources
+    inference, metrics, evaluate, predict     from crops to joints, to tables, to your own pictures
+    checkpoint, devices, files, logs, draw    what these stand on
+"""

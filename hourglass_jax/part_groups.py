@@ -13,6 +13,7 @@ import io
 import json
 import pathlib
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -175,7 +176,10 @@ def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
     from sklearn.cluster import SpectralClustering  # an optional extra
 
     method = SpectralClustering(groups, affinity="precomputed", n_init=10, random_state=seed)
-    labels = method.fit_predict(affinity)
+    with warnings.catch_warnings():
+        # Of few persons, whose pairs fall apart; the command tells that seeds disagree on such groups.
+        warnings.filterwarnings("ignore", "Graph is not fully connected")
+        labels = method.fit_predict(affinity)
     return tuple(sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in set(labels)))
 
 
@@ -262,7 +266,7 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
     return figure
 
 
-_SIDE = {  # m, of the left joints of someone who faces the viewer; y down; then the label's offset
+_SIDE = {  # m, of the left joints of someone who faces the viewer; y down
     "ankle": (0.19, 1.63),
     "knee": (0.17, 1.26),
     "hip": (0.15, 0.90),
@@ -270,7 +274,7 @@ _SIDE = {  # m, of the left joints of someone who faces the viewer; y down; then
     "elbow": (0.38, 0.63),
     "wrist": (0.52, 0.87),
 }
-_POSE = {
+_POSE = {  # m, then where the label stands from there, in points
     **{f"left_{name}": (x, y, 16, 0) for name, (x, y) in _SIDE.items()},
     **{f"right_{name}": (-x, y, -16, 0) for name, (x, y) in _SIDE.items()},
     **{"head_top": (0, 0, 16, 0), "upper_neck": (0, 0.22, 16, 0), "neck": (0, 0.30, 16, 0)},

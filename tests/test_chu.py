@@ -27,12 +27,14 @@ def shapes(model, image=IMAGE):
     return outputs, variables["params"]
 
 
-def randomised(variables, key=0):
-    """Parameters without zeros and ones, so that every offset and scale matters."""
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(key), len(leaves))
-    noise = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, [leaf + n for leaf, n in zip(leaves, noise, strict=True)])
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def randomised(variables):
+    """Without zeros and ones, so that every offset and scale matters."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + 0.3 * random.normal(size=leaf.shape), variables)
 
 
 # By hand, for 8 channels (4 inside a unit), 3 joints, depth 2 and windows of 3 cells.
@@ -80,26 +82,35 @@ def test_every_variant_is_tested():
     assert {case[0] for case in mark.args[1]} == set(config.VARIANTS)
 
 
-def influence(make, row, column):
-    """The rows and columns (first, last) of the inputs that one output of a unit depends on."""
+def seen_by(make, rows, columns):
+    """The first and last row and column of the inputs that a unit's outputs at some cells depend on."""
     conv, norm = layers.parts(train=False, dtype=jnp.float32)
-    unit = make(4, conv, norm)
-    x = jax.random.normal(jax.random.key(1), (64, 16, 16, 4))  # many: a maximum has one source
-    variables = randomised(unit.init(jax.random.key(0), x[:1]))
-    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(unit.apply(variables, x)[:, row, column] ** 2)))(x)
-    seen = np.argwhere(np.abs(gradient).max(axis=(0, 3)) > 0)
-    assert len(seen) == np.prod(np.ptp(seen, axis=0) + 1)  # a full rectangle
-    return [tuple(int(limit) for limit in limits) for limits in zip(seen.min(0), seen.max(0), strict=True)]
+    unit = make(16, conv, norm)
+    x = normal(32, 16, 16, 16)  # many people and channels: a maximum has one source, a ReLU may be shut
+    variables = randomised(jax.jit(unit.init)(jax.random.key(0), x[:1]))
+
+    def value(x, row, column):
+        return jnp.sum(unit.apply(variables, x)[:, row, column] ** 2)
+
+    gradients = jax.jit(jax.vmap(jax.grad(value), (None, 0, 0)))(x, np.array(rows), np.array(columns))
+    found = []
+    for gradient in gradients:
+        cells = np.argwhere(np.abs(gradient).max(axis=(0, 3)) > 0)
+        (top, left), (bottom, right) = cells.min(axis=0).tolist(), cells.max(axis=0).tolist()
+        assert len(cells) == (bottom + 1 - top) * (right + 1 - left)  # without a hole
+        found.append((top, bottom, left, right))
+    return found
 
 
-@pytest.mark.parametrize(("row", "column"), [(6, 6), (6, 7), (7, 6), (7, 7)])
-def test_receptive_fields(row, column):
+def test_receptive_fields():
     """4.2: a unit sees 3x3 cells, an hourglass unit 10x10."""
-    assert influence(layers.Unit, row, column) == [(row - 1, row + 1), (column - 1, column + 1)]
-    # Cells 6 and 7 are pooled to cell 3; two 3x3 windows see 1 to 5, which are 2 to 11 before the pool:
-    # from an even cell 4 back and 5 ahead, from an odd one the other way round.
-    assert influence(chu.HourglassUnit, row, column) == [(2, 11), (2, 11)]
+    rows, columns = (6, 6, 7, 8), (6, 7, 6, 9)
+    expected = [(r - 1, r + 1, c - 1, c + 1) for r, c in zip(rows, columns, strict=True)]
+    assert seen_by(layers.Unit, rows, columns) == expected
+    # Cells 6 and 7 are pooled to cell 3; two 3x3 windows see cells 1 to 5 there, which are 2 to 11 before
+    # the pool. So an even cell sees 4 back and 5 ahead, an odd one 5 back and 4 ahead.
+    expected = [(2, 11, 2, 11), (2, 11, 2, 11), (2, 11, 2, 11), (4, 13, 4, 13)]
+    assert seen_by(chu.HourglassUnit, rows, columns) == expected
 
 
 def test_hourglass_units_are_on_the_skip_branches_alone():
@@ -124,8 +135,7 @@ def windowed_sum(maps, windows):
 
 @pytest.mark.parametrize("window", [1, 3, 11])
 def test_correlate_is_a_grouped_convolution(window):
-    maps = np.random.default_rng(0).normal(size=(2, 6, 7, 3)).astype(np.float32)
-    windows = np.random.default_rng(1).normal(size=(window, window, 3)).astype(np.float32)
+    maps, windows = normal(2, 6, 7, 3), normal(window, window, 3, seed=1)
     np.testing.assert_allclose(chu.correlate(maps, windows), windowed_sum(maps, windows), atol=1e-5)
 
 
@@ -134,9 +144,9 @@ def test_three_steps_of_mean_field():
         return 1 / (1 + np.exp(-a))
 
     conv, _ = layers.parts(train=False, dtype=jnp.float32)
-    x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    x = normal(2, 5, 6, 4)
     crf = chu.Crf(2, conv, window=3)
-    variables = randomised(crf.init(jax.random.key(0), x))
+    variables = randomised(jax.jit(crf.init)(jax.random.key(0), x))
     kernel, bias = (np.asarray(variables["params"]["unary"][name]) for name in ("kernel", "bias"))
 
     unary = np.zeros((2, 5, 6, 2)) + bias
@@ -155,9 +165,8 @@ def test_three_steps_of_mean_field():
 
 def test_softmax_sums_to_one_and_weighs_one_on_average():
     conv, _ = layers.parts(train=False, dtype=jnp.float32)
-    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 5))
-    variables = chu.Softmax(3, conv).init(jax.random.key(1), x)
-    maps, weights = chu.Softmax(3, conv).apply(variables, x)
+    x = normal(2, 4, 6, 5)
+    (maps, weights), variables = jax.jit(chu.Softmax(3, conv).init_with_output)(jax.random.key(1), x)
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), np.ones((2, 3)), rtol=1e-5)  # equation 4
     np.testing.assert_allclose(weights.mean(axis=(1, 2)), np.ones((2, 3)), rtol=1e-5)
     s = variables["params"]["unary"]
@@ -200,10 +209,9 @@ def direct_head(params, f, features, *, parts):
 def test_head_is_equations_9_to_13_without_copies(parts):
     conv, _ = layers.parts(train=False, dtype=jnp.float32)
     head = chu.Head(3, parts, conv, functools.partial(chu.Crf, conv=conv, window=5))
-    keys = jax.random.split(jax.random.key(0), 5)
-    sizes = [(2, 4, 4, 6), (2, 8, 8, 6), (2, 8, 8, 6), (2, 8, 8, 3)]
-    coarse, fine, f, target = (jax.random.normal(k, s) for k, s in zip(keys, sizes, strict=False))
-    params = randomised(head.init(keys[4], f, (coarse, fine))["params"])
+    coarse, fine, f = normal(2, 4, 4, 6), normal(2, 8, 8, 6, seed=1), normal(2, 8, 8, 6, seed=2)
+    target = normal(2, 8, 8, 3, seed=3)
+    params = randomised(jax.jit(head.init)(jax.random.key(0), f, (coarse, fine))["params"])
 
     def value(compute):
         def loss(params, f, features):
@@ -246,11 +254,10 @@ def test_attention_without_other_resolutions_or_at_all():
     assert shapes(chu.Model(**variant_fields("baseline")))[0].attention is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("attention", ["crf", "softmax"])
+@pytest.mark.parametrize(("attention", "dtype"), [("crf", "bfloat16"), ("softmax", "float32")])
 def test_outputs_are_float32_and_maps_in_range(attention, dtype):
     model = models.create("chu", **variant_fields("full", attention=attention), dtype=dtype)
-    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    image = normal(2, 32, 32, 3)
     outputs, _ = jax.jit(model.init_with_output)(jax.random.key(0), image)
     for maps in outputs.heatmaps:
         assert maps.dtype == jnp.float32 and np.isfinite(maps).all()
@@ -268,7 +275,7 @@ def memory(model, image):
         return sum(jnp.sum(maps**2) for maps in outputs.heatmaps)
 
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    compiled = jax.jit(jax.grad(loss, allow_int=True)).lower(variables, image).compile()
+    compiled = jax.jit(jax.grad(loss)).lower(variables, image).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -25,7 +25,7 @@ def open_source(data, *, train: bool):
             variety=data.variety,
         )
     if data.source == "packed":
-        return packed.PackedSource(packed.path(data.packed_dir, data.dataset, box, split))
+        return _open_packed(data, box, split)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
     return _open_tfds(data, box, split)
@@ -34,6 +34,18 @@ def open_source(data, *, train: bool):
 def loader(source) -> str:
     """The loader that suits a source: tf.data for TFDS, threads for those that need no TensorFlow."""
     return "threads" if isinstance(source, packed.PackedSource | synthetic.SyntheticPeople) else "tfdata"
+
+
+def _open_packed(data, box, split):
+    path = packed.path(data.packed_dir, data.dataset, box, split)
+    source = packed.PackedSource(path)
+    if (source.canvas, source.margin) != (data.canvas, data.margin):
+        raise ValueError(
+            f"{path} has canvases of {source.canvas} px with margin {source.margin}, the config wants "
+            f"{data.canvas} px with {data.margin}: add --config.data.canvas={source.canvas} "
+            f"--config.data.margin={source.margin}, or prepare with --canvas={data.canvas}."
+        )
+    return source
 
 
 def _open_tfds(data, box, split):
