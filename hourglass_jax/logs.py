@@ -1,7 +1,6 @@
 """What a run tells: the console, WORKDIR/metrics.jsonl and TensorBoard."""
 
 import json
-import os
 import pathlib
 import time
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from hourglass_jax import files
+from hourglass_jax.data import pipeline
 
 
 def say(text: str) -> None:
@@ -100,9 +100,9 @@ def _drop_after(path, step):
 
 
 def _tensorboard(workdir):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings
     try:
-        from clu import metric_writers  # imports TensorFlow
+        pipeline.tensorflow()  # clu imports it, too
+        from clu import metric_writers
     except ImportError:
         say("TensorBoard's files are not written: clu or TensorFlow is not installed.")
         return None

@@ -200,7 +200,7 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
 
 def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
     """As `threaded_batches`, by tf.data: Python looks up the records, TensorFlow decodes them."""
-    tf = _tensorflow()
+    tf = tensorflow()
 
     def fetch(step):
         indices, mask = plan(int(step))
@@ -246,8 +246,10 @@ def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
         yield batch
 
 
-def _tensorflow():
+def tensorflow():
     """TensorFlow, for the CPU only: it would take all of an accelerator's memory from JAX."""
+    # It decodes, and does not multiply: without oneDNN it greets nobody on the console.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
 
     for kind in ("GPU", "TPU"):
