@@ -32,7 +32,7 @@ flags.DEFINE_integer("process", None, "With --distributed elsewhere: which one t
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell each of their steps
     if len(argv) > 1:
-        raise app.UsageError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
+        raise ValueError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
     if FLAGS.distributed:
         import jax
 
@@ -51,9 +51,9 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(argv)
         FLAGS.config.lock()  # a config file that cannot be loaded shows itself only when it is used
-    except (flags.Error, AttributeError, OSError, TypeError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if isinstance(error, AttributeError):  # wraps ml_collections' KeyError
+        if isinstance(error, (AttributeError, KeyError)):  # the former wraps ml_collections' KeyError
             key = str(getattr(error.args[0], "args", error.args)[0])
             sys.exit(f"Error: --config has no key {' '.join(key.split())}")
         if isinstance(error, OSError):

@@ -10,6 +10,7 @@ so that a network loads without its optimiser.
 
 import json
 import logging
+import math
 import pathlib
 
 import jax
@@ -22,9 +23,12 @@ from hourglass_jax.data.skeletons import Skeleton
 from hourglass_jax.inference import Network
 from hourglass_jax.train_step import State
 
-# Orbax tells every step of its work, and warns of each checkpoint without a score.
+# Orbax tells every step of its work, and warns of each checkpoint without a score and of reading only.
+_NOISE = ("tracked_metric", "read_only=True", "directory is read only")
 logging.getLogger("absl").addFilter(
-    lambda record: record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage()
+    lambda record: (
+        record.levelno >= logging.WARNING and not any(text in record.getMessage() for text in _NOISE)
+    )
 )
 
 _SCORE = "score"
@@ -85,16 +89,15 @@ class Checkpoints:
         }
         if state.averaged is not None:
             items["averaged"] = ocp.args.StandardSave(state.averaged)
-        metrics = None if score is None else {_SCORE: score}
+        # Not a number where nothing is labelled; among others it would count as the best.
+        metrics = None if score is None or math.isnan(score) else {_SCORE: score}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def wait(self) -> None:
         self._manager.wait_until_finished()
 
     def metadata(self, step: int) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
-            "metadata"
-        ]
+        return self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
 
     def restore(self, step: int, like: State) -> State:
         """The whole state.
@@ -109,7 +112,7 @@ class Checkpoints:
         }
         if like.averaged is not None:
             items["averaged"] = ocp.args.StandardRestore(like.averaged)
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        restored = self._restore(step, **items)
         return State(
             step=jax.device_put(np.int32(step), like.step.sharding),
             optimizer=restored["optimizer"],
@@ -119,8 +122,15 @@ class Checkpoints:
 
     def variables(self, step: int, name: str, like: dict) -> dict:
         """One of the items "model" and "averaged" alone."""
-        item = ocp.args.Composite(**{name: ocp.args.StandardRestore(like)})
-        return self._manager.restore(step, args=item)[name]
+        return self._restore(step, **{name: ocp.args.StandardRestore(like)})[name]
+
+    def _restore(self, step, **items):
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax, TensorStore, zstd and json each have their own
+            found = " ".join(str(error).split())[:200]
+            message = "the checkpoint is damaged or of another network"
+            raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
 
 
 def network_of(metadata: dict) -> Network:

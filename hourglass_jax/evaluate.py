@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, draw, files, inference, metrics
 from hourglass_jax.data import crop, pipeline, sources
+from hourglass_jax.logs import say
 
 _TILE = 192  # px, least size of a drawn crop
 
@@ -136,7 +137,8 @@ def evaluate(config, workdir, path) -> dict:
     source = sources.open_source(config.data, train=False)
     options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
     evaluator = Evaluator(network, source, mesh, **options)
-    with tqdm.tqdm(total=len(source), unit=" people", desc="Evaluating") as bar:
+    silent = jax.process_index() > 0
+    with tqdm.tqdm(total=len(source), unit=" people", desc="Evaluating", disable=silent) as bar:
         predictions = evaluator.predict(
             variables,
             pictures=config.train.pictures,
@@ -144,8 +146,8 @@ def evaluate(config, workdir, path) -> dict:
             progress=lambda done: bar.update(done - bar.n),
         )
     scores = score(predictions, network.skeleton, metric=config.evaluate.metric)
-    print(f"{source.name}, step {metadata['step']}, {len(source)} people")
-    print(report(scores))
+    say(f"{source.name}, step {metadata['step']}, {len(source)} people")
+    say(report(scores))
     about = {"data": source.name, "step": metadata["step"], "flip": config.evaluate.flip}
     if jax.process_index() == 0:
         write(workdir, predictions, scores, source.ids, about)

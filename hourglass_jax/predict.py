@@ -93,7 +93,15 @@ def around(box) -> np.ndarray:
 
 def read(path: pathlib.Path) -> np.ndarray | None:
     """A picture as (h, w, 3) uint8 RGB, turned as its EXIF says; None where it cannot be read."""
-    return cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError:
+        return None
+    # OpenCV 4 fills up a truncated JPEG with grey: the end marker has to follow the last scan.
+    truncated = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if not data or truncated:
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def find(paths: list[str]) -> list[pathlib.Path]:
@@ -128,7 +136,8 @@ def read_boxes(path: str | None) -> dict[str, list]:
         boxes = {name: np.array(value, np.float64) for name, value in json.loads(
             pathlib.Path(path).read_text()).items()}  # fmt: skip
         for name, value in boxes.items():
-            if value.ndim != 2 or value.shape[1] != 4 or not (value[:, 2:] > 0).all():
+            sound = value.ndim == 2 and value.shape[1] == 4 and np.isfinite(value).all()
+            if not sound or not (value[:, 2:] > 0).all():
                 raise ValueError(f"{name!r} has {value.tolist()}")
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
@@ -180,6 +189,9 @@ def predict(paths, workdir, output, *, boxes=None, threshold=0.1, flip=True, bat
     pictures, boxes = find(paths), read_boxes(boxes)
     predictor = Predictor(workdir, batch_size=batch_size, flip=flip)
     skeleton, output, names = predictor.network.skeleton, pathlib.Path(output), _names(pictures)
+    taken = {path.resolve() for path in pictures} & {(output / name).resolve() for name in names.values()}
+    if taken:
+        raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
     result, unread, asked = coco(skeleton), [], collections.deque()
 
     def people():

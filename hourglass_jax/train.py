@@ -134,6 +134,8 @@ def make_optimizer(config, examples: int):
 
 def make_step(config, network, source, optimiser, mesh):
     """The compiled train step."""
+    if config.loss.kind not in losses.KINDS:
+        raise ValueError(f"loss.kind={config.loss.kind!r} is unknown; choose from {', '.join(losses.KINDS)}.")
     geometry = steps.Geometry(source.canvas, source.margin, network.size)
     step = steps.make(
         network.model,
@@ -182,11 +184,14 @@ def mean_of(metrics: list[dict]) -> dict[str, float]:
 
 def check_finite(values: dict, step: int, saved_step: int | None) -> None:
     """Stops a run that diverged, before it is saved."""
-    if not np.isfinite(values["loss"]):
-        raise FloatingPointError(
-            f"The loss is {values['loss']} at step {step}; the last checkpoint is of step {saved_step}. "
-            "A smaller optimizer.learning_rate or a limit optimizer.clip_norm may help."
-        )
+    last = "nothing is saved yet" if saved_step is None else f"the last checkpoint is of step {saved_step}"
+    # The loss is that before the step's update: at the step that breaks the parameters only the gradient tells.
+    for name, what in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+        if not np.isfinite(values[name]):
+            raise FloatingPointError(
+                f"The {what} is {values[name]} at step {step}; {last}. "
+                "A smaller optimizer.learning_rate or a limit optimizer.clip_norm may help."
+            )
 
 
 def line(step: int, last_step: int, values: dict, left: float) -> str:

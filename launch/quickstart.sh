@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The main job on a fresh machine: trains and evaluates a small hourglass on drawn figures, then finds the
 # joints in new pictures. About five minutes on two cores.
-# Usage: bash launch/quickstart.sh [WORKDIR]
+# Usage: bash launch/quickstart.sh [WORKDIR [flags of main.py ...]]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 workdir=${1:-runs/quickstart}
-python main.py --config=configs/quickstart.py --workdir="$workdir"
-python main.py --config=configs/quickstart.py --workdir="$workdir" --mode=evaluate
+flags=(--config=configs/quickstart.py --workdir="$workdir" "${@:2}")
+python main.py "${flags[@]}"
+python main.py "${flags[@]}" --mode=evaluate
 python -m hourglass_jax.data.synthetic --output="$workdir/photos" --count=8 --variety=0.25
 python -m hourglass_jax.predict "$workdir/photos" --boxes="$workdir/photos/boxes.json" \
   --workdir="$workdir" --output="$workdir/predicted"

@@ -65,7 +65,7 @@ SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
     ],
 )
 def test_parameters_of_each_variant(variant, derived, count):
-    outputs, params = shapes(chu.Model(**variant_fields(variant)))
+    outputs, params = shapes(models.create("chu", **variant_fields(variant)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == derived == count
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 8, 8, 3)] * 2
 
@@ -254,17 +254,17 @@ def test_attention_without_other_resolutions_or_at_all():
     assert shapes(chu.Model(**variant_fields("baseline")))[0].attention is None
 
 
-@pytest.mark.parametrize(("attention", "dtype"), [("crf", "bfloat16"), ("softmax", "float32")])
-def test_outputs_are_float32_and_maps_in_range(attention, dtype):
-    model = models.create("chu", **variant_fields("full", attention=attention), dtype=dtype)
+def test_bfloat16_leaves_outputs_float32_and_maps_in_range():
+    model = chu.Model(**variant_fields("full", stacks=1, depth=1, dtype=jnp.bfloat16))
     image = normal(2, 32, 32, 3)
-    outputs, _ = jax.jit(model.init_with_output)(jax.random.key(0), image)
-    for maps in outputs.heatmaps:
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    # Positive, as the variances have to be.
+    variables = jax.tree.map(lambda leaf: 0.3 * np.abs(normal(*leaf.shape)), variables)
+    outputs = jax.jit(model.apply)(variables, image)
+    for maps in (*outputs.heatmaps, *outputs.attention.values()):
         assert maps.dtype == jnp.float32 and np.isfinite(maps).all()
     for phi in outputs.attention.values():
-        assert phi.dtype == jnp.float32 and phi.min() >= 0 and phi.max() <= 1
-        if attention == "softmax":
-            np.testing.assert_allclose(phi.sum(axis=(1, 2)), np.ones((2, phi.shape[-1])), rtol=1e-5)
+        assert phi.min() >= 0 and phi.max() <= 1
 
 
 def memory(model, image):
@@ -281,11 +281,11 @@ def memory(model, image):
 
 def test_memory_is_within_one_and_a_half_times_the_hourglass():
     image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    fields = {"joints": 16, "stacks": 2, "width": 64, "depth": 2}
-    ours = memory(chu.Model(**fields), image)
-    assert ours < 1.5 * memory(newell.Model(**fields), image)
-    # K copies of the features would be joints x cells x channels x 4 bytes x people, in one stack alone.
-    assert ours < 16 * 16 * 16 * 64 * 4 * 2 + memory(newell.Model(**fields), image)
+    fields = {"joints": 16, "stacks": 1, "width": 128, "depth": 1}  # its one stack has part attention
+    ours, hourglass = memory(chu.Model(**fields), image), memory(newell.Model(**fields), image)
+    assert ours < 1.5 * hourglass
+    # A copy of the features for each joint, cells x channels x bytes x people, would not fit.
+    assert ours + 16 * 16**2 * 128 * 4 * 2 > 1.5 * hourglass
 
 
 def test_unknown_values_are_named():

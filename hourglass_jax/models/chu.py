@@ -34,7 +34,6 @@ class HourglassUnit(nn.Module):
         return layers.Unit(self.width, self.conv, self.norm, name="residual")(x) + layers.upsample(y)
 
 
-@jax.checkpoint  # the gradient makes `rows` anew: kept for each step, they are n times the maps
 def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
     """Each map convolved with its own window, zeros around: a convolution with as many groups as maps.
 

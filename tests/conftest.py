@@ -1,0 +1,273 @@
+"""What several test files share: a tiny config, a model that compiles in a moment, and runs."""
+
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Small(nn.Module):
+    """Stands in for an hourglass where only what is around it is tested."""
+
+    joints: int = 16
+    stacks: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        from hourglass_jax.models.outputs import Outputs
+
+        x = nn.Conv(8, (4, 4), (4, 4), use_bias=False, dtype=self.dtype, name="conv")(image)
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype, name="norm")
+        x = nn.relu(norm(x))
+        maps = [
+            nn.Conv(self.joints, (1, 1), dtype=self.dtype, name=f"stack{s}")(x) for s in range(self.stacks)
+        ]
+        return Outputs(heatmaps=tuple(m.astype(jnp.float32) for m in maps))
+
+
+def create_small(name, *, joints, dtype="float32", stacks=1, **fields):
+    """In the place of `models.create`."""
+    return Small(joints=joints, stacks=stacks, dtype=jnp.dtype(dtype))
+
+
+def tiny(changes=None):
+    """A config for runs of seconds; `changes` as {"train.steps": 8}."""
+    from configs import common
+
+    c = common.base()
+    c.model.update(name="newell", stacks=2, width=4, depth=1)
+    c.data.update(examples=(40, 10), variety=0.25, canvas=48, size=32, mean=(0.5, 0.5, 0.5))
+    c.augment.update(scale_range=(0.8, 1.2), rotate_range=15.0, flip_probability=0.5)
+    c.loss.update(kind="cross_entropy", mask_unlabelled=True)
+    c.optimizer.update(name="adam", learning_rate=1e-3, schedule="constant")
+    c.train.update(batch_size=8, steps=4, average_decay=0.9)
+    c.train.update(log_every=1, evaluate_every=4, save_every=2, pictures=1, tensorboard=False)
+    c.evaluate.update(batch_size=8, flip=False)
+    c.update_from_flattened_dict(changes or {})
+    return c
+
+
+@pytest.fixture(name="tiny")
+def _tiny():
+    return tiny
+
+
+@pytest.fixture
+def small_model(monkeypatch):
+    """Every model is `Small`."""
+    from hourglass_jax import models
+
+    monkeypatch.setattr(models, "create", create_small)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs of this session: its runs share most of them, also among processes."""
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+
+
+@contextlib.contextmanager
+def compiling_quickly(cache):
+    """Most of a tiny run is compilation: compile each program once, and without optimisation."""
+    options = {
+        "jax_compilation_cache_dir": cache,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX looks at the folder only once
+        if values is options:
+            yield
+
+
+@pytest.fixture(scope="module")
+def quick_compiles(cache):
+    with compiling_quickly(cache):
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cache):
+    """(config, workdir, scores) of a tiny training of the real model; not to be changed."""
+    from hourglass_jax import train
+
+    config, workdir = tiny(), tmp_path_factory.mktemp("trained")
+    with compiling_quickly(cache):
+        return config, workdir, train.train(config, workdir)
+
+
+def state_of(config, workdir, step):
+    """All that a checkpoint holds, as numpy."""
+    from hourglass_jax import checkpoint, devices, train, train_step
+    from hourglass_jax.data import sources
+
+    examples = len(sources.open_source(config.data, train=True))
+    _, _, optimiser = train.make_optimizer(config, examples)
+    same = devices.replicated(devices.mesh())
+    with checkpoint.Checkpoints(workdir, read_only=True) as saved:
+        network = checkpoint.network_of(saved.metadata(step))
+        average = config.train.average_decay > 0
+        fresh = jax.eval_shape(
+            lambda: train_step.init(network.model, optimiser, seed=0, size=network.size, average=average)
+        )
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), fresh)
+        return jax.device_get(saved.restore(step, like))
+
+
+@pytest.fixture(name="state_of")
+def _state_of():
+    return state_of
+
+
+@pytest.fixture
+def same():
+    """Asserts that two trees are equal to the bit."""
+
+    def check(a, b):
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+            np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+    return check
+
+
+def metrics_of(workdir):
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(name="metrics_of")
+def _metrics_of():
+    return metrics_of
+
+
+# main.py with `Small`; it waits for a line on its stdin after the line that argv[1] begins.
+_DRIVER = """
+import sys
+import conftest, main
+from hourglass_jax import evaluate, models, train
+models.create = conftest.create_small
+begins, say, plain = sys.argv.pop(1), train.say, train.train
+def say_and_wait(text):
+    say(text)
+    if begins and text.startswith(begins):
+        sys.stdin.readline()
+def train_and_evaluate(config, workdir, **options):
+    plain(config, workdir, **options)
+    evaluate.evaluate(config, workdir, workdir)
+train.say = say_and_wait
+if begins == "and evaluate":
+    train.train = train_and_evaluate
+main.run()
+"""
+
+
+class Run:
+    """A training in a process of its own; its lines can be waited for."""
+
+    def __init__(self, config_file, workdir, *flags, begins="", env):
+        command = [sys.executable, "-c", _DRIVER, begins]
+        command += [f"--config={config_file}", f"--workdir={workdir}", *flags]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, env=env, cwd=ROOT, text=True, **pipes)
+        self._lines, self.output, self.errors = queue.Queue(), [], []
+        self._readers = (
+            threading.Thread(target=self._read_output, daemon=True),
+            threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True),
+        )
+        for reader in self._readers:
+            reader.start()
+
+    def _read_output(self):
+        for line in self.process.stdout:
+            if not line.startswith("[Gloo]"):  # of JAX' C++ code, where there are several processes
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def wait_for(self, begins: str, timeout: float = 300) -> str:
+        """The next line that begins so."""
+        while (line := self._lines.get(timeout=timeout)) is not None:
+            self.output.append(line)
+            if line.startswith(begins):
+                return line
+        self.process.wait()
+        raise AssertionError(f"No line {begins!r} in {self.output}, {self.errors}")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def go_on(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self, timeout: float = 300) -> int:
+        """The exit code, when it ended by itself."""
+        while (line := self._lines.get(timeout=timeout)) is not None:
+            self.output.append(line)
+        code = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+
+def environment(cache, devices=1):
+    """Of a Python that is started by a test."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+
+@pytest.fixture
+def start(cache, tmp_path):
+    """Starts `Run`s; none outlives its test."""
+    runs = []
+
+    def begin(config, workdir, *flags, **options):
+        file = tmp_path / "tiny_config.py"
+        lines = ("import json", "from ml_collections import ConfigDict", "def get_config():")
+        body = f"    return ConfigDict(json.loads({config.to_json()!r}))"
+        file.write_text("\n".join((*lines, body)) + "\n")
+        runs.append(Run(file, workdir, *flags, env=environment(cache), **options))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+
+
+@pytest.fixture
+def run_python(cache):
+    """Runs a script to its end, on simulated devices."""
+
+    def run(code, *arguments, devices=1, cwd=ROOT):
+        command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
+        env = environment(cache, devices)
+        return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=600)
+
+    return run

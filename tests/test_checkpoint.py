@@ -1,0 +1,232 @@
+import gc
+import shutil
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from hourglass_jax import checkpoint, evaluate, train_step
+from hourglass_jax.data import skeletons
+
+pytestmark = pytest.mark.usefixtures("small_model")
+
+
+def metadata_of(config):
+    return {"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
+
+
+def filled(config, step, optimiser=None):
+    """A state of the config's network that holds its step everywhere; the averaged variables 1000 more."""
+    network = checkpoint.network_of(metadata_of(config))
+    average = config.train.average_decay > 0
+    optimiser = optimiser or optax.adam(1e-3)
+    shapes = jax.eval_shape(
+        lambda: train_step.init(network.model, optimiser, seed=0, size=network.size, average=average)
+    )
+    state = jax.tree.map(lambda x: np.full(x.shape, step, x.dtype), shapes)
+    if average:
+        state = state.replace(averaged=jax.tree.map(lambda x: x + 1000, state.averaged))
+    return jax.device_put(state)
+
+
+def write(config, workdir, scores, **options):
+    """A checkpoint for each step of `scores`."""
+    with checkpoint.Checkpoints(workdir, **options) as saved:
+        for step, score in scores.items():
+            saved.save(filled(config, step), metadata_of(config), score)
+
+
+def value_of(variables):
+    """The one number that all variables hold."""
+    (value,) = {float(v) for leaf in jax.tree.leaves(variables) for v in np.unique(leaf)}
+    return value
+
+
+@pytest.mark.parametrize(
+    "scores, best",
+    [
+        ({1: 10.0, 2: 30.0, 3: 20.0}, 2),
+        ({1: None, 2: 30.0, 3: None}, 2),
+        ({1: None, 2: None, 3: None}, 3),  # the latest, where none has a score
+        ({1: 10.0, 2: float("nan"), 3: None}, 1),  # nothing was labelled
+        ({1: 0.0, 2: 0.0, 3: None}, 2),
+    ],
+)
+def test_workdir_means_its_best_checkpoint(tiny, tmp_path, scores, best):
+    config = tiny()
+    write(config, tmp_path, scores, keep_latest=3)
+    network, variables, metadata = checkpoint.load(tmp_path)
+    assert metadata["step"] == best and value_of(variables) == 1000 + best
+    for step in scores:  # and a path of one means that one
+        network, variables, metadata = checkpoint.load(f"{tmp_path}/checkpoints/{step}")
+        assert metadata["step"] == step and value_of(variables) == 1000 + step
+
+
+def test_network_is_what_the_metadata_say(tiny, tmp_path):
+    config = tiny({"loss.sigma": 1.5, "data.mean": (0.1, 0.2, 0.3)})
+    write(config, tmp_path, {1: None})
+    network, variables, metadata = checkpoint.load(tmp_path)
+    assert network.skeleton == skeletons.MPII
+    assert (network.size, network.mean, network.sigma) == (32, (0.1, 0.2, 0.3), 1.5)
+    assert network.logits and network.model.stacks == 2 and network.model.joints == 16
+    assert metadata["config"]["train"]["batch_size"] == 8
+    squared = tiny({"loss.kind": "mean_squared_error"})
+    assert not checkpoint.network_of(metadata_of(squared)).logits
+
+
+def test_without_an_average_the_parameters_are_loaded(tiny, tmp_path):
+    write(tiny({"train.average_decay": 0.0}), tmp_path, {3: None})
+    _, variables, _ = checkpoint.load(tmp_path)
+    assert value_of(variables) == 3 and variables.keys() == {"params", "batch_stats"}
+
+
+def test_state_comes_back_whole(tiny, same, tmp_path):
+    config = tiny()
+    rng = np.random.default_rng(0)
+    # Distinct numbers of all kinds: tiny, huge, negative zero.
+    state = jax.tree.map(
+        lambda x: jax.numpy.asarray(rng.standard_normal(x.shape) * 10.0 ** rng.integers(-30, 30), x.dtype),
+        filled(config, 7),
+    ).replace(step=jax.numpy.int32(7))
+    state.params["conv"]["kernel"] = state.params["conv"]["kernel"].at[0, 0, 0, 0].set(-0.0)
+    with checkpoint.Checkpoints(tmp_path) as saved:
+        saved.save(state, metadata_of(config), None)
+        saved.wait()
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+        back = saved.restore(7, like)
+    same(jax.device_get(state), jax.device_get(back))
+    assert [x.dtype for x in jax.tree.leaves(back)] == [x.dtype for x in jax.tree.leaves(state)]
+    assert np.signbit(back.params["conv"]["kernel"][0, 0, 0, 0])
+
+
+def test_step_that_is_there_is_left_alone(tiny, tmp_path):
+    config = tiny()
+    write(config, tmp_path, {2: None})
+    with checkpoint.Checkpoints(tmp_path) as saved:
+        saved.save(filled(config, 2).replace(params=filled(config, 5).params), metadata_of(config), None)
+    _, variables, _ = checkpoint.load(tmp_path)
+    assert value_of(variables) == 1002
+
+
+def test_reading_leaves_the_folder_as_it_is(tiny, tmp_path):
+    write(tiny(), tmp_path, {1: None, 2: None})
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()  # of a training that goes on
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    assert checkpoint.load(tmp_path)[2]["step"] == 2
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("nowhere", "nowhere holds no checkpoints; is it the --workdir of a training"),
+        ("nowhere/checkpoints/5", "nowhere/checkpoints/5 holds no checkpoints"),
+        ("run/checkpoints/5", "run/checkpoints/5: there is no such checkpoint; found 1, 2"),
+        ("run/checkpoints", "run/checkpoints holds no checkpoints"),
+        ("empty", "empty holds no checkpoints"),
+        ("begun", "begun: there is no such checkpoint; found none"),
+    ],
+)
+def test_missing_checkpoint_is_told_in_one_line(tiny, tmp_path, path, message):
+    write(tiny(), tmp_path / "run", {1: None, 2: None})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as error:
+        checkpoint.load(tmp_path / path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.width": 8}, "model.width: 4 -> 8."),
+        (
+            {"model.stacks": 1, "model.dtype": "bfloat16"},
+            "model.dtype: float32 -> bfloat16; model.stacks: 2 -> 1.",
+        ),
+    ],
+)
+def test_checkpoint_of_another_model_is_refused(tiny, tmp_path, changes, message):
+    write(tiny(), tmp_path, {1: None})
+    with pytest.raises(ValueError) as error:
+        evaluate.evaluate(tiny(changes), tmp_path / "out", tmp_path)
+    assert str(error.value) == f"{tmp_path} is of another model than the config: {message}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_differences_are_named_by_their_path():
+    old = {"a": 1, "b": {"c": (1, 2), "d": "x", "e": {"f": 0.5}}, "g": None}
+    new = {"a": 1, "b": {"c": [1, 2], "d": "y", "e": {"f": 0.25}}, "h": 1}
+    assert checkpoint.differences(old, old) == []
+    assert checkpoint.differences(old, new) == ["b.d: x -> y", "b.e.f: 0.5 -> 0.25", "h: None -> 1"]
+    assert checkpoint.differences({"g": None}, {"g": 1}, "model.") == ["model.g: None -> 1"]
+
+
+# Damage.
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory):
+    """A workdir with a checkpoint of distinct numbers, and these."""
+    import conftest
+
+    config, workdir = conftest.tiny(), tmp_path_factory.mktemp("intact")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.models, "create", conftest.create_small)
+        rng = np.random.default_rng(0)
+        state = jax.tree.map(
+            lambda x: jax.numpy.asarray(100 * rng.standard_normal(x.shape), x.dtype), filled(config, 1)
+        ).replace(step=jax.numpy.int32(1))
+        with checkpoint.Checkpoints(workdir) as saved:
+            saved.save(state, metadata_of(config), None)
+    return workdir, jax.device_get(state.averaged)
+
+
+def damaged(intact, tmp_path, change):
+    """For every file that a network is read from: what loading gives once it is damaged."""
+    workdir, _ = intact
+    step = workdir / "checkpoints" / "1"
+    files = [p.relative_to(workdir) for p in step.rglob("*") if p.is_file()]
+    wanted = [f for f in files if not {"model", "optimizer"} & set(f.parts)]
+    for number, name in enumerate(wanted):
+        copy = tmp_path / str(number)
+        shutil.copytree(workdir, copy)
+        change(copy / name)
+        try:
+            yield name, checkpoint.load(copy)
+        except (ValueError, OSError) as error:
+            yield name, error
+
+
+def _halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _remove(path):
+    path.unlink()
+
+
+def _overwrite(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' own threads
+def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, change):
+    _, expected = intact
+    found = 0
+    for name, result in damaged(intact, tmp_path, change):
+        if isinstance(result, Exception):
+            text = str(result)
+            assert "\n" not in text and "checkpoint" in text and str(tmp_path) in text, name
+            found += 1
+        else:  # a file that says nothing on the numbers
+            same(jax.device_get(result[1]), expected)
+    assert found >= 3
+    gc.collect()  # what these threads left, before the next test

@@ -1,0 +1,165 @@
+import functools
+import importlib
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import chu, common, tang
+from hourglass_jax import models, optimizer, part_groups
+from hourglass_jax.data import skeletons
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common"})
+
+# Every documented value of every argument, at least once; sizes that trace quickly.
+SMALL = "stacks=1,width=16,size=64"
+ARGUMENTS = {
+    "quickstart": ["", "model=newell,stacks=2,width=16", "model=tang", "model=chu"],
+    "newell": ["", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"],
+    "chu": [
+        "stacks=2",
+        *(f"variant={variant},{SMALL}" for variant in chu.VARIANTS),
+        f"{SMALL},dataset=synthetic,quick=true",
+    ],
+    "tang": [
+        "stacks=3",
+        *(f"variant={variant},{SMALL}" for variant in tang.VARIANTS),
+        f"variant=data8,{SMALL},dataset=synthetic,quick=true",
+        "onward=specific,stacks=2,width=16,size=64",
+        f"branch_width=8,branch_depth=2,{SMALL}",
+    ],
+}
+CASES = [(name, string) for name in NAMES for string in ARGUMENTS.get(name, [])]
+
+
+def load(name, string):
+    return importlib.import_module(f"configs.{name}").get_config(string or None)
+
+
+def keys(config):
+    """All fields but the model's own, as "train.steps"."""
+    return {key for key in _flat(config.to_dict()) if not key.startswith("model.")}
+
+
+def _flat(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def joints_of(config):
+    return len(skeletons.LSP if config.data.dataset in ("lsp", "lspet") else skeletons.MPII)
+
+
+def test_every_config_is_in_the_table_of_cases():
+    assert set(ARGUMENTS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name, string", CASES)
+def test_config_is_whole_and_builds_its_model(name, string):
+    config = load(name, string)
+    assert keys(config) == keys(common.base())  # a page of facts on fields that there are
+    k = joints_of(config)
+    model = models.create(joints=k, **config.model)  # which refuses unknown fields
+    size = config.data.size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
+    assert len(outputs.heatmaps) == config.model.stacks
+    assert all(maps.shape == (1, size // 4, size // 4, k) for maps in outputs.heatmaps)
+    assert config.data.canvas == size * 3 // 2 and config.data.margin == 1.5
+    options = config.optimizer.to_dict()
+    kind, milestones = options.pop("schedule"), options.pop("milestones")
+    schedule = {key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")}
+    rate = optimizer.schedule(kind=kind, milestones=milestones, steps=300, **schedule)
+    optimizer.create(rate, **options)
+    last = config.train.steps or config.train.epochs
+    assert all(0 < milestone < last for milestone in milestones)
+    assert 0 < float(rate(0)) < 1.0001 * config.optimizer.learning_rate
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documented_arguments_and_command_are_those_that_there_are(name):
+    module = importlib.import_module(f"configs.{name}")
+    with pytest.raises(ValueError) as error:
+        module.get_config("nonsense=1")
+    there = re.findall(r"(\w+)=", str(error.value).partition("with defaults)")[2])
+    listed = re.search(r"Arguments?: (.*?)\.\n", module.get_config.__doc__ + "\n", re.DOTALL).group(1)
+    listed = re.sub(r"\([^)]*\)", "", listed)
+    assert there == [argument.strip() for argument in listed.split(",")]
+    command = re.search(r"--config=configs/(\w+)\.py(?::(\S+))?", module.__doc__)
+    assert command.group(1) == name
+    module.get_config(command.group(2))
+
+
+def test_variants_differ_in_what_they_name():
+    assert load("chu", "variant=softmax").model.attention == "softmax"
+    assert not load("chu", "variant=ms_hru").model.multi_resolution
+    assert load("tang", "variant=data5").model.groups == part_groups.named("data5", skeletons.LSP)
+    synthetic = load("tang", "variant=data5,dataset=synthetic").model.groups
+    assert synthetic == part_groups.named("data5", skeletons.MPII)
+    assert load("tang", "variant=deep_baseline").model.head == "unit"
+    for name in ("chu", "tang"):
+        with pytest.raises(ValueError, match="variant='all' is unknown; choose from "):
+            load(name, "variant=all")
+
+
+def test_quick_changes_the_recipe_and_not_the_network():
+    for name in ("newell", "chu", "tang"):
+        plain, quick = load(name, "stacks=1"), load(name, "stacks=1,quick=true")
+        assert plain.model == quick.model and plain.data == quick.data and plain.augment == quick.augment
+        assert (quick.loss.kind, quick.optimizer.name) == ("cross_entropy", "adam")
+        assert (plain.loss.kind, plain.optimizer.name) == ("mean_squared_error", "rmsprop")
+
+
+def test_unlabelled_joints_are_masked_where_crowds_labelled():
+    for name in ("newell", "chu", "tang"):
+        assert load(name, "dataset=lspet").loss.mask_unlabelled
+        assert not load(name, "dataset=synthetic").loss.mask_unlabelled
+
+
+# A system is found by its name.
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_model_has_a_config_a_test_and_a_row(name):
+    assert (ROOT / "configs" / f"{name}.py").exists() and load(name, "").model.name == name
+    assert (ROOT / "tests" / f"test_{name}.py").exists()
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
+    assert any(f"`configs/{name}.py`" in r and f"`hourglass_jax/models/{name}.py`" in r for r in rows)
+
+
+# Arguments.
+
+
+def test_arguments_have_the_types_of_their_defaults():
+    defaults = {"stacks": 2, "rate": 0.5, "name": "a", "quick": False}
+    read = common.arguments("stacks=8,rate=1e-3,name=b=c,quick=True", **defaults)
+    assert (read.stacks, read.rate, read.name, read.quick) == (8, 1e-3, "b=c", True)
+    assert [type(read[key]) for key in defaults] == [int, float, str, bool]
+    assert common.arguments("quick=false", quick=True).quick is False
+    for empty in (None, "", ","):
+        assert common.arguments(empty, **defaults).to_dict() == defaults
+    assert common.arguments("stacks=1,stacks=3", **defaults).stacks == 3  # the last one counts
+
+
+@pytest.mark.parametrize(
+    "string, message",
+    [
+        ("stack=2", "no argument 'stack'; it has (with defaults) stacks=2, quick=False."),
+        ("=2", "no argument ''"),
+        ("stacks=two", "argument stacks='two' must be of type int."),
+        ("stacks=1.5", "argument stacks='1.5' must be of type int."),
+        ("stacks", "argument stacks='' must be of type int."),
+        ("quick=yes", "argument quick='yes' must be of type bool."),
+        ("quick", "argument quick='' must be of type bool."),
+    ],
+)
+def test_wrong_arguments_are_named(string, message):
+    with pytest.raises(ValueError) as error:
+        common.arguments(string, stacks=2, quick=False)
+    assert message in str(error.value)

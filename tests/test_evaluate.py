@@ -1,0 +1,329 @@
+import dataclasses
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax import devices, evaluate, heatmaps, inference, metrics
+from hourglass_jax.data import crop, skeletons
+from hourglass_jax.models.outputs import Outputs
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+SIZE, CANVAS, MARGIN = 32, 48, 1.5
+
+
+class Told(nn.Module):
+    """A perfect network without parameters: the canvas' red value names the example, and the brighter half
+    tells whether it is mirrored. `offsets` (s) are errors of its stacks, in cells."""
+
+    joints: tuple  # (n, k, 2) input pixels
+    flip: tuple
+    offsets: tuple = (0.0,)
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        known = jnp.asarray(self.joints, jnp.float32)
+        index = jnp.round(image[:, :, :, 0].mean(axis=(1, 2)) * 255 / 8).astype(int)
+        mirrored = image[:, :, : SIZE // 2, 1].mean(axis=(1, 2)) > 0.5
+        joints = known[index]
+        other = jnp.stack([SIZE - joints[..., 0], joints[..., 1]], axis=-1)[:, jnp.asarray(self.flip)]
+        joints = jnp.where(mirrored[:, None, None], other, joints) / 4
+        shown = jnp.ones(joints.shape[:2], bool)
+        maps = [heatmaps.render(joints + o, shown, size=SIZE // 4, sigma=1.0) for o in self.offsets]
+        return Outputs(heatmaps=tuple(maps))
+
+
+class Source:
+    """Examples that `Told` knows: random joints in pictures of various frames."""
+
+    name, canvas, margin = "told", CANVAS, MARGIN
+
+    def __init__(self, n, skeleton=skeletons.MPII, seed=0):
+        rng = np.random.default_rng(seed)
+        self.skeleton, self.n = skeleton, n
+        k = len(skeleton)
+        self.center = rng.uniform(50, 500, (n, 2)).astype(np.float32)
+        self.scale = rng.uniform(0.5, 3, n).astype(np.float32)
+        # The truth in input pixels; a cell at the border is not decoded to a quarter.
+        self.inputs = rng.uniform(4, 24, (n, k, 2))
+        frames = crop.square(self.center.astype(float), self.scale.astype(float) * 200, SIZE)
+        self.joints = crop.apply(crop.invert(frames), self.inputs).astype(np.float32)
+        self.visible = np.full((n, k), 2, np.uint8)
+        # A quarter cell in x and in y is 1.42 px of the input; half of this head size is 1.6 px.
+        self.head_size = (3.2 * 200 * self.scale / SIZE).astype(np.float32)
+        self.ids = [f"told-{i}" for i in range(n)]
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        image = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+        image[..., 0], image[:, CANVAS // 2 :, 1] = 8 * i, 255
+        names = ("joints", "visible", "center", "scale", "head_size")
+        return {"image": image, "id": self.ids[i]} | {name: getattr(self, name)[i] for name in names}
+
+
+@pytest.fixture(autouse=True)
+def no_tensorflow(monkeypatch):
+    monkeypatch.setattr(evaluate.sources, "loader", lambda source: "threads")
+
+
+def told(source, offsets=(0.0,)):
+    tuples = jax.tree.map(float, source.inputs.tolist(), is_leaf=lambda x: isinstance(x, float))
+    joints = tuple(tuple(map(tuple, example)) for example in tuples)
+    model = Told(joints, tuple(source.skeleton.flip.tolist()), offsets)
+    zero = (0.0, 0.0, 0.0)
+    return inference.Network(model, source.skeleton, SIZE, zero, 1.0, logits=False)
+
+
+def predict(network, source, batch_size=8, flip=False, variables=None, **options):
+    evaluator = evaluate.Evaluator(network, source, devices.mesh(), batch_size=batch_size, flip=flip)
+    return evaluator.predict(variables or {}, **options)
+
+
+# A network that knows the answer.
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
+    source = Source(10)
+    predictions = predict(told(source), source, flip=flip)
+    scores = evaluate.score(predictions, source.skeleton)
+    assert scores["metric"] == "PCKh@0.5" and scores["examples"] == 10 and scores["left_out"] == 0
+    assert set(scores["table"].values()) == {100.0} and set(scores["joints"].values()) == {100.0}
+    # Decoding knows the cell and the higher neighbour: a quarter cell of 4 px of the input in x and in y.
+    cell = 4 * 200 * source.scale / SIZE  # image pixels
+    error = np.abs(predictions.joints[:, -1] - source.joints) / cell[:, None, None]
+    assert 0.2 < error.max() <= 0.2501
+    # A peak that lies at most half a cell away in x and y: exp(-(0.5^2 + 0.5^2) / 2) = 0.78 and more.
+    assert (predictions.scores >= 0.777).all() and (predictions.scores <= 1).all()
+    np.testing.assert_array_equal(predictions.truth, source.joints)
+    assert predictions.joints.dtype == np.float64
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    source = Source(10)
+    network = told(source)
+    whole = predict(network, source, 16)
+    for batch_size in (1, 3, 8):
+        done = []
+        part = predict(network, source, batch_size, progress=done.append)
+        for field in ("joints", "scores", "truth", "visible", "head_size"):
+            np.testing.assert_array_equal(getattr(part, field), getattr(whole, field))
+        assert done == [min(b * batch_size, 10) for b in range(1, -(-10 // batch_size) + 1)]
+    assert len(whole.joints) == len(whole.truth) == 10  # the padding of 6 is gone
+
+
+def test_trained_network_does_not_depend_on_the_batch(trained):
+    from hourglass_jax import checkpoint
+    from hourglass_jax.data import sources
+
+    config, workdir, _ = trained
+    network, variables, _ = checkpoint.load(workdir, devices.mesh())
+    source = sources.open_source(config.data, train=False)
+    a, b = (predict(network, source, size, variables=variables) for size in (3, 16))
+    np.testing.assert_allclose(a.joints, b.joints, atol=1e-4)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_flip_averages_with_the_mirrored_picture():
+    class Uneven(nn.Module):
+        """Heatmaps that differ for a mirrored picture."""
+
+        @nn.compact
+        def __call__(self, image, train=False):
+            maps = image.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))
+            weights = jnp.sin(jnp.arange(8 * 3 * 16)).reshape(8, 3, 16)
+            return Outputs(
+                heatmaps=tuple(jnp.einsum("bhwc,wck->bhwk", maps, w) for w in (weights, weights**2))
+            )
+
+    skeleton = skeletons.MPII
+    network = inference.Network(Uneven(), skeleton, SIZE, (0.1, 0.2, 0.3), 1.0, logits=False)
+    images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    plain, mirrored = (network.heatmaps({}, x, flip=False) for x in (images, images[:, :, ::-1]))
+    both = network.heatmaps({}, images, flip=True)
+    assert len(both) == 2
+    for a, b, averaged in zip(plain, mirrored, both, strict=True):
+        back = np.asarray(b)[:, :, ::-1]
+        for k, name in enumerate(skeleton.joints):
+            pair = name.replace("right", "?").replace("left", "right").replace("?", "left")
+            expected = (np.asarray(a)[..., k] + back[..., skeleton.joints.index(pair)]) / 2
+            np.testing.assert_allclose(averaged[..., k], expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(np.asarray(averaged) - a).max() > 0.05
+
+
+def test_logits_become_heatmaps_before_they_are_averaged():
+    class Logits(nn.Module):
+        @nn.compact
+        def __call__(self, image, train=False):
+            joints = jnp.broadcast_to(jnp.array([3.5, 2.5]), (image.shape[0], 16, 2))
+            target = heatmaps.render(joints, jnp.ones(joints.shape[:2], bool), size=8, sigma=1.0)
+            return Outputs(heatmaps=(jnp.log(target + 1e-9),))
+
+    network = inference.Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
+    images = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    (maps,) = network.heatmaps({}, images, flip=False)
+    # The share of a Gaussian's sum times 2 pi sigma^2: its peak, but for what the border cuts off.
+    assert float(maps.max()) == pytest.approx(1.0, abs=0.03)
+    (both,) = network.heatmaps({}, images, flip=True)
+    np.testing.assert_allclose(
+        both[..., 0], (np.asarray(maps) + np.asarray(maps)[:, :, ::-1])[..., 0] / 2, rtol=1e-5
+    )
+
+
+def test_each_stack_has_its_table():
+    source = Source(6)
+    # One cell off in x and y is 5.66 px of the input, more than the 1.6 that count as right.
+    predictions = predict(told(source, offsets=(1.0, 0.0)), source)
+    scores = evaluate.score(predictions, source.skeleton)
+    assert predictions.joints.shape == (6, 2, 16, 2)
+    assert [table["Mean"] for table in scores["stacks"]] == [0.0, 100.0]
+    assert scores["table"] == scores["stacks"][-1]
+
+
+def test_kept_pictures_hold_crop_truth_and_answer():
+    source = Source(5)
+    source.visible[1, 3] = 0
+    predictions = predict(told(source), source, batch_size=4, pictures=5)
+    assert len(predictions.pictures) == 5  # also from the second batch, but none of its padding
+    for i, kept in enumerate(predictions.pictures):
+        np.testing.assert_allclose(kept["truth"], source.inputs[i], atol=1e-3)
+        assert np.abs(kept["joints"] - source.inputs[i]).max() <= 1.001
+        assert kept["crop"].shape == (SIZE, SIZE, 3) and abs(kept["crop"][..., 0].mean() - 8 * i) < 0.5
+        assert kept["heatmaps"].shape == (8, 8, 16)
+    assert not predictions.pictures[1]["labelled"][3] and predictions.pictures[1]["labelled"].sum() == 15
+    sheet = evaluate.picture(predictions, told(source))
+    assert sheet.shape == (3 * 196, 6 * 196, 3)  # 15 tiles of 192 px in rows of 6
+
+
+# Scores.
+
+
+def made(errors, *, k=16, head=10.0, skeleton=skeletons.MPII):
+    """Predictions of one stack whose joints are all off by `errors` (n) px; torsos are 50 px."""
+    n = len(errors)
+    truth = np.zeros((n, k, 2))
+    truth[:, skeleton.torso[1] if skeleton.torso else 0] = (0, 50)
+    joints = truth[:, None] + np.array(errors, float)[:, None, None, None] * np.array([0.6, 0.8])
+    visible = np.ones((n, k), np.uint8)
+    return evaluate.Predictions(joints, np.ones((n, 1, k), np.float32), truth, visible, np.full(n, head), [])
+
+
+def test_metric_is_chosen_by_the_head_sizes():
+    # 0.5 * 10 px and 0.2 * 50 px.
+    errors = [4.0, 5.0, 6.0, 9.0]
+    pckh = evaluate.score(made(errors), skeletons.MPII)
+    assert (pckh["metric"], pckh["table"]["Mean"]) == ("PCKh@0.5", 50.0)
+    pck = evaluate.score(made(errors, head=0.0), skeletons.MPII)
+    assert (pck["metric"], pck["table"]["Mean"]) == ("PCK@0.2", 100.0)
+    forced = evaluate.score(made(errors), skeletons.MPII, metric="pck")
+    assert (forced["metric"], forced["table"]["Mean"]) == ("PCK@0.2", 100.0)
+    nothing = evaluate.score(made(errors, head=0.0), skeletons.MPII, metric="pckh")
+    assert nothing["left_out"] == 4 and np.isnan(nothing["table"]["Mean"])
+
+
+def test_wrong_metrics_are_refused():
+    with pytest.raises(ValueError, match="evaluate.metric='oks' is unknown; choose auto, pckh or pck"):
+        evaluate.score(made([0.0]), skeletons.MPII, metric="oks")
+    torsoless = dataclasses.replace(skeletons.LSP, torso=None)
+    with pytest.raises(ValueError, match="'lsp' states no torso"):
+        evaluate.score(made([0.0], k=14, skeleton=torsoless), torsoless, metric="pck")
+
+
+def test_unlabelled_joints_and_torsos_are_left_out():
+    predictions = made([0.0, 30.0, 0.0, 30.0], head=0.0)
+    predictions.visible[0, skeletons.MPII.torso[0]] = 0  # no torso: the person is left out
+    predictions.visible[1, 0] = 0  # its right ankle does not count
+    scores = evaluate.score(predictions, skeletons.MPII)
+    assert scores["left_out"] == 1
+    assert scores["joints"]["right_ankle"] == 50.0  # of the third and the fourth
+    assert scores["joints"]["left_ankle"] == pytest.approx(100 / 3)
+
+
+def test_report_has_a_row_for_each_stack():
+    predictions = made([0.0, 0.0, 0.0, 6.0])
+    worse = predictions.joints + np.array([6.0, 0.0])
+    both = dataclasses.replace(predictions, joints=np.concatenate([worse, predictions.joints], axis=1))
+    scores = evaluate.score(both, skeletons.MPII)
+    assert evaluate.report(scores).splitlines() == [
+        "PCKh@0.5      Head     Sho     Elb     Wri     Hip    Knee     Ank    Mean",
+        "stack 1       0.00    0.00    0.00    0.00    0.00    0.00    0.00    0.00",
+        "stack 2      75.00   75.00   75.00   75.00   75.00   75.00   75.00   75.00",
+    ]
+    left_out = evaluate.report(scores | {"left_out": 2})
+    assert left_out.splitlines()[-1] == (
+        "2 of 4 people are left out: the length that scales PCKh@0.5 is not annotated."
+    )
+
+
+# Files.
+
+
+def test_files_hold_what_was_predicted(tmp_path):
+    predictions = made([1.0, 2.0])
+    predictions.joints[1, 0, 5] = np.nan
+    predictions.visible[:, [11, 14]] = 0  # no elbow is labelled
+    predictions.scores[0, 0, 0] = 0.123456
+    scores = evaluate.score(predictions, skeletons.MPII)
+    assert np.isnan(scores["table"]["Elb"])
+    evaluate.write(tmp_path, predictions, scores, ["a", "b"], {"data": "made", "step": 7, "flip": True})
+
+    def strict(constant):
+        raise AssertionError(f"{constant} is no json")
+
+    written = [
+        json.loads((tmp_path / name).read_text(), parse_constant=strict)
+        for name in ("evaluation.json", "predictions.json")
+    ]
+    evaluation, people = written
+    assert (evaluation["data"], evaluation["step"], evaluation["flip"]) == ("made", 7, True)
+    assert evaluation["metric"] == "PCKh@0.5" and evaluation["examples"] == 2
+    assert evaluation["table"]["Elb"] is None and evaluation["joints"]["left_elbow"] is None
+    assert evaluation["table"]["Head"] == 100.0 and evaluation["stacks"] == [evaluation["table"]]
+    assert [person["id"] for person in people] == ["a", "b"]
+    assert people[0]["joints"][12] == [0.6, 50.8] and people[0]["scores"][0] == 0.1235
+    assert people[1]["joints"][5] == [None, None]
+
+
+def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tiny, tmp_path, capsys):
+    config, workdir, scores = trained
+    again = evaluate.evaluate(config, tmp_path, workdir / "checkpoints" / "4")
+    assert again == scores  # the averaged variables, both times
+    output = capsys.readouterr().out
+    assert output == f"synthetic-validation, step 4, 10 people\n{evaluate.report(scores)}\n"
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["data"] == "synthetic-validation" and evaluation["step"] == 4
+    assert evaluation["stacks"] == scores["stacks"] and len(evaluation["stacks"]) == 2
+    people = json.loads((tmp_path / "predictions.json").read_text())
+    assert [p["id"] for p in people] == [f"synthetic-validation-{i:06d}" for i in range(10)]
+    # The table from the file: the joints are in the pixels of the annotations.
+    from hourglass_jax.data import sources
+
+    source = sources.open_source(config.data, train=False)
+    joints = np.array([p["joints"] for p in people])
+    examples = [source[i] for i in range(10)]
+    truth, visible, head = (
+        np.stack([e[name] for e in examples]) for name in ("joints", "visible", "head_size")
+    )
+    hits, counts = metrics.correct(metrics.distances(joints, truth), visible > 0, head, 0.5)
+    assert metrics.table(hits, counts, source.skeleton) == scores["table"]
+    assert (tmp_path / "pictures" / "evaluation.png").exists()
+    # Other data, flip and batch than in training are the caller's choice.
+    other = tiny({"data.examples": (40, 3), "evaluate.flip": True, "evaluate.batch_size": 2})
+    flipped = evaluate.evaluate(other, tmp_path / "other", workdir)
+    assert flipped["examples"] == 3
+    assert json.loads((tmp_path / "other" / "evaluation.json").read_text())["flip"] is True
+
+
+def test_wrong_batch_and_wrong_joints_are_refused():
+    source = Source(2)
+    with pytest.raises(ValueError, match="evaluate.batch_size=0 must be a positive multiple of the 1"):
+        predict(told(source), source, batch_size=0)
+    other = Source(2, skeletons.LSP)
+    with pytest.raises(ValueError, match=r"network has 16 joints \(mpii\), told has 14 \(lsp\)"):
+        predict(told(source), other)

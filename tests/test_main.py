@@ -1,0 +1,141 @@
+import json
+import sys
+
+import pytest
+from absl import flags
+
+import main
+
+pytestmark = pytest.mark.usefixtures("small_model")
+
+QUICK, W = "--config=configs/quickstart.py:width=4", "--workdir=TMP/w"
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Runs main.py in this process: (exit code, what it prints on stderr as its last word)."""
+
+    def run(*arguments):
+        arguments = [a.replace("TMP", str(tmp_path)) for a in arguments]
+        # A new process' flags: none of them set, and none for the values of a config.
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        code = ended.value.code
+        return (1, code) if isinstance(code, str) else (code or 0, "")
+
+    return run
+
+
+@pytest.fixture
+def config_file(tiny, tmp_path):
+    """The tiny config as a file, to be given as --config."""
+    path = tmp_path / "tiny_config.py"
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({tiny().to_json()!r}))\n"
+    )
+    return f"--config={path}"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([W], "--config"),
+        ([QUICK], "--workdir"),
+        (["--config=configs/nothing.py", W], "there is no such file; there are configs/chu.py,"),
+        (["--config=configs/quickstart.py:stack=2", W], "no argument 'stack'; it has"),
+        (["--config=configs/quickstart.py:stacks=two", W], "stacks='two' must be of type int."),
+        (["--config=configs/chu.py:variant=all", W], "variant='all' is unknown; choose from base"),
+        ([QUICK, W, "--config.train.step=3"], "has no key 'step' Did you mean \"steps\""),
+        ([QUICK, W, "--config.trains.steps=3"], "has no key 'trains' Did you mean"),
+        ([QUICK, W, "--config.train.steps=many"], "many"),
+        ([QUICK, W, "--config.train.steps=1.5"], "1.5"),
+        ([QUICK, W, "--config.evaluate.flip=perhaps"], "perhaps"),
+        ([QUICK, W, "--mode=test"], "test"),
+        ([QUICK, W, "--works=1"], "works"),
+        ([QUICK, W, "train"], "What is 'train'? Flags look like --workdir=DIR."),
+        ([QUICK, W, "--processes=two"], "processes"),
+        ([QUICK, W, "--config.data.dataset=mpi"], "data.dataset='mpi' is unknown; choose from"),
+        (
+            [QUICK, W, "--config.data.dataset=lspet", "--config.data.source=zip"],
+            "data.source='zip' is unknown; choose tfds or packed.",
+        ),
+        (
+            [
+                QUICK,
+                W,
+                "--config.data.dataset=lspet",
+                "--config.data.source=packed",
+                "--config.data.packed_dir=TMP/none",
+            ],
+            "none/lspet-joints-train.npz: no such file; write it with",
+        ),
+        ([QUICK, W, "--config.train.batch_size=0"], "train.batch_size=0 must be a positive multiple"),
+        ([QUICK, W, "--config.evaluate.batch_size=0"], "evaluate.batch_size=0 must be"),
+        ([QUICK, W, "--config.optimizer.name=sgd"], "optimizer.name='sgd' is unknown; choose"),
+        ([QUICK, W, "--config.optimizer.schedule=no"], "optimizer.schedule='no' is unknown"),
+        ([QUICK, W, "--config.loss.kind=l1"], "loss.kind='l1' is unknown; choose from"),
+        ([QUICK, W, "--mode=evaluate"], "w holds no checkpoints; is it the --workdir"),
+        ([QUICK, W, "--mode=evaluate", "--checkpoint=TMP/other"], "other holds no checkpoints"),
+        ([QUICK, "--workdir=TMP/file"], "file"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, message):
+    (tmp_path / "file").write_text("not a folder")
+    code, told = command(*arguments)
+    assert code == 1
+    assert told.startswith("Error: ") and "\n" not in told and message in told
+    output, errors = capfd.readouterr()
+    assert "Traceback" not in output + errors
+    # The interpreter writes `told`; nothing else comes before it.
+    assert not [line for line in errors.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("field", [["model.name=foo"], ["model.dtype=float16"], ["model.stem=other"]])
+def test_wrong_values_of_the_model_are_told_in_one_line(command, monkeypatch, field):
+    monkeypatch.undo()  # the real models
+    values = [f"--config.{value}" for value in field]
+    code, told = command("--config=configs/newell.py:dataset=synthetic,width=4", W, *values)
+    assert code == 1 and told.startswith("Error: ") and "\n" not in told
+    assert field[0].partition("=")[2] in told
+
+
+def test_failure_and_help_of_the_real_process(run_python, tmp_path):
+    result = run_python(None, "main.py", QUICK, f"--workdir={tmp_path}", "--config.train.steps=many")
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    explained = run_python(None, "main.py", "--help")
+    for flag in ("config", "workdir", "mode", "checkpoint", "allow_changed_config", "coordinator"):
+        assert f"--{flag}" in explained.stdout.replace("--[no]", "--")
+    assert "Trains or evaluates a network" in explained.stdout and "Traceback" not in explained.stderr
+
+
+def test_training_and_evaluation_from_the_command(
+    command, config_file, metrics_of, capsys, tmp_path, quick_compiles
+):
+    assert command(config_file, W, "--config.train.steps=2") == (0, "")
+    assert "step 2/2 (100%)" in capsys.readouterr().out
+    assert [line["step"] for line in metrics_of(tmp_path / "w") if "loss" in line] == [1, 2]
+    # Another config needs the flag that allows it.
+    more = [config_file, W, "--config.train.steps=3"]
+    code, told = command(*more)
+    assert code == 1 and "train.steps: 2 -> 3" in told and "--allow_changed_config" in told
+    assert command(*more, "--allow_changed_config") == (0, "")
+    assert "Goes on after step 2 of 3." in capsys.readouterr().out
+
+    # A checkpoint by its path, into another workdir; any config with this model.
+    checkpoint = "--checkpoint=TMP/w/checkpoints/2"
+    assert command(config_file, "--workdir=TMP/e", "--mode=evaluate", checkpoint) == (0, "")
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["step"] == 2
+    assert "synthetic-validation, step 2, 10 people" in capsys.readouterr().out
+    code, told = command(config_file, W, "--mode=evaluate", "--config.model.width=8")
+    assert code == 1 and told.endswith("w is of another model than the config: model.width: 4 -> 8.")
+
+
+def test_divergence_is_told_in_one_line(command, config_file, quick_compiles):
+    code, told = command(config_file, W, "--config.optimizer.learning_rate=1e30")
+    assert code == 1 and told.startswith("Error: The loss is ") and "\n" not in told

@@ -1,0 +1,344 @@
+import json
+import signal
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from hourglass_jax import checkpoint, draw, evaluate, logs, train
+
+pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
+
+
+def losses_of(lines):
+    """{step: everything but the speed} of the training lines, and of the evaluations."""
+    found = {}
+    for line in lines:
+        kind = "loss" if "loss" in line else "validation"
+        assert (line["step"], kind) not in found, "a step is there twice"
+        found[line["step"], kind] = {k: v for k, v in line.items() if k != "images_per_second"}
+    return found
+
+
+def saved_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+# The same seed.
+
+
+def test_same_seed_ends_in_the_same_bits(tiny, state_of, same, metrics_of, tmp_path):
+    config = tiny({"train.evaluate_every": 3})
+    scores = [train.train(config, tmp_path / name) for name in ("a", "b")]
+    assert scores[0] == scores[1] and scores[0]["examples"] == 10
+    a, b = (state_of(config, tmp_path / name, 4) for name in ("a", "b"))
+    same(a, b)
+    lines = [losses_of(metrics_of(tmp_path / name)) for name in ("a", "b")]
+    assert lines[0] == lines[1]
+    # log_every=1, evaluations at 3 and at the end.
+    wanted = [(step, "loss") for step in range(1, 5)] + [(3, "validation"), (4, "validation")]
+    assert sorted(lines[0]) == sorted(wanted)
+    assert lines[0][4, "validation"]["validation/Mean"] == scores[0]["table"]["Mean"]
+    assert lines[0][1, "loss"]["learning_rate"] == pytest.approx(1e-3)
+
+    train.train(tiny({"seed": 1}), tmp_path / "c")
+    c = losses_of(metrics_of(tmp_path / "c"))
+    assert c[1, "loss"]["loss"] != lines[0][1, "loss"]["loss"]
+
+    assert json.loads((tmp_path / "a" / "config.json").read_text()) == json.loads(config.to_json())
+    pictures = sorted(p.name for p in (tmp_path / "a" / "pictures").iterdir())
+    assert pictures == ["validation_0000003.png", "validation_0000004.png"]
+    # One example: three tiles of 192 px with 2 px around each, in a sheet of six.
+    assert cv2.imread(str(tmp_path / "a" / "pictures" / pictures[0])).shape == (196, 6 * 196, 3)
+
+
+def test_steps_and_milestones_follow_from_epochs(tiny):
+    # 40 examples in batches of 8 are 5 steps; 2.5 epochs 12.5, rounded to even.
+    config = tiny({"train.steps": 0, "train.epochs": 2.5, "optimizer.learning_rate": 1.0})
+    config.optimizer.update(schedule="steps", milestones=(1, 2), factor=0.1)
+    last_step, rate, _ = train.make_optimizer(config, 40)
+    assert last_step == 12
+    np.testing.assert_allclose([rate(s) for s in (0, 4, 6, 9, 11)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
+    assert train.make_optimizer(tiny({"train.steps": 7}), 40)[0] == 7
+
+
+# Interruptions.
+
+
+def test_killed_and_stopped_runs_end_as_an_undisturbed_one(tiny, start, state_of, same, metrics_of, tmp_path):
+    config = tiny({"train.steps": 12, "train.save_every": 3, "train.evaluate_every": 6})
+    workdir, whole = tmp_path / "disturbed", tmp_path / "whole"
+    undisturbed = start(config, whole)
+    # Killed after step 5, while steps 4 and 5 are in the log and in no checkpoint.
+    run = start(config, workdir, begins="step 5/12")
+    run.wait_for("step 5/12")
+    run.signal(signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    assert set(saved_steps(workdir)) <= {3} and len(metrics_of(workdir)) == 5
+    # What a kill in the middle of a write can leave behind.
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    started_at = max(saved_steps(workdir), default=0)
+
+    for number, name, begins, stops_at in (
+        (signal.SIGTERM, "SIGTERM", "step 7/12", 8),
+        (signal.SIGINT, "SIGINT", "step 10/12", 11),
+    ):
+        run = start(config, workdir, begins=begins)
+        run.wait_for(begins)
+        run.signal(number)
+        run.wait_for(f"{name}: saving after this step.")
+        run.go_on()
+        assert run.end() == 0, run.errors
+        assert max(saved_steps(workdir)) == stops_at
+        if started_at:
+            assert f"Goes on after step {started_at} of 12." in run.output
+        assert run.output[-1].startswith(f"Stopped after step {stops_at}, which is saved;")
+        assert not [line for line in run.errors if "Traceback" in line]
+        started_at = stops_at
+
+    run = start(config, workdir)
+    assert run.end() == 0 and "Goes on after step 11 of 12." in run.output
+    assert undisturbed.end() == 0, undisturbed.errors
+    same(state_of(config, workdir, 12), state_of(config, whole, 12))
+    lines, expected = (losses_of(metrics_of(path)) for path in (workdir, whole))
+    # A stop adds lines of its own only where nothing is logged at every step.
+    assert lines == expected and [s for s, kind in sorted(lines) if kind == "loss"] == list(range(1, 13))
+
+
+def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tmp_path):
+    config = tiny({"train.steps": 2, "train.save_every": 1})
+    train.train(config, tmp_path / "whole")
+    train.train(config, tmp_path / "a")
+    # As a kill during a save leaves it.
+    (tmp_path / "a/checkpoints/2").rename(tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7")
+    network, variables, metadata = checkpoint.load(tmp_path / "a")
+    assert metadata["step"] == 1
+    assert (tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7").exists()  # reading changes nothing
+    train.train(config, tmp_path / "a")
+    assert (
+        saved_steps(tmp_path / "a")
+        == [1, 2]
+        == sorted(int(p.name) for p in (tmp_path / "a/checkpoints").iterdir())
+    )
+    same(state_of(config, tmp_path / "a", 2), state_of(config, tmp_path / "whole", 2))
+
+
+def test_second_ctrl_c_stops_at_once(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with train.Stop() as stop:
+        assert not stop.asked(1)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().out.splitlines() == ["SIGTERM: saving after this step."] * 2
+
+
+# What is kept.
+
+
+@pytest.mark.parametrize("means, best", [((30.0, 10.0, 20.0), 2), ((10.0, np.nan, 20.0), 6)])
+def test_latest_and_best_checkpoints_are_kept(tiny, monkeypatch, tmp_path, means, best):
+    plain, means = evaluate.score, list(means)
+
+    def scored(*args, **options):
+        scores = plain(*args, **options)
+        scores["table"]["Mean"] = means.pop(0)
+        return scores
+
+    monkeypatch.setattr(evaluate, "score", scored)
+    config = tiny({"train.steps": 6, "train.save_every": 1, "train.evaluate_every": 2, "train.pictures": 0})
+    train.train(config, tmp_path)
+    assert saved_steps(tmp_path) == sorted({best, 5, 6})
+    assert checkpoint.load(tmp_path)[2]["step"] == best
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_diverging_run_stops_before_the_bad_state_is_saved(tiny, monkeypatch, state_of, same, tmp_path):
+    config = tiny({"train.steps": 6, "train.evaluate_every": 6})
+    make_step = train.make_step
+
+    def poisoned(*args):
+        step = make_step(*args)
+
+        def wrapped(state, batch):
+            factor = np.nan if int(state.step) == 2 else 1.0
+            return step(state.replace(params=jax.tree.map(lambda x: x * factor, state.params)), batch)
+
+        return wrapped
+
+    monkeypatch.setattr(train, "make_step", poisoned)
+    with pytest.raises(
+        FloatingPointError, match=r"The loss is nan at step 3; the last checkpoint is of step 2"
+    ):
+        train.train(config, tmp_path / "a")
+    assert saved_steps(tmp_path / "a") == [2]
+    monkeypatch.setattr(train, "make_step", make_step)  # mended: as if nothing had happened
+    train.train(config, tmp_path / "a")
+    train.train(config, tmp_path / "b")
+    same(state_of(config, tmp_path / "a", 6), state_of(config, tmp_path / "b", 6))
+
+
+def test_too_large_learning_rate_stops_the_run(tiny, tmp_path):
+    changes = {"train.log_every": 4, "train.save_every": 4, "optimizer.learning_rate": 1e30}
+    with pytest.raises(FloatingPointError, match="(?s)loss is (nan|inf).*smaller optimizer.learning_rate"):
+        train.train(tiny(changes), tmp_path)
+    assert saved_steps(tmp_path) == []
+
+
+def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tmp_path):
+    # The loss of a step is that before its update: at the step that breaks the parameters it is fine.
+    make_step = train.make_step
+
+    def breaking(*args):
+        step = make_step(*args)
+
+        def wrapped(state, batch):
+            state, metrics = step(state, batch)
+            return state, metrics | {"gradient_norm": metrics["gradient_norm"] * np.nan}
+
+        return wrapped
+
+    monkeypatch.setattr(train, "make_step", breaking)
+    with pytest.raises(FloatingPointError, match="gradient's norm is nan at step 1; nothing is saved yet"):
+        train.train(tiny({"train.steps": 1}), tmp_path)
+    assert saved_steps(tmp_path) == []
+
+
+# One workdir, one training, one config.
+
+
+def test_second_training_in_a_workdir_is_refused_at_once(tiny, monkeypatch, tmp_path):
+    def reached(*args):
+        raise AssertionError("It went on.")
+
+    monkeypatch.setattr(train, "make_state", reached)
+    with train.locked(tmp_path):
+        with pytest.raises(ValueError, match="another training is running in this workdir"):
+            train.train(tiny(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]  # nothing was written
+    with train.locked(tmp_path), pytest.raises(ValueError, match="another training"):
+        with train.locked(tmp_path):
+            pass
+    with train.locked(tmp_path):  # and it is free again
+        pass
+
+
+def test_changed_config_is_listed_refused_or_allowed(tiny, metrics_of, tmp_path, capsys):
+    train.train(tiny({"train.steps": 2}), tmp_path)
+    changed = {"train.steps": 3, "optimizer.learning_rate": 2e-3, "augment.scale_range": (0.9, 1.2)}
+    with pytest.raises(ValueError) as error:
+        train.train(tiny(changed), tmp_path)
+    message = str(error.value)
+    for part in (
+        "optimizer.learning_rate: 0.001 -> 0.002",
+        "train.steps: 2 -> 3",
+        "augment.scale_range: [0.8, 1.2] -> (0.9, 1.2)",
+        "--allow_changed_config",
+    ):
+        assert part in message
+    assert "train.save_every" not in message and "\n" not in message
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 2
+
+    train.train(tiny(changed), tmp_path, allow_changed_config=True)
+    assert "Goes on after step 2 of 3." in capsys.readouterr().out
+    assert [line["learning_rate"] for line in metrics_of(tmp_path) if "loss" in line][-1] == pytest.approx(
+        2e-3
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 3
+
+
+def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):
+    config = json.loads(tiny().to_json())
+    train.check_config(tmp_path, config, False)
+    for name in train._FREE:
+        section, _, key = name.partition(".")
+        changed = json.loads(tiny().to_json())
+        for k in [key] if key else list(changed[section]):
+            changed[section][k] = "another"
+        train.check_config(tmp_path, changed, False)
+        assert json.loads((tmp_path / "config.json").read_text()) == changed
+    with pytest.raises(ValueError, match="train.steps: 4 -> 5"):
+        train.check_config(tmp_path, json.loads(tiny({"train.steps": 5}).to_json()), False)
+
+
+def test_complete_training_says_so(tiny, tmp_path, capsys):
+    config = tiny({"train.steps": 2})
+    assert train.train(config, tmp_path)["examples"] == 10
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    capsys.readouterr()
+    assert train.train(config, tmp_path) == {}
+    assert "Trained to step 2 already; --mode=evaluate evaluates it" in capsys.readouterr().out
+    assert saved_steps(tmp_path) == [2] and (tmp_path / "metrics.jsonl").read_text() == lines
+
+
+# What a run tells.
+
+
+def test_console_tells_model_data_progress_and_scores(tiny, tmp_path, capsys):
+    scores = train.train(tiny({"train.steps": 2, "train.log_every": 2}), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    # A convolution 4 * 4 * 3 * 8, scale and bias of 8, two of 8 * 16 + 16: 384 + 16 + 288.
+    assert lines[0] == (
+        "newell: 688 parameters, 32 px, float32; synthetic-train: 40 people, validation 10; 1 x cpu, batch 8."
+    )
+    assert lines[1].startswith("step 2/2 (100%)  loss ") and "lr 1.00e-03" in lines[1]
+    assert "\n".join(lines[2:]) == evaluate.report(scores)
+
+
+def test_tensorboard_gets_scalars_and_pictures(tiny, metrics_of, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.train(tiny({"train.steps": 2, "train.tensorboard": True}), tmp_path)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    lines = {line["step"]: line for line in metrics_of(tmp_path) if "loss" in line}
+    for name in ("loss", "loss_stack2", "learning_rate"):
+        points = {
+            e.step: float(np.frombuffer(e.tensor_proto.tensor_content, np.float32)[0])
+            if e.tensor_proto.tensor_content
+            else e.tensor_proto.float_val[0]
+            for e in events.Tensors(name)
+        }
+        assert points == pytest.approx({step: lines[step][name] for step in (1, 2)}, rel=1e-6)
+    (picture,) = [tag for tag in events.Tags()["tensors"] if "annotated" in tag]
+    encoded = events.Tensors(picture)[-1].tensor_proto.string_val[-1]
+    shown = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(shown, cv2.imread(str(tmp_path / "pictures" / "validation_0000002.png")))
+
+
+def test_log_drops_what_comes_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0}\n{"step": 3, "a": 3.0}\n{"step": 4, "')
+    with logs.Log(tmp_path, 2, tensorboard=False) as log:
+        log.scalars(3, {"a": np.float32(0.5)})
+    assert path.read_text() == '{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0}\n{"step": 3, "a": 0.5}\n'
+
+
+def test_progress_counts_training_time_only(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
+    progress = logs.Progress(10, 110)
+    clock[0] += 20
+    assert progress.lap(20) == (2.0, 180.0)  # 10 steps in 20 s; 90 steps are left
+    clock[0] += 5 + 10
+    progress.away(5)
+    pace, left = progress.lap(30)
+    assert pace == 1.0 and left == pytest.approx(35 / 20 * 80)  # what is left has evaluations, too
+    assert [logs.duration(s) for s in (0, 59.6, 75, 3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
+
+
+def test_picture_of_a_step_is_drawn_from_that_step(tiny, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(draw, "save", lambda path, image: seen.append((path.name, image.copy())))
+    train.train(tiny({"train.steps": 2, "train.evaluate_every": 1, "train.pictures": 2}), tmp_path)
+    assert [name for name, _ in seen] == ["validation_0000001.png", "validation_0000002.png"]
+    assert seen[0][1].shape == (196, 6 * 196, 3) and (seen[0][1] != seen[1][1]).any()
+    tiles = seen[0][1].reshape(196, 6, 196, 3).swapaxes(0, 1)
+    seen_next = seen[1][1].reshape(196, 6, 196, 3).swapaxes(0, 1)
+    np.testing.assert_array_equal(tiles[[0, 3]], seen_next[[0, 3]])  # the annotations stay
+    assert jax.process_count() == 1
