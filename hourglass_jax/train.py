@@ -185,7 +185,7 @@ def mean_of(metrics: list[dict]) -> dict[str, float]:
 def check_finite(values: dict, step: int, saved_step: int | None) -> None:
     """Stops a run that diverged, before it is saved."""
     last = "nothing is saved yet" if saved_step is None else f"the last checkpoint is of step {saved_step}"
-    # The loss is that before the step's update: at the step that breaks the parameters only the gradient tells.
+    # The loss is of the parameters before the update: when that breaks them, only the gradient tells.
     for name, what in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
         if not np.isfinite(values[name]):
             raise FloatingPointError(
