@@ -14,7 +14,7 @@ def get_config(string: str | None = None):
 
     c.data.dataset = "synthetic"
     c.data.examples = (12_000, 500)
-    c.data.variety = 0.25
+    c.data.variety = 0.2
     c.data.size = 96
     c.data.canvas = 144
     c.data.mean = (0.5, 0.5, 0.5)
@@ -31,10 +31,10 @@ def get_config(string: str | None = None):
     c.optimizer.warmup_steps = 50
 
     c.train.batch_size = 16
-    c.train.steps = 2200
+    c.train.steps = 1800
     c.train.average_decay = 0.995
     c.train.log_every = 50
-    c.train.evaluate_every = 1100
-    c.train.save_every = 550
+    c.train.evaluate_every = 900
+    c.train.save_every = 450
     c.evaluate.batch_size = 50
     return c

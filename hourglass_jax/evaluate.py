@@ -137,7 +137,8 @@ def evaluate(config, workdir, path) -> dict:
     source = sources.open_source(config.data, train=False)
     options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
     evaluator = Evaluator(network, source, mesh, **options)
-    silent = jax.process_index() > 0
+    # One process shows a bar, and only where somebody looks at it (None: a terminal).
+    silent = jax.process_index() > 0 or None
     with tqdm.tqdm(total=len(source), unit=" people", desc="Evaluating", disable=silent) as bar:
         predictions = evaluator.predict(
             variables,

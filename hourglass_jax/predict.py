@@ -188,6 +188,8 @@ def predict(paths, workdir, output, *, boxes=None, threshold=0.1, flip=True, bat
     """
     pictures, boxes = find(paths), read_boxes(boxes)
     predictor = Predictor(workdir, batch_size=batch_size, flip=flip)
+    if unknown := boxes.keys() - {path.name for path in pictures}:
+        print(f"Note: no picture is called {', '.join(sorted(unknown))}, as in --boxes.", file=sys.stderr)
     skeleton, output, names = predictor.network.skeleton, pathlib.Path(output), _names(pictures)
     taken = {path.resolve() for path in pictures} & {(output / name).resolve() for name in names.values()}
     if taken:

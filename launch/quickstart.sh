@@ -7,7 +7,7 @@ workdir=${1:-runs/quickstart}
 flags=(--config=configs/quickstart.py --workdir="$workdir" "${@:2}")
 python main.py "${flags[@]}"
 python main.py "${flags[@]}" --mode=evaluate
-python -m hourglass_jax.data.synthetic --output="$workdir/photos" --count=8 --variety=0.25
+python -m hourglass_jax.data.synthetic --output="$workdir/photos" --count=8 --variety=0.2
 python -m hourglass_jax.predict "$workdir/photos" --boxes="$workdir/photos/boxes.json" \
   --workdir="$workdir" --output="$workdir/predicted"
 echo "Pictures to look at: $workdir/pictures and $workdir/predicted"

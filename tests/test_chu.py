@@ -44,11 +44,12 @@ def randomised(variables):
 # Stack: 7 units of the hourglass and one after it 2048, lin 72 and norm 16, heatmaps 8*3+3 = 27: 2163.
 # Between two stacks: 8*8+8 + 3*8+8 = 104.
 BASELINE = 728 + 2 * 2163 + 104
-# A map: 9*8+1 for the unary term, 9 for the window. One of the last features, one refined, per stack.
-MS = BASELINE + 2 * 2 * (73 + 9)
+# A map: 9*8+1 for the unary term, 9 for the window. One of the last features with their norm, 8 + 8, and
+# one refined, per stack.
+MS = BASELINE + 2 * (16 + 2 * (73 + 9))
 # P: norms 2 (8 + 8) and two convolutions 9*8*8+8, at two levels in two stacks.
 HRU = MS + 2 * 2 * (32 + 2 * 584)
-MR = HRU + 2 * 1 * (73 + 9)  # one more resolution per stack
+MR = HRU + 2 * (16 + 73 + 9)  # one more resolution per stack
 FULL = MR + (3 - 1) * (73 + 9)  # three parts instead of one refined map, in the second stack
 SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
 
@@ -57,11 +58,11 @@ SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
     ("variant", "derived", "count"),
     [
         ("baseline", BASELINE, 5158),
-        ("ms", MS, 5486),
-        ("ms_hru", HRU, 10286),
-        ("ms_hru_mr", MR, 10450),
-        ("full", FULL, 10614),
-        ("softmax", SOFTMAX, 10542),
+        ("ms", MS, 5518),
+        ("ms_hru", HRU, 10318),
+        ("ms_hru_mr", MR, 10514),
+        ("full", FULL, 10678),
+        ("softmax", SOFTMAX, 10606),
     ],
 )
 def test_parameters_of_each_variant(variant, derived, count):
@@ -190,11 +191,13 @@ def direct_crf(params, x, p):
     return q
 
 
-def direct_head(params, f, features, *, parts):
+def direct_head(params, f, features, *, stats, parts):
     """Equations 9 to 13 as they are printed, with a copy of the features for each joint."""
     total = 0
     for level, x in enumerate(reversed(features)):
-        phi = direct_crf(params[f"level{level}"], x, 0)
+        norm, stat = params[f"level{level}_norm"], stats[f"level{level}_norm"]
+        x = (x - stat["mean"]) / jnp.sqrt(stat["var"] + 1e-5) * norm["scale"] + norm["bias"]
+        phi = direct_crf(params[f"level{level}"], jnp.maximum(x, 0), 0)
         total += jnp.repeat(jnp.repeat(phi, 2**level, axis=1), 2**level, axis=2)
     h1 = f * total  # 9
     heatmaps = []
@@ -207,21 +210,27 @@ def direct_head(params, f, features, *, parts):
 
 @pytest.mark.parametrize("parts", [False, True])
 def test_head_is_equations_9_to_13_without_copies(parts):
-    conv, _ = layers.parts(train=False, dtype=jnp.float32)
-    head = chu.Head(3, parts, conv, functools.partial(chu.Crf, conv=conv, window=5))
+    conv, norm = layers.parts(train=False, dtype=jnp.float32)
+    head = chu.Head(3, parts, conv, norm, functools.partial(chu.Crf, conv=conv, window=5))
     coarse, fine, f = normal(2, 4, 4, 6), normal(2, 8, 8, 6, seed=1), normal(2, 8, 8, 6, seed=2)
     target = normal(2, 8, 8, 3, seed=3)
-    params = randomised(jax.jit(head.init)(jax.random.key(0), f, (coarse, fine))["params"])
+    variables = randomised(jax.jit(head.init)(jax.random.key(0), f, (coarse, fine)))
+    stats = variables["batch_stats"]
 
     def value(compute):
         def loss(params, f, features):
             maps = compute(params, f, features)
             return jnp.mean((maps - target) ** 2), maps
 
-        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, f, (coarse, fine))
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(
+            variables["params"], f, (coarse, fine)
+        )
 
-    (_, ours), gradients = value(lambda params, *inputs: head.apply({"params": params}, *inputs)[0])
-    (_, direct), expected = value(functools.partial(direct_head, parts=parts))
+    def factored(params, f, features):
+        return head.apply({"params": params, "batch_stats": stats}, f, features)[0]
+
+    (_, ours), gradients = value(factored)
+    (_, direct), expected = value(functools.partial(direct_head, stats=stats, parts=parts))
     assert ours.shape == (2, 8, 8, 3)
     np.testing.assert_allclose(ours, direct, atol=2e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6, rtol=1e-4), gradients, expected)

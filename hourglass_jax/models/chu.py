@@ -108,12 +108,16 @@ class Head(nn.Module):
     joints: int
     parts: bool  # a map for each joint in place of one refined map
     conv: Part
+    norm: Part
     attention: Part
 
     @nn.compact
     def __call__(self, f, features):
         seen, total = {}, 0.0
         for i, x in enumerate(reversed(features)):
+            # Pre-activated, as wherever a convolution reads sums of residual units: their raw size
+            # would saturate most of the sigmoids from the start. The paper is silent.
+            x = nn.relu(self.norm(name=f"level{i}_norm")(x))
             seen[f"resolution{x.shape[1]}"], weights = self.attention(1, name=f"level{i}")(x)
             for _ in range(i):
                 weights = layers.upsample(weights)
@@ -178,7 +182,7 @@ class Model(nn.Module):
             f = nn.relu(norm(name=f"stack{s}_lin_norm")(f))
             if attention:
                 parts = self.part_attention and s >= self.stacks // 2
-                head = Head(self.joints, parts, conv, attention, name=f"stack{s}_head")
+                head = Head(self.joints, parts, conv, norm, attention, name=f"stack{s}_head")
                 maps, of_stack = head(f, features if self.multi_resolution else features[-1:])
                 seen |= {f"stack{s + 1}_{kind}": phi for kind, phi in of_stack.items()}
             else:
