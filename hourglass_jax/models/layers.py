@@ -87,6 +87,9 @@ class Hourglass(nn.Module):
     unit: Part
     units: int = 1  # units per place
     skip: Part | None = None  # the unit of the skip branches, if another one
+    bottom: Part | None = None  # the unit at the lowest resolution, if another one
+    # (name, features on the way down, upsampled features, skip branch) of a level -> features.
+    join: Callable[..., jax.Array] = lambda name, below, above, skip: skip + above
 
     @nn.compact
     def __call__(self, x) -> tuple[jax.Array, ...]:
@@ -95,14 +98,15 @@ class Hourglass(nn.Module):
                 f"An hourglass of depth {self.depth} halves its input {self.depth} times; "
                 f"{x.shape[1]} x {x.shape[2]} cells are not divisible by {2**self.depth}."
             )
-        skips, features = [], []
+        skips, features, below = [], [], []
         for level in range(self.depth):  # level 0 has the full resolution
+            below.append(x)
             skips.append(self._place(f"level{level}_skip", x, self.skip or self.unit))
             x = self._place(f"level{level}_down", max_pool(x), self.unit)
-        x = self._place("bottom", x, self.unit)
+        x = self._place("bottom", x, self.bottom or self.unit)
         for level in reversed(range(self.depth)):
             x = self._place(f"level{level}_up", x, self.unit)
-            x = skips[level] + upsample(x)
+            x = self.join(f"level{level}", below[level], upsample(x), skips[level])
             features.append(x)
         return tuple(features)
 
