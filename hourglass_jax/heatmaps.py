@@ -58,6 +58,24 @@ def decode(heatmaps: jax.Array) -> tuple[jax.Array, jax.Array]:
     return joints.astype(jnp.float32), at(y, x)
 
 
+def value_at(heatmaps: jax.Array, joints: jax.Array) -> jax.Array:
+    """Scores of joints that were found in another way: the value of the cell that each lies in.
+
+    Args:
+      heatmaps: (b, h, w, 1), one channel for all joints.
+      joints: (b, k, 2) cells.
+
+    Returns:
+      (b, k) float32, 0 outside of the heatmap.
+    """
+    h, w = heatmaps.shape[1:3]
+    x, y = jnp.moveaxis(jnp.floor(joints).astype(jnp.int32), -1, 0)
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    people = jnp.arange(heatmaps.shape[0])[:, None]
+    cells = heatmaps[people, jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1), 0]
+    return jnp.where(inside, cells, 0.0).astype(jnp.float32)
+
+
 def _direction(low, high):
     known = jnp.isfinite(low) & jnp.isfinite(high)
     return jnp.where(known, jnp.sign(high - low), 0.0)

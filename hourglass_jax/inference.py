@@ -11,6 +11,7 @@ import numpy as np
 from hourglass_jax import heatmaps
 from hourglass_jax.data import augment, crop
 from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax.models.outputs import Outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,37 +34,48 @@ class Network:
     sigma: float
     logits: bool
 
-    def heatmaps(self, variables: dict, images: jax.Array, *, flip: bool) -> tuple[jax.Array, ...]:
-        """Heatmaps of each stack, (b, h, w, k) in about [0, 1].
+    def outputs(self, variables: dict, images: jax.Array, *, flip: bool) -> Outputs:
+        """Heatmaps of each stack, (b, h, w, k) in about [0, 1] with one channel for all joints or one for
+        each, and coordinates (b, k, 2) in [0, 1] of the input where the model regresses them.
 
         Args:
           variables: {"params", "batch_stats"}.
           images: (b, size, size, 3) in [0, 1].
-          flip: average with the mirrored image's heatmaps, mirrored back, sides swapped.
+          flip: average with the mirrored image's outputs, mirrored back, sides swapped.
         """
         b = images.shape[0]
         images = images - jnp.asarray(self.mean)
         if flip:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        outputs = self.model.apply(variables, images, train=False).heatmaps
+        maps, coordinates, _ = self.model.apply(variables, images, train=False)
         if self.logits:
-            outputs = tuple(heatmaps.from_logits(maps, sigma=self.sigma) for maps in outputs)
-        if not flip:
-            return outputs
-        order = self.skeleton.flip
-        return tuple((maps[:b] + maps[b:, :, ::-1][..., order]) / 2 for maps in outputs)
+            maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
+        if flip:
+            maps = tuple((m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2 for m in maps)
+            if coordinates is not None:
+                mirrored = self._swap(coordinates[b:], axis=1) * jnp.array([-1, 1]) + jnp.array([1, 0])
+                coordinates = (coordinates[:b] + mirrored) / 2
+        return Outputs(maps, coordinates)
+
+    def _swap(self, values, axis):
+        """Left and right joints change places; a channel for all joints has no sides."""
+        return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
 
 
 def estimator(network: Network, *, canvas: int, margin: float, flip: bool) -> Callable:
     """Makes estimate(variables, canvases) -> (joints, scores, last heatmaps); to be jit-compiled.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
-    for each of the s stacks; the last stack's heatmaps (b, h, w, k) are there to look at.
+    for each of the s stacks; the last stack's heatmaps (b, h, w, k) are there to look at. A network that
+    regresses coordinates answers once: s is 1.
     """
 
     def estimate(variables, canvases):
         images = augment.plain(canvases, size=network.size, canvas=canvas, margin=margin)
-        maps = network.heatmaps(variables, images, flip=flip)
+        maps, coordinates, _ = network.outputs(variables, images, flip=flip)
+        if coordinates is not None:
+            scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
+            return coordinates[:, None] * network.size, scores[:, None], maps[-1]
         decoded = []
         for stack in maps:
             joints, scores = heatmaps.decode(stack)

@@ -1,4 +1,7 @@
-"""Losses on heatmaps: arrays in, a number out."""
+"""Losses on heatmaps and coordinates: arrays in, a number out."""
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +44,23 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
 KINDS = {"mean_squared_error": mean_squared_error, "cross_entropy": cross_entropy}
 
 
+def coordinates_error(coordinates: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """sum_joints |coordinates - target|^2 (Selvam and Mishra, equation 8), mean over people.
+
+    Args:
+      coordinates, targets: (b, k, 2).
+      weights: (b, k), 0 leaves a joint out.
+    """
+    error = jnp.sum((coordinates - targets) ** 2, axis=-1)  # b k
+    return jnp.mean(jnp.sum(error * weights, axis=-1))
+
+
+def kernel_squares(params: dict) -> jax.Array:
+    """The sum of the squares of all kernels; biases and norms are left out."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel")
+
+
 def on_heatmaps(
     outputs,
     joints: jax.Array,
@@ -69,7 +89,58 @@ def on_heatmaps(
     weights = shown.astype(jnp.float32) if mask_unlabelled else jnp.ones(shown.shape)
     per_stack = []
     for maps in outputs.heatmaps:
+        if maps.shape[-1] != joints.shape[1]:
+            raise ValueError(
+                f"loss.kind={kind!r} compares a heatmap of each joint; the model makes {maps.shape[-1]} for "
+                f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
+            )
         cells = maps.shape[1]
         targets = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
         per_stack.append(KINDS[kind](maps, targets, weights))
     return sum(per_stack), jnp.stack(per_stack)
+
+
+def on_coordinates(
+    outputs,
+    joints: jax.Array,
+    visible: jax.Array,
+    *,
+    size: int,
+    sigma: float,
+    heatmap_weight: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of coordinates and of heatmaps in which every joint has its Gaussian (Selvam and Mishra 3).
+
+    Args:
+      outputs: `models.outputs.Outputs` with coordinates; its heatmaps have one channel.
+      joints: (b, k, 2) input pixels.
+      visible: (b, k) flags; a joint that is not labelled counts nothing, and has no Gaussian.
+      size: side of the input, px.
+      sigma: of the targets, in cells.
+      heatmap_weight: of the heatmaps' mean squared errors.
+
+    Returns:
+      the weighted sum, and the losses of the stacks' heatmaps (s,).
+    """
+    if outputs.coordinates is None:
+        raise ValueError("loss.kind='coordinates' needs a model that regresses them, for instance selvam.")
+    shown = visible > 0
+    per_stack = []
+    for maps in outputs.heatmaps:
+        cells = maps.shape[1]
+        each = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
+        # The largest, so that a peak is 1 where joints lie close together too; their sum would move it.
+        target = jnp.max(each, axis=-1, keepdims=True)
+        per_stack.append(mean_squared_error(maps, target, jnp.ones((maps.shape[0], 1))))
+    error = coordinates_error(outputs.coordinates, joints / size, shown.astype(jnp.float32))
+    return error + heatmap_weight * sum(per_stack), jnp.stack(per_stack)
+
+
+def create(*, kind: str, size: int, sigma: float, mask_unlabelled: bool, heatmap_weight: float) -> Callable:
+    """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names."""
+    if kind == "coordinates":
+        return functools.partial(on_coordinates, size=size, sigma=sigma, heatmap_weight=heatmap_weight)
+    if kind not in KINDS:
+        known = ", ".join([*KINDS, "coordinates"])
+        raise ValueError(f"loss.kind={kind!r} is unknown; choose from {known}.")
+    return functools.partial(on_heatmaps, size=size, sigma=sigma, kind=kind, mask_unlabelled=mask_unlabelled)

@@ -145,8 +145,8 @@ def test_flip_averages_with_the_mirrored_picture():
     skeleton = skeletons.MPII
     network = inference.Network(Uneven(), skeleton, SIZE, (0.1, 0.2, 0.3), 1.0, logits=False)
     images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
-    plain, mirrored = (network.heatmaps({}, x, flip=False) for x in (images, images[:, :, ::-1]))
-    both = network.heatmaps({}, images, flip=True)
+    plain, mirrored = (network.outputs({}, x, flip=False).heatmaps for x in (images, images[:, :, ::-1]))
+    both = network.outputs({}, images, flip=True).heatmaps
     assert len(both) == 2
     for a, b, averaged in zip(plain, mirrored, both, strict=True):
         back = np.asarray(b)[:, :, ::-1]
@@ -167,10 +167,10 @@ def test_logits_become_heatmaps_before_they_are_averaged():
 
     network = inference.Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
     images = np.zeros((1, SIZE, SIZE, 3), np.float32)
-    (maps,) = network.heatmaps({}, images, flip=False)
+    (maps,) = network.outputs({}, images, flip=False).heatmaps
     # The share of a Gaussian's sum times 2 pi sigma^2: its peak, but for what the border cuts off.
     assert float(maps.max()) == pytest.approx(1.0, abs=0.03)
-    (both,) = network.heatmaps({}, images, flip=True)
+    (both,) = network.outputs({}, images, flip=True).heatmaps
     np.testing.assert_allclose(
         both[..., 0], (np.asarray(maps) + np.asarray(maps)[:, :, ::-1])[..., 0] / 2, rtol=1e-5
     )

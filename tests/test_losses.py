@@ -121,3 +121,54 @@ def test_a_labelled_joint_outside_of_the_input_keeps_its_zero_target():
         size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=True,
     )  # fmt: skip
     np.testing.assert_allclose(total, 0.25)
+
+
+# Coordinates
+
+
+def test_coordinates_error_by_hand():
+    coordinates = np.array([[[0.5, 0.5], [0.25, 0.75]], [[0.0, 1.0], [9.0, 9.0]]])
+    targets = np.array([[[0.5, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.0, 0.0]]])
+    # Person 1: 0.25, and 0.0625 + 0.0625; person 2: 0.25 + 0.25, and a joint that is not labelled.
+    value = losses.coordinates_error(coordinates, targets, np.array([[1, 1], [1, 0]]))
+    np.testing.assert_allclose(value, (0.25 + 0.125 + 0.5) / 2)
+
+
+def test_kernel_squares_leave_out_biases_and_norms():
+    conv = {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.array([10.0])}
+    params = {"a": {"conv": conv, "norm": {"scale": jnp.ones(3)}}, "b": {"kernel": jnp.array([3.0])}}
+    assert losses.kernel_squares(params) == 1 + 4 + 9
+
+
+def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
+    on_coordinates = losses.create(
+        kind="coordinates", size=32, sigma=1.0, mask_unlabelled=False, heatmap_weight=3.0
+    )
+    joints = np.array([[[10.0, 22.0], [14.0, 22.0], [30.0, 4.0]]], np.float32)  # px of 32; 8 cells
+    visible = np.array([[1, 2, 0]])
+    # Cells (2.5, 5.5), (3.5, 5.5): a peak is 1 although the next is one cell away (their sum is 1.61).
+    target = np.maximum(gaussian(2.5, 5.5, 8), gaussian(3.5, 5.5, 8))
+    assert target[5, 2] == target[5, 3] == 1
+    coordinates = joints / 32 + np.array([[[0.5, 0.0], [0.0, 0.25], [7.0, 7.0]]])
+    outputs = Outputs((target[None, :, :, None], np.zeros((1, 8, 8, 1))), coordinates)
+    value, per_stack = jax.jit(on_coordinates)(outputs, joints, visible)
+    np.testing.assert_allclose(per_stack, [0, (target**2).mean()], atol=1e-7)
+    np.testing.assert_allclose(value, 0.25 + 0.0625 + 3 * (target**2).mean(), rtol=1e-6)
+
+
+def test_create_makes_the_loss_that_a_config_names():
+    options = {"size": 32, "sigma": 1.0, "mask_unlabelled": True, "heatmap_weight": 1.0}
+    value, _ = losses.create(kind="mean_squared_error", **options)(stacks(), JOINTS, VISIBLE)
+    np.testing.assert_allclose(value, squared_errors()[:, :2].mean(axis=1).sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match="'huber' is unknown; choose from .*cross_entropy, coordinates"):
+        losses.create(kind="huber", **options)
+
+
+def test_a_loss_that_does_not_fit_the_outputs_is_refused():
+    options = {"size": 32, "sigma": 1.0, "mask_unlabelled": True, "heatmap_weight": 1.0}
+    one = Outputs((np.zeros((1, 8, 8, 1)),), np.zeros((1, 3, 2)))
+    for kind in losses.KINDS:
+        with pytest.raises(ValueError, match="1 for 3 joints.*loss.kind='coordinates'"):
+            losses.create(kind=kind, **options)(one, JOINTS, VISIBLE)
+    with pytest.raises(ValueError, match="a model that regresses them"):
+        losses.create(kind="coordinates", **options)(stacks(), JOINTS, VISIBLE)
