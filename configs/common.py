@@ -40,9 +40,11 @@ def base() -> ConfigDict:
     c.augment.colour = 0.0
 
     c.loss = ConfigDict()
-    c.loss.kind = "mean_squared_error"  # or cross_entropy, which leaves the plateau sooner
+    c.loss.kind = "mean_squared_error"  # coordinates, or cross_entropy, which leaves the plateau sooner
     c.loss.sigma = 1.0  # cells; the text says 1.5, every released code 1
-    c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts
+    c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts; heatmaps only
+    c.loss.heatmap_weight = 1.0  # of the heatmaps beside the coordinates
+    c.loss.kernel_weight = 0.0  # of the sum of all kernels' squares
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "rmsprop"
@@ -59,6 +61,9 @@ def base() -> ConfigDict:
     c.train.epochs = 1.0
     c.train.steps = 0  # if not 0, instead of epochs
     c.train.accumulate = 1
+    # (tasks, epochs), ...: a round of phases, repeated; each trains some of the model's tasks and holds the
+    # others. With the schedule "steps" every round ends with a milestone. () trains everything.
+    c.train.phases = ()
     c.train.average_decay = 0.0  # of the averaged parameters (EMA); 0 is none
     c.train.log_every = 50  # steps
     c.train.evaluate_every = 1000

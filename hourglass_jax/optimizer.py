@@ -1,8 +1,9 @@
 """The optimiser and its schedule, from config values."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -66,3 +67,36 @@ def create(
     else:
         raise ValueError(f"optimizer.name={name!r} is unknown; choose rmsprop or adam.")
     return optax.chain(optax.clip_by_global_norm(clip_norm), step) if clip_norm else step
+
+
+def by_label(
+    learning_rate: optax.Schedule, labels: Callable, names: Sequence[str], **options
+) -> optax.GradientTransformationExtraArgs:
+    """An optimiser for each label; `update(..., trained=names)` moves some and holds the others.
+
+    What is held gets no update, and the state of its optimiser (moments, and the count that corrects
+    them) waits. The learning rate goes on with the steps of all.
+
+    Args:
+      learning_rate: by step.
+      labels: parameters -> the tree of their labels.
+      names: the labels that there are.
+      **options: of `create`; the largest norm of the gradient is one label's.
+    """
+    parts = optax.partition({name: create(optax.constant_schedule(1.0), **options) for name in names}, labels)
+    rate = optax.scale_by_schedule(learning_rate)
+
+    def init(params):
+        return parts.init(params), rate.init(params)
+
+    def update(gradients, state, params, *, trained):
+        updates, moved = parts.update(gradients, state[0], params)
+        updates, count = rate.update(updates, state[1])
+        held = jax.tree.map(
+            lambda label, u: u if label in trained else jnp.zeros_like(u), labels(params), updates
+        )
+        before = state[0].inner_states
+        inner = {name: moved.inner_states[name] if name in trained else before[name] for name in before}
+        return held, (moved._replace(inner_states=inner), count)
+
+    return optax.GradientTransformationExtraArgs(init, update)

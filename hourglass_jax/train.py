@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, optimizer
+from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, optimizer, phases
 from hourglass_jax import train_step as steps
 from hourglass_jax.data import pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
@@ -46,8 +46,11 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     validation = sources.open_source(config.data, train=False)
     metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
     network = checkpoint.network_of(metadata)
-    last_step, rate, optimiser = make_optimizer(config, len(source))
-    step_fn = make_step(config, network, source, optimiser, mesh)
+    plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
+    phases.check(plan, network.model, network.size)
+    last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
+    step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
+    step_for(plan.trained(0))  # what is wrong with its values is said before anything is written
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
@@ -61,6 +64,8 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
         describe(config, network, state, source, validation, last_step)
+        if plan.round:
+            say(f"Phases of training, repeated: {plan}.")
         batches = pipeline.batches(
             source,
             train=True,
@@ -77,7 +82,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         progress, waiting, scores = Progress(step, last_step), [], {}
 
         for batch in batches:
-            state, metrics = step_fn(state, devices.put_batch(step_inputs(batch), mesh))
+            state, metrics = step_for(plan.trained(step))(state, devices.put_batch(step_inputs(batch), mesh))
             waiting.append(metrics)
             step += 1
             last = step == last_step or stop.asked(step)
@@ -118,36 +123,41 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     return scores
 
 
-def make_optimizer(config, examples: int):
-    """The last step, the learning rate by step, and the optimiser."""
+def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phases.ALL):
+    """The last step, the learning rate by step, and the optimiser; phases need the model's tasks."""
     options = config.optimizer.to_dict()
     epoch = examples / config.train.batch_size  # steps
     last_step = config.train.steps or max(round(config.train.epochs * epoch), 1)
     rate = optimizer.schedule(
         steps=last_step,
         kind=options.pop("schedule"),
-        milestones=[round(m * epoch) for m in options.pop("milestones")],
+        # A round of phases ends like an epoch of the milestones.
+        milestones=[round(m * epoch) for m in options.pop("milestones")] + plan.rounds(last_step),
         **{key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")},
     )
+    if plan.round:
+        labels = functools.partial(phases.labels, model)
+        return last_step, rate, optimizer.by_label(rate, labels, model.tasks, **options)
     return last_step, rate, optimizer.create(rate, **options)
 
 
-def make_step(config, network, source, optimiser, mesh):
-    """The compiled train step."""
-    if config.loss.kind not in losses.KINDS:
-        raise ValueError(f"loss.kind={config.loss.kind!r} is unknown; choose from {', '.join(losses.KINDS)}.")
-    geometry = steps.Geometry(source.canvas, source.margin, network.size)
+def make_step(config, network, source, optimiser, mesh, trained=None):
+    """The compiled train step; it trains some tasks of the model (see `phases`), or all that there is."""
+    options = config.loss.to_dict()
+    kernel_weight = options.pop("kernel_weight")
     step = steps.make(
         network.model,
         optimiser,
-        geometry=geometry,
+        geometry=steps.Geometry(source.canvas, source.margin, network.size),
         flip_order=network.skeleton.flip,
         seed=config.seed,
         mean=network.mean,
         augmentation=config.augment.to_dict(),
-        loss=functools.partial(losses.on_heatmaps, size=network.size, **config.loss.to_dict()),
+        loss=losses.create(size=network.size, **options),
+        kernel_weight=kernel_weight,
         average_decay=config.train.average_decay,
         accumulate=config.train.accumulate,
+        trained=trained,
     )
     return steps.compiled(step, mesh)
 

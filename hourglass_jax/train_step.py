@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hourglass_jax import devices
+from hourglass_jax import devices, losses, phases
 from hourglass_jax.data import augment, crop
 
 
@@ -73,8 +73,10 @@ def make(
     mean: tuple[float, float, float],
     augmentation: dict,
     loss: Callable,
+    kernel_weight: float = 0.0,
     average_decay: float = 0.0,
     accumulate: int = 1,
+    trained: tuple[str, ...] | None = None,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
     """Makes step(state, batch) -> (state, metrics), to be jit-compiled.
 
@@ -85,10 +87,17 @@ def make(
       mean: of the channels, subtracted from images in [0, 1].
       augmentation: keyword arguments of `augment.augment`.
       loss: (outputs, joints in input pixels, visible) -> (value, value of each stack).
+      kernel_weight: of the kernels' squares, which are added to the loss.
       average_decay: of the averaged variables; 0 for none.
       accumulate: the batch goes through the network in so many parts, and their gradients are
         averaged. Each part has its own batch statistics.
+      trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
+        None trains all.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
+    tasks = {} if trained is None else {"trained": trained}
+    model = model.clone(**tasks)
+    select = functools.partial(phases.select, model, trained)
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
 
     def prepare(key, batch):
@@ -101,10 +110,13 @@ def make(
 
     def loss_of(params, batch_stats, part):
         images, joints, visible = part
+        params = select(params, jax.lax.stop_gradient(params))
         outputs, new = model.apply(
             {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
         )
         value, per_stack = loss(outputs, joints, visible)
+        if kernel_weight:
+            value += kernel_weight * losses.kernel_squares(params)
         return value, (new.get("batch_stats", {}), per_stack)
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -130,14 +142,16 @@ def make(
     def step(state, batch):
         example = prepare(jax.random.fold_in(jax.random.key(seed), state.step), batch)
         grads, batch_stats, (value, per_stack) = gradients(state.params, state.batch_stats, example)
-        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params, **tasks)
+        params = select(optax.apply_updates(state.params, updates), state.params)
+        batch_stats = select(batch_stats, state.batch_stats)
         averaged = state.averaged
         if averaged is not None:
             # A young average follows closely, so that it does not remember the random start.
             decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
             new = {"params": params, "batch_stats": batch_stats}
-            averaged = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
+            moved = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
+            averaged = {name: select(moved[name], averaged[name]) for name in moved}
         metrics = {
             "loss": value,
             "gradient_norm": optax.global_norm(grads),
