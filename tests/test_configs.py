@@ -31,6 +31,7 @@ ARGUMENTS = {
         "onward=specific,stacks=2,width=16,size=64",
         f"branch_width=8,branch_depth=2,{SMALL}",
     ],
+    "selvam": ["", f"attention=baseline,{SMALL}", f"attention=all,{SMALL},dataset=synthetic,quick=true"],
 }
 CASES = [(name, string) for name in NAMES for string in ARGUMENTS.get(name, [])]
 
@@ -70,7 +71,8 @@ def test_config_is_whole_and_builds_its_model(name, string):
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
     assert len(outputs.heatmaps) == config.model.stacks
-    assert all(maps.shape == (1, size // 4, size // 4, k) for maps in outputs.heatmaps)
+    channels = 1 if config.loss.kind == "coordinates" else k
+    assert all(maps.shape == (1, size // 4, size // 4, channels) for maps in outputs.heatmaps)
     assert config.data.canvas == size * 3 // 2 and config.data.margin == 1.5
     options = config.optimizer.to_dict()
     kind, milestones = options.pop("schedule"), options.pop("milestones")

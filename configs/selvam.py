@@ -1,0 +1,67 @@
+"""Multi-scale Attention Aided Multi-Resolution Network for Human Pose Estimation (Selvam and Mishra 2019).
+
+    python main.py --config=configs/selvam.py:attention=global,dataset=lspet --workdir=runs/selvam \\
+        --config.data.manual_dir=DOWNLOADS
+
+The paper's own figures (theirs, not measured here), "average accuracy" on MPII, no threshold given:
+baseline 83.2, global 86.7, heatmap 78.6, multi_resolution 84.1 (Table 1).
+"""
+
+from configs import common
+
+# Figures 3 to 6: which masks are switched on (global, heatmap, multi-resolution).
+VARIANTS = {
+    "baseline": (False, False, False),
+    "global": (True, False, False),
+    "heatmap": (False, True, False),
+    "multi_resolution": (False, False, True),
+    "all": (True, True, True),
+}
+
+
+def get_config(string: str | None = None):
+    """Arguments: attention, stacks, width, dataset, size, quick.
+
+    attention: baseline, global, heatmap, multi_resolution (Table 1) or all.
+    size: px of the input.
+    quick: a recipe for small networks and short runs.
+    """
+    args = common.arguments(
+        string, attention="global", stacks=2, width=256, dataset="lspet", size=256, quick=False
+    )
+    if args.attention not in VARIANTS:
+        raise ValueError(f"attention={args.attention!r} is unknown; choose from {', '.join(VARIANTS)}.")
+    c = common.base()
+    c.model.update(name="selvam", stacks=args.stacks, width=args.width, depth=4, attention_width=32)
+    switches = ("global_attention", "heatmap_attention", "multi_resolution_attention")
+    c.model.update(dict(zip(switches, VARIANTS[args.attention], strict=True)))
+
+    c.data.dataset = args.dataset
+    c.data.size = args.size
+    c.data.canvas = args.size * 3 // 2
+
+    # The paper tells of no augmentation; this is that of Newell's released code.
+    c.augment.scale_normal = (0.25, 0.5)
+    c.augment.rotate_normal = (30.0, 60.0)
+    c.augment.rotate_probability = 0.4
+    c.augment.flip_probability = 0.5
+    c.augment.colour = 0.4
+
+    c.loss.kind = "coordinates"
+    c.loss.heatmap_weight = 1.0
+    c.loss.kernel_weight = 1e-6  # "kernel regularization" (3.4); no amount is given
+
+    # 3.4 and Algorithm 1; it gives neither learning rate nor epochs.
+    c.optimizer.name = "adam"
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.schedule = "steps"
+    c.optimizer.factor = 0.1  # after each round of phases
+    c.train.batch_size = 30
+    c.train.epochs = 150.0  # three rounds
+    if args.attention != "baseline":
+        c.train.phases = (("pose", 20.0), ("attention", 10.0), ("pose+attention", 20.0))
+    else:
+        c.optimizer.milestones = (50, 100)
+    if args.quick:
+        c.train.update(batch_size=32, average_decay=0.998)
+    return c
