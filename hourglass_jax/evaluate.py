@@ -169,7 +169,7 @@ def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
 
     Returns:
       {"metric", "table" (last stack), "stacks" (a table each), "joints", "examples", "left_out"}; values
-      in per cent.
+      in per cent. Where the joint set states limbs (LSP) also "pcp", {"metric", "table", "stacks"}.
     """
     labelled = predictions.visible > 0
     if metric == "auto":
@@ -186,7 +186,7 @@ def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
         distance = metrics.distances(predictions.joints[:, s], predictions.truth)
         counts.append(metrics.correct(distance, labelled, reference, threshold))
     tables = [metrics.table(*count, skeleton) for count in counts]
-    return {
+    scores = {
         "metric": f"PCKh@{threshold}" if metric == "pckh" else f"PCK@{threshold}",
         "table": tables[-1],
         "stacks": tables,
@@ -194,19 +194,31 @@ def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
         "examples": len(labelled),
         "left_out": int((~(reference > 0)).sum()),
     }
+    if skeleton.sticks:
+        of_stacks = np.moveaxis(predictions.joints, 1, 0)
+        limbs = [metrics.table_of_parts(j, predictions.truth, labelled, skeleton) for j in of_stacks]
+        scores["pcp"] = {"metric": "PCP@0.5", "table": limbs[-1], "stacks": limbs}
+    return scores
 
 
 def report(scores: dict) -> str:
     """The tables as text: a row for each stack, the last one being the network's answer."""
-    lines = [f"{scores['metric']:<10}" + "".join(f"{title:>8}" for title in scores["table"])]
-    for s, table in enumerate(scores["stacks"]):
-        lines.append(f"stack {s + 1:<4}" + "".join(f"{value:8.2f}" for value in table.values()))
+    lines = _lines(scores)
     if scores["left_out"]:
         lines.append(
             f"{scores['left_out']} of {scores['examples']} people are left out: the length that scales "
             f"{scores['metric']} is not annotated."
         )
+    if "pcp" in scores:
+        lines += _lines(scores["pcp"])
     return "\n".join(lines)
+
+
+def _lines(scores):
+    lines = [f"{scores['metric']:<10}" + "".join(f"{title:>8}" for title in scores["table"])]
+    for s, table in enumerate(scores["stacks"]):
+        lines.append(f"stack {s + 1:<4}" + "".join(f"{value:8.2f}" for value in table.values()))
+    return lines
 
 
 def write(workdir, predictions: Predictions, scores: dict, ids: list[str], about: dict) -> None:

@@ -3,9 +3,11 @@
 A rate is counted as (hits, counts) per joint, so that parts can be pooled exactly.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax.data.skeletons import Skeleton, Stick
 
 
 def distances(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -45,24 +47,76 @@ def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.nd
     return np.where(labelled[:, a] & labelled[:, b], length, 0.0)
 
 
+def correct_parts(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labelled: np.ndarray,
+    sticks: Sequence[Stick],
+    *,
+    threshold: float = 0.5,
+    strict: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """PCP: a limb is right when its ends are within `threshold` times its true length of the true ends.
+
+    Args:
+      predicted, truth: (n, k, 2) px.
+      labelled: (n, k) bool (or the flags, not 0); a limb counts where all joints of its ends are labelled
+        and its length is not 0.
+      sticks: L limbs, see `Skeleton.sticks`.
+      threshold: for instance 0.5.
+      strict: both ends have to be that near; otherwise the mean of their two distances, the older rule.
+
+    Returns:
+      hits (L,) and counts (L,) int.
+    """
+    hits, counts = np.zeros((2, len(sticks)), int)
+    for i, ends in enumerate(sticks):
+        start, end = (np.asarray(truth, np.float64)[:, list(joints)].mean(axis=1) for joints in ends)
+        found = (np.asarray(predicted, np.float64)[:, list(joints)].mean(axis=1) for joints in ends)
+        error = np.stack([distances(*pair) for pair in zip(found, (start, end), strict=True)])  # 2 n
+        length = distances(start, end)
+        counted = labelled[:, [*ends[0], *ends[1]]].astype(bool).all(axis=1) & (length > 0)
+        error = error.max(axis=0) if strict else error.mean(axis=0)
+        hits[i], counts[i] = (counted & (error <= threshold * length)).sum(), counted.sum()
+    return hits, counts
+
+
 def table(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
     """Per cent right by the table's parts, and "Mean".
 
     As in MPII's own evaluation, a part is the plain mean of its joints' rates (right and left), and "Mean"
     (its "Total") pools the joints of all parts. What has no labelled joint is nan.
     """
-    rates = {}
-    for title, joints in skeleton.parts:
-        known = [_percent(hits[joint], counts[joint]) for joint in joints if counts[joint]]
-        rates[title] = float(np.mean(known)) if known else float("nan")
-    pooled = [joint for _, joints in skeleton.parts for joint in joints]
-    return rates | {"Mean": _percent(hits[pooled].sum(), counts[pooled].sum())}
+    return _rows(hits, counts, skeleton.parts)
+
+
+def table_of_parts(
+    predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, skeleton: Skeleton, **options
+) -> dict[str, float]:
+    """Per cent of limbs that are right by the rows of `skeleton.sticks`, and "Mean", as in `table`.
+
+    Args and options are those of `correct_parts`.
+    """
+    rows, sticks = [], []
+    for title, row in skeleton.sticks:
+        rows.append((title, range(len(sticks), len(sticks) + len(row))))
+        sticks += row
+    return _rows(*correct_parts(predicted, truth, labelled, sticks, **options), rows)
 
 
 def per_joint(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
     """Per cent right by joint."""
     pairs = zip(hits, counts, strict=True)
     return {name: _percent(*pair) for name, pair in zip(skeleton.joints, pairs, strict=True)}
+
+
+def _rows(hits, counts, rows) -> dict[str, float]:
+    rates = {}
+    for title, places in rows:
+        known = [_percent(hits[i], counts[i]) for i in places if counts[i]]
+        rates[title] = float(np.mean(known)) if known else float("nan")
+    pooled = [i for _, places in rows for i in places]
+    return rates | {"Mean": _percent(hits[pooled].sum(), counts[pooled].sum())}
 
 
 def _percent(hits, count) -> float:

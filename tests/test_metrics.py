@@ -188,3 +188,98 @@ def test_pytorch_poses_figures_come_of_its_own_rule():
     pairs = [(rates[f"right_{side}"] + rates[f"left_{side}"]) / 2 for side in sides]
     published = [95.80, 94.57, 88.12, 83.31, 86.24, 80.88, 77.44]
     np.testing.assert_allclose([rates["head_top"], *pairs], published, atol=0.0051)
+
+
+# Limbs
+
+
+LIMB = [((0,), (1,))]
+TRUE_LIMB = np.array([[[0.0, 0], [0, 10]]])  # length 10: half of it is 5
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "strict", "older"),
+    [
+        (5, 5, True, True),  # at the limit; the mean is 5 too
+        (5.001, 0, False, True),  # one end beyond; mean 2.5005
+        (0, 10, False, True),  # mean 5
+        (0, 10.002, False, False),  # mean 5.001
+        (5.001, 5.001, False, False),
+        (np.nan, 0, False, False),
+    ],
+)
+def test_a_limb_needs_both_ends_or_by_the_older_rule_their_mean(start, end, strict, older):
+    predicted = TRUE_LIMB + np.array([[[start, 0], [end, 0]]])  # to the side
+    for rule, right in ((True, strict), (False, older)):
+        hits, counts = metrics.correct_parts(predicted, TRUE_LIMB, np.ones((1, 2), bool), LIMB, strict=rule)
+        assert (hits.tolist(), counts.tolist()) == ([int(right)], [1])
+
+
+def test_the_threshold_of_limbs_is_a_share_of_the_true_length():
+    predicted = TRUE_LIMB + np.array([[[2.0, 0], [0, 30]]])  # the predicted one is 40 long
+    found = [
+        metrics.correct_parts(predicted, TRUE_LIMB, np.ones((1, 2)), LIMB, threshold=t)[0][0]
+        for t in (2.9, 3.0)
+    ]
+    assert found == [0, 1]  # 30 / 10
+
+
+def test_limbs_without_both_ends_or_without_length_do_not_count():
+    truth = np.concatenate([TRUE_LIMB, TRUE_LIMB, 0 * TRUE_LIMB])
+    labelled = np.array([[2, 1], [2, 0], [2, 2]])  # flags; the last limb has its ends on one spot
+    hits, counts = metrics.correct_parts(truth, truth, labelled, LIMB)
+    assert (hits.tolist(), counts.tolist()) == ([1], [1])
+
+
+def lsp_person():
+    """(1, 14, 2): arms hang at the sides, 1 px outside of the shoulders."""
+    rows = {
+        **dict(head_top=(2, -12), neck=(2, -2), right_shoulder=(0, 0), left_shoulder=(4, 0)),
+        **dict(right_elbow=(-1, 8), left_elbow=(5, 8), right_wrist=(-1, 14), left_wrist=(5, 14)),
+        **dict(right_hip=(0, 20), left_hip=(4, 20), right_knee=(0, 30), left_knee=(4, 30)),
+        **dict(right_ankle=(0, 42), left_ankle=(4, 42)),
+    }
+    return np.array([[rows[name] for name in LSP.joints]], float)
+
+
+def limbs_of(moved):
+    predicted = lsp_person()
+    for name, by in moved.items():
+        predicted[0, LSP.joints.index(name)] += by
+    return metrics.table_of_parts(predicted, lsp_person(), np.ones((1, 14)), LSP)
+
+
+@pytest.mark.parametrize(
+    ("moved", "wrong"),
+    [
+        ({}, {}),
+        # Middle of the shoulders (2, 0) to that of the hips (2, 20): half is 10, and the middle moves by
+        # half of what one shoulder does. The upper arm, 8.06 long, is lost.
+        (dict(right_shoulder=(20, 0)), {"U.Arm": 50}),
+        (dict(right_shoulder=(20.1, 0)), {"U.Arm": 50, "Torso": 0}),
+        (dict(left_hip=(0, 20.1)), {"U.Leg": 50, "Torso": 0}),  # the upper leg is 10
+        (dict(head_top=(5, 0)), {}),  # neck to head top 10
+        (dict(neck=(5.1, 0)), {"Head": 0}),
+        (dict(right_wrist=(3.1, 0)), {"Forearm": 50}),  # 6
+        (dict(left_elbow=(0, 3.9)), {"Forearm": 50}),  # 6, but the upper arm is 8.06
+        (dict(left_ankle=(6.1, 0), right_ankle=(0, 6.1)), {"L.Leg": 0}),  # 12
+        (dict(right_knee=(5.5, 0)), {"U.Leg": 50}),  # 10, but the lower leg is 12
+    ],
+)
+def test_limbs_of_lsp_by_hand(moved, wrong):
+    table = limbs_of(moved)
+    rows = {title: 100.0 for title in ("Torso", "U.Leg", "L.Leg", "U.Arm", "Forearm", "Head")} | wrong
+    limbs = {title: 1 if title in ("Torso", "Head") else 2 for title in rows}
+    mean = sum(rate * limbs[title] for title, rate in rows.items()) / 10  # ten limbs
+    assert table == rows | {"Mean": pytest.approx(mean)}
+
+
+def test_mean_of_limbs_is_the_papers_total():
+    # MSSH's Table 3 of ten limbs, per thousand: (979 + 2 (943 + 914 + 866 + 785) + 957) / 10 = 895.2.
+    hits = np.array([979, 943, 943, 914, 914, 866, 866, 785, 785, 957])
+    rows, first = [], 0
+    for title, row in LSP.sticks:
+        rows.append((title, range(first, first + len(row))))
+        first += len(row)
+    table = metrics._rows(hits, np.full(10, 1000), rows)
+    np.testing.assert_allclose(list(table.values()), [97.9, 94.3, 91.4, 86.6, 78.5, 95.7, 89.52])

@@ -105,3 +105,15 @@ def test_json_keeps_the_absence_of_a_torso():
 
 def test_skeletons_are_found_by_their_own_name():
     assert skeletons.SKELETONS == {"mpii": MPII, "lsp": LSP}
+
+
+@BOTH
+def test_sticks_are_the_same_in_the_mirror(skeleton):
+    for _, row in skeleton.sticks:
+        mirrored = [tuple(tuple(sorted(skeleton.flip[list(end)].tolist())) for end in s) for s in row]
+        assert sorted(mirrored) == sorted(row)
+
+
+def test_a_skeleton_that_was_saved_without_sticks_has_none():
+    fields = {name: value for name, value in LSP.to_dict().items() if name != "sticks"}
+    assert Skeleton.from_dict(fields).sticks == ()

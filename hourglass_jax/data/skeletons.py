@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+Stick = tuple[tuple[int, ...], tuple[int, ...]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
@@ -20,6 +22,8 @@ class Skeleton:
       limbs: index pairs that are drawn as lines.
       parts: rows of the papers' tables: title -> joints that are pooled in it.
       torso: two joints whose distance normalises PCK, or None.
+      sticks: rows of the papers' tables of PCP: title -> limbs; each end of a limb is the middle of the
+        joints that it names.
     """
 
     name: str
@@ -28,6 +32,7 @@ class Skeleton:
     limbs: tuple[tuple[int, int], ...]
     parts: tuple[tuple[str, tuple[int, ...]], ...]
     torso: tuple[int, int] | None = None
+    sticks: tuple[tuple[str, tuple[Stick, ...]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -49,7 +54,14 @@ class Skeleton:
         pairs = {name: tuple(map(tuple, fields[name])) for name in ("flip_pairs", "limbs")}
         parts = tuple((title, tuple(joints)) for title, joints in fields["parts"])
         torso = tuple(fields["torso"]) if fields["torso"] else None
-        return cls(fields["name"], tuple(fields["joints"]), **pairs, parts=parts, torso=torso)
+        # Networks that were saved before PCP was there have no sticks.
+        sticks = [(title, tuple(_stick(*ends) for ends in row)) for title, row in fields.get("sticks", ())]
+        rows = {"parts": parts, "sticks": tuple(sticks)}
+        return cls(fields["name"], tuple(fields["joints"]), **pairs, **rows, torso=torso)
+
+
+def _stick(start, end) -> Stick:
+    return tuple(start), tuple(end)
 
 
 MPII = Skeleton(
@@ -91,6 +103,15 @@ LSP = Skeleton(
     ),
     # The released LSP evaluation: left hip to right shoulder.
     torso=(3, 8),
+    # As in the released LSP evaluation: the torso from the middle of the shoulders to that of the hips.
+    sticks=(
+        ("Torso", (((8, 9), (2, 3)),)),
+        ("U.Leg", (((2,), (1,)), ((3,), (4,)))),
+        ("L.Leg", (((1,), (0,)), ((4,), (5,)))),
+        ("U.Arm", (((8,), (7,)), ((9,), (10,)))),
+        ("Forearm", (((7,), (6,)), ((10,), (11,)))),
+        ("Head", (((12,), (13,)),)),
+    ),
 )
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, LSP)}
