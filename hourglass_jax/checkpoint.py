@@ -143,6 +143,7 @@ def network_of(metadata: dict) -> Network:
         mean=tuple(config["data"]["mean"]),
         sigma=config["loss"]["sigma"],
         logits=config["loss"]["kind"] == "cross_entropy",
+        signed=config["loss"].get("occluded_amplitude", 1.0) < 0,
     )
 
 

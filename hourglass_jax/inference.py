@@ -25,6 +25,8 @@ class Network:
       mean: of the channels, subtracted from images in [0, 1].
       sigma: of its targets, in cells.
       logits: its heatmaps are those of a spatial cross-entropy.
+      signed: its targets are negative for occluded joints (MSSH, equation 1): a joint is where the heatmap
+        is far from 0. The paper does not say how it finds them.
     """
 
     model: nn.Module
@@ -33,6 +35,7 @@ class Network:
     mean: tuple[float, float, float]
     sigma: float
     logits: bool
+    signed: bool = False
 
     def outputs(self, variables: dict, images: jax.Array, *, flip: bool) -> Outputs:
         """Heatmaps of each stack, (b, h, w, k) in about [0, 1] with one channel for all joints or one for
@@ -50,6 +53,8 @@ class Network:
         maps, coordinates, _ = self.model.apply(variables, images, train=False)
         if self.logits:
             maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
+        if self.signed:  # before the average: one of the two may take the joint for visible
+            maps = tuple(jnp.abs(m) for m in maps)
         if flip:
             maps = tuple((m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2 for m in maps)
             if coordinates is not None:

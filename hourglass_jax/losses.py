@@ -61,6 +61,52 @@ def kernel_squares(params: dict) -> jax.Array:
     return sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel")
 
 
+def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
+    """Each joint's sum of squared errors over the energy of its target, sum(target^2), cut off below 1.
+
+    MSSH's equations 4 and 5 need losses in [0, 1), which its equation 2, a plain sum, does not give. Here
+    0 is a perfect map, and the empty one is at the limit. Targets with less energy than one cell at its
+    peak (joints that are not labelled, or outside of the input) are counted as if they had that.
+
+    Args:
+      maps, targets: (b, h, w, k).
+
+    Returns:
+      (b, k) in [0, 0.999].
+    """
+    energy = jnp.maximum(jnp.sum(targets**2, axis=(1, 2)), 1.0)
+    return jnp.minimum(jnp.sum((maps - targets) ** 2, axis=(1, 2)) / energy, 0.999)
+
+
+def adaptive_weights(errors: jax.Array, counted: jax.Array) -> jax.Array:
+    """MSSH's Algorithm 1: a joint weighs the more in a stack, the worse the stacks before found it.
+
+        w_1i = 1 / K,  L_j = sum_i w_ji L_ji,  beta_j = L_j / (1 - L_j),  w_(j+1)i ~ w_ji beta_j^(1 - L_ji)
+
+    The sentence below equation 6 has it the wrong way round; equations 3 to 6 and the rest of section 4
+    agree, but only for beta < 1, as in AdaBoost, which stops at a loss of one half. So does this: from
+    there on the weights stay as they are, otherwise the easier joints would gain.
+
+    Args:
+      errors: (s, b, k) in [0, 1), first stack first; for instance `relative_errors`.
+      counted: (b, k) bool (or 0 and 1); the others weigh nothing, and K is the number of those that do.
+
+    Returns:
+      (s, b, k) whose sum over the joints is 1, or 0 where none is counted. Each picture has its own; no
+      gradient passes.
+    """
+    counted = counted.astype(jnp.float32)
+    weights = [counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)]
+    for of_stack in jax.lax.stop_gradient(errors)[:-1]:
+        loss = jnp.sum(weights[-1] * of_stack, axis=-1, keepdims=True)  # b 1, equation 3
+        # Where all is found beta is 0, and so would be every weight before they are normalised.
+        beta = jnp.clip(loss / (1 - loss), 1e-6, 1.0)  # equation 5
+        raw = weights[-1] * beta ** (1 - of_stack)
+        total = jnp.sum(raw, axis=-1, keepdims=True)  # equation 6
+        weights.append(raw / jnp.where(total > 0, total, 1.0))  # equation 4
+    return jnp.stack(weights)
+
+
 def on_heatmaps(
     outputs,
     joints: jax.Array,
@@ -70,24 +116,39 @@ def on_heatmaps(
     sigma: float,
     kind: str,
     mask_unlabelled: bool,
+    occluded_amplitude: float = 1.0,
+    sum_over_cells: bool = False,
+    adaptive: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of every stack against the same joints (Newell 3.2), summed.
 
     Args:
       outputs: `models.outputs.Outputs`.
       joints: (b, k, 2) input pixels.
-      visible: (b, k) flags, 0 where a joint is not labelled.
+      visible: (b, k) flags, 0 where a joint is not labelled, 1 where it is occluded.
       size: side of the input, px.
-      sigma: of the targets, in cells.
+      sigma: of the targets, in cells; where a stack's maps are smaller, it covers more of the input.
       kind: a name in `KINDS`.
       mask_unlabelled: joints that are not labelled count nothing; otherwise their target is zero.
+
+      occluded_amplitude: of an occluded joint's target (MSSH, equation 1).
+      sum_over_cells: stacks of different sizes count alike, as by MSSH's equation 2, a sum over cells; the
+        unit is the mean over maps of a quarter of the input. The cross-entropy is a sum over cells anyway.
+      adaptive: each stack weights the joints by the errors of the stacks before, see `adaptive_weights`.
 
     Returns:
       the sum over stacks, and the losses of the stacks (s,).
     """
+    logits = kind == "cross_entropy"
+    if logits and occluded_amplitude < 0:
+        raise ValueError(
+            f"loss.occluded_amplitude={occluded_amplitude} makes negative targets, which a cross-entropy "
+            "cannot have; choose loss.kind=mean_squared_error or an amplitude of 0 or more."
+        )
     shown = visible > 0
-    weights = shown.astype(jnp.float32) if mask_unlabelled else jnp.ones(shown.shape)
-    per_stack = []
+    counted = shown if mask_unlabelled else jnp.ones_like(shown)
+    amplitude = jnp.where(visible == 1, occluded_amplitude, 1.0)[:, None, None]  # b 1 1 k
+    targets = []
     for maps in outputs.heatmaps:
         if maps.shape[-1] != joints.shape[1]:
             raise ValueError(
@@ -95,8 +156,21 @@ def on_heatmaps(
                 f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
             )
         cells = maps.shape[1]
-        targets = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
-        per_stack.append(KINDS[kind](maps, targets, weights))
+        gaussians = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
+        targets.append(gaussians * amplitude)
+    weights = [counted.astype(jnp.float32)] * len(targets)
+    if adaptive:
+        seen = [heatmaps.from_logits(maps, sigma=sigma) if logits else maps for maps in outputs.heatmaps]
+        errors = jnp.stack([relative_errors(*pair) for pair in zip(seen, targets, strict=True)])
+        # Times the number of joints: where all weigh the same this is the loss without weights.
+        weights = adaptive_weights(errors, counted) * weights[0].sum(axis=-1, keepdims=True)
+
+    per_stack = []
+    for maps, target, weight in zip(outputs.heatmaps, targets, weights, strict=True):
+        value = KINDS[kind](maps, target, weight)
+        if sum_over_cells and not logits:
+            value *= (maps.shape[1] / (size / 4)) ** 2
+        per_stack.append(value)
     return sum(per_stack), jnp.stack(per_stack)
 
 
@@ -136,11 +210,19 @@ def on_coordinates(
     return error + heatmap_weight * sum(per_stack), jnp.stack(per_stack)
 
 
-def create(*, kind: str, size: int, sigma: float, mask_unlabelled: bool, heatmap_weight: float) -> Callable:
-    """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names."""
+def create(*, kind: str, size: int, sigma: float, heatmap_weight: float, **on_joints) -> Callable:
+    """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names.
+
+    Args:
+      kind: a name in `KINDS`, or "coordinates".
+      size: side of the input, px.
+      sigma: of the targets, in cells.
+      heatmap_weight: see `on_coordinates`.
+      **on_joints: the other options of `on_heatmaps`.
+    """
     if kind == "coordinates":
         return functools.partial(on_coordinates, size=size, sigma=sigma, heatmap_weight=heatmap_weight)
     if kind not in KINDS:
         known = ", ".join([*KINDS, "coordinates"])
         raise ValueError(f"loss.kind={kind!r} is unknown; choose from {known}.")
-    return functools.partial(on_heatmaps, size=size, sigma=sigma, kind=kind, mask_unlabelled=mask_unlabelled)
+    return functools.partial(on_heatmaps, size=size, sigma=sigma, kind=kind, **on_joints)
