@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import chu, common, tang
+from configs import chu, common, mssh, tang
 from hourglass_jax import models, optimizer, part_groups
 from hourglass_jax.data import skeletons
 
@@ -17,11 +17,19 @@ NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"__ini
 # Every documented value of every argument, at least once; sizes that trace quickly.
 SMALL = "stacks=1,width=16,size=64"
 ARGUMENTS = {
-    "quickstart": ["", "model=newell,stacks=2,width=16", "model=tang", "model=chu"],
+    "quickstart": ["", "model=newell,stacks=2,width=16", "model=tang", "model=chu", "model=mssh"],
     "newell": ["", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"],
     "chu": [
         "stacks=2",
         *(f"variant={variant},{SMALL}" for variant in chu.VARIANTS),
+        f"{SMALL},dataset=synthetic,quick=true",
+    ],
+    "mssh": [
+        "stacks=3",
+        *(f"variant={variant},{SMALL}" for variant in mssh.VARIANTS),
+        *(f"block={block},{SMALL}" for block in ("inception_a", "inception_b", "residual")),
+        *(f"fusion={fusion},stacks=3,width=16,size=128" for fusion in ("addition", "concatenation")),
+        "lateral=true,stacks=3,width=16,size=128",
         f"{SMALL},dataset=synthetic,quick=true",
     ],
     "tang": [
@@ -70,9 +78,11 @@ def test_config_is_whole_and_builds_its_model(name, string):
     size = config.data.size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
-    assert len(outputs.heatmaps) == config.model.stacks
     channels = 1 if config.loss.kind == "coordinates" else k
-    assert all(maps.shape == (1, size // 4, size // 4, channels) for maps in outputs.heatmaps)
+    strides = model.strides_of_stacks() if config.model.name == "mssh" else [4] * config.model.stacks
+    assert [maps.shape for maps in outputs.heatmaps] == [
+        (1, size // stride, size // stride, channels) for stride in strides
+    ]
     assert config.data.canvas == size * 3 // 2 and config.data.margin == 1.5
     options = config.optimizer.to_dict()
     kind, milestones = options.pop("schedule"), options.pop("milestones")
@@ -105,13 +115,13 @@ def test_variants_differ_in_what_they_name():
     synthetic = load("tang", "variant=data5,dataset=synthetic").model.groups
     assert synthetic == part_groups.named("data5", skeletons.MPII)
     assert load("tang", "variant=deep_baseline").model.head == "unit"
-    for name in ("chu", "tang"):
+    for name in ("chu", "mssh", "tang"):
         with pytest.raises(ValueError, match="variant='all' is unknown; choose from "):
             load(name, "variant=all")
 
 
 def test_quick_changes_the_recipe_and_not_the_network():
-    for name in ("newell", "chu", "tang"):
+    for name in ("newell", "chu", "mssh", "tang"):
         plain, quick = load(name, "stacks=1"), load(name, "stacks=1,quick=true")
         assert plain.model == quick.model and plain.data == quick.data and plain.augment == quick.augment
         assert (quick.loss.kind, quick.optimizer.name) == ("cross_entropy", "adam")
@@ -119,7 +129,7 @@ def test_quick_changes_the_recipe_and_not_the_network():
 
 
 def test_unlabelled_joints_are_masked_where_crowds_labelled():
-    for name in ("newell", "chu", "tang"):
+    for name in ("newell", "chu", "mssh", "tang"):
         assert load(name, "dataset=lspet").loss.mask_unlabelled
         assert not load(name, "dataset=synthetic").loss.mask_unlabelled
 

@@ -245,6 +245,39 @@ def test_unlabelled_joints_and_torsos_are_left_out():
     assert scores["joints"]["left_ankle"] == pytest.approx(100 / 3)
 
 
+def spread(skeleton, moved):
+    """Two stacks, one person, every tenth px a joint; the first stack moves every joint."""
+    n = len(skeleton)
+    truth = 10.0 * np.stack([np.arange(n), np.arange(n) ** 2 % 7], axis=-1)[None]
+    joints = np.stack([truth + moved, truth], axis=1)
+    return evaluate.Predictions(joints, np.ones((1, 2, n)), truth, np.full((1, n), 2), np.zeros(1), [])
+
+
+def test_limbs_are_reported_beside_the_joints_for_lsp():
+    split = spread(skeletons.LSP, moved=1000)
+    scores = evaluate.score(split, skeletons.LSP)
+    assert (scores["metric"], scores["table"]["Mean"]) == ("PCK@0.2", 100)
+    limbs = scores["pcp"]
+    assert (
+        limbs["metric"] == "PCP@0.5" and list(limbs["table"])[0] == "Torso" and limbs["table"]["Mean"] == 100
+    )
+    assert [table["Mean"] for table in limbs["stacks"]] == [0, 100]
+    labelled = split.visible > 0
+    assert limbs["stacks"][1] == metrics.table_of_parts(
+        split.joints[:, 1], split.truth, labelled, skeletons.LSP
+    )
+    lines = evaluate.report(scores).splitlines()
+    assert [line.split()[0] for line in lines] == ["PCK@0.2", "stack", "stack", "PCP@0.5", "stack", "stack"]
+    assert lines[3].split() == ["PCP@0.5", *"Torso U.Leg L.Leg U.Arm Forearm Head Mean".split()]
+    assert lines[5].split() == ["stack", "2", *["100.00"] * 7]
+    assert len({len(line) for line in lines[3:]}) == 1  # columns
+
+
+def test_joint_sets_without_limbs_report_joints_alone():
+    scores = evaluate.score(spread(skeletons.MPII, moved=0), skeletons.MPII)
+    assert "pcp" not in scores and "PCP" not in evaluate.report(scores)
+
+
 def test_report_has_a_row_for_each_stack():
     predictions = made([0.0, 0.0, 0.0, 6.0])
     worse = predictions.joints + np.array([6.0, 0.0])

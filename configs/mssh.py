@@ -1,0 +1,72 @@
+"""Multi-Scale Stacked Hourglass Network for Human Pose Estimation (under review at ICLR 2019).
+
+    python main.py --config=configs/mssh.py:variant=full,stacks=8,dataset=lspet --workdir=runs/mssh \\
+        --config.data.manual_dir=DOWNLOADS
+
+The paper's own figures (theirs, not measured here), 8 stacks: PCKh@0.5 on MPII test 91.2; on LSP PCK@0.2
+91.4 and PCP@0.5 89.5. PCKh@0.5 on about 3000 held out people of MPII: variant=baseline 88.78 and full 89.25
+(5.2.1); block=inception_a 89.91, inception_b 82.95, residual 89.19 (5.2.2); lateral=true 88.66 (5.2.3);
+fusion=concatenation 89.36 (5.2.4, whose difference of 0.66 would make it 89.25). Batch 4, one GTX 1080.
+"""
+
+from configs import common
+
+# Features of several scales, adaptive weights: 5.2.1 compares both with neither.
+VARIANTS = {
+    "full": (True, True),
+    "scales": (True, False),
+    "weights": (False, True),
+    "baseline": (False, False),
+}
+
+
+def get_config(string: str | None = None):
+    """Arguments: variant, block, fusion, lateral, stacks, width, dataset, size, quick.
+
+    variant: full, scales (without adaptive weights), weights (every stack at a quarter of the input) or
+      baseline (neither; with block=residual this is Newell's network).
+    block: inception_a, inception_b or residual (5.2.2).
+    fusion: addition or concatenation (5.2.4).
+    lateral: connections from small features to large ones (5.2.3).
+    size: px of the input.
+    quick: a recipe for small networks and short runs.
+    """
+    args = common.arguments(
+        string,
+        **{"variant": "full", "block": "inception_a", "fusion": "addition", "lateral": False},
+        **{"stacks": 8, "width": 256, "dataset": "lspet", "size": 256, "quick": False},
+    )
+    if args.variant not in VARIANTS:
+        raise ValueError(f"variant={args.variant!r} is unknown; choose from {', '.join(VARIANTS)}.")
+    scales, adaptive = VARIANTS[args.variant]
+    c = common.base()
+    c.model.update(name="mssh", stacks=args.stacks, width=args.width, depth=4)
+    c.model.update(block=args.block, fusion=args.fusion, lateral=args.lateral)
+    c.model.strides = () if scales else (4,) * args.stacks  # (): from 1/8 to 1/2 of the input
+
+    c.data.dataset = args.dataset
+    c.data.size = args.size
+    c.data.canvas = args.size * 3 // 2
+
+    # 5.1.3 names them without amounts: those of Chu, for the colours those of Newell's released code.
+    c.augment.scale_range = (0.75, 1.25)
+    c.augment.rotate_range = 30.0
+    c.augment.flip_probability = 0.5
+    c.augment.colour = 0.4
+
+    c.loss.adaptive = adaptive
+    c.loss.sum_over_cells = True  # equation 2
+    c.loss.occluded_amplitude = 1.0  # -1 in equation 1; +1 to compare with the other systems
+    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
+    c.loss.mask_unlabelled = args.dataset in ("lsp", "lspet")
+
+    c.optimizer.name = "rmsprop"
+    c.optimizer.learning_rate = 2.5e-4
+    c.optimizer.schedule = "steps"
+    c.optimizer.milestones = (175, 200)  # epochs
+    c.optimizer.factor = 0.1  # "dropped by 150" cannot be meant
+    c.train.batch_size = 4
+    c.train.epochs = 220.0
+    if args.quick:
+        common.quick(c, learning_rate=1e-3)
+    return c
