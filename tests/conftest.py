@@ -161,7 +161,7 @@ def _metrics_of():
 
 # main.py with `Small`; it waits for a line on its stdin after the line that argv[1] begins.
 _DRIVER = """
-import sys
+import select, sys
 import conftest, main
 from hourglass_jax import evaluate, models, train
 models.create = conftest.create_small
@@ -169,6 +169,9 @@ begins, say, plain = sys.argv.pop(1), train.say, train.train
 def say_and_wait(text):
     say(text)
     if begins and text.startswith(begins):
+        # In a read that blocks, a signal that came just before it would wait as well.
+        while not select.select([sys.stdin], [], [], 0.1)[0]:
+            pass
         sys.stdin.readline()
 def train_and_evaluate(config, workdir, **options):
     plain(config, workdir, **options)
