@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 Stick = tuple[tuple[int, ...], tuple[int, ...]]
+_SAME = {"neck": "upper_neck"}  # LSP's neck is where MPII's upper neck is, not its thorax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,14 @@ class Skeleton:
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
         return order
+
+    def places_in(self, other: "Skeleton") -> np.ndarray:
+        """(K,) int: where each joint is in another joint set, by name; -1 where it has no such joint."""
+        places = {_SAME.get(name, name): i for i, name in enumerate(other.joints)}
+        found = np.array([places.get(_SAME.get(name, name), -1) for name in self.joints])
+        if (found < 0).all():
+            raise ValueError(f"The joint sets {self.name!r} and {other.name!r} have no joint in common.")
+        return found
 
     def to_dict(self) -> dict:
         """A plain dictionary for json; `from_dict` is its inverse."""

@@ -1,6 +1,6 @@
 """Opens the data that a config names. See `pipeline` for what a source is."""
 
-from hourglass_jax.data import packed, synthetic
+from hourglass_jax.data import mixture, packed, synthetic
 
 DATASETS = ("synthetic", "lsp", "lspet")
 
@@ -8,15 +8,33 @@ DATASETS = ("synthetic", "lsp", "lspet")
 def open_source(data, *, train: bool):
     """The training or the validation source of `config.data`.
 
+    `data.dataset`, its box and its split may each name several, with commas: a `mixture.Mixture` in the
+    joints of the first dataset.
+
     Raises:
       ValueError: an unknown dataset or source.
       FileNotFoundError: data that is not there; the message says where to put it.
     """
     split = data.train_split if train else data.validation_split
     box = data.box if train else data.validation_box
-    if data.dataset not in DATASETS:
-        raise ValueError(f"data.dataset={data.dataset!r} is unknown; choose from {DATASETS}.")
-    if data.dataset == "synthetic":
+    found = [_open(data, *one, train) for one in _together(dataset=data.dataset, box=box, split=split)]
+    return found[0] if len(found) == 1 else mixture.Mixture(found, found[0].skeleton)
+
+
+def _together(**names: str) -> list[tuple[str, ...]]:
+    """Lists with commas, side by side; a single name goes with all the others."""
+    lists = {field: [name.strip() for name in value.split(",")] for field, value in names.items()}
+    count = max(map(len, lists.values()))
+    for field, found in lists.items():
+        if len(found) not in (1, count):
+            raise ValueError(f"data.{field} names {len(found)} ({names[field]}), but others {count}.")
+    return list(zip(*(found * (count // len(found)) for found in lists.values()), strict=True))
+
+
+def _open(data, dataset, box, split, train):
+    if dataset not in DATASETS:
+        raise ValueError(f"data.dataset={dataset!r} is unknown; choose from {DATASETS}.")
+    if dataset == "synthetic":
         return synthetic.SyntheticPeople(
             split=split,
             examples=data.examples[not train],
@@ -25,19 +43,21 @@ def open_source(data, *, train: bool):
             variety=data.variety,
         )
     if data.source == "packed":
-        return _open_packed(data, box, split)
+        return _open_packed(data, dataset, box, split)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
-    return _open_tfds(data, box, split)
+    return _open_tfds(data, dataset, box, split)
 
 
 def loader(source) -> str:
     """The loader that suits a source: tf.data for TFDS, threads for those that need no TensorFlow."""
-    return "threads" if isinstance(source, packed.PackedSource | synthetic.SyntheticPeople) else "tfdata"
+    parts = source.sources if isinstance(source, mixture.Mixture) else [source]
+    light = all(isinstance(part, packed.PackedSource | synthetic.SyntheticPeople) for part in parts)
+    return "threads" if light else "tfdata"
 
 
-def _open_packed(data, box, split):
-    path = packed.path(data.packed_dir, data.dataset, box, split)
+def _open_packed(data, dataset, box, split):
+    path = packed.path(data.packed_dir, dataset, box, split)
     source = packed.PackedSource(path)
     if (source.canvas, source.margin) != (data.canvas, data.margin):
         raise ValueError(
@@ -48,11 +68,11 @@ def _open_packed(data, box, split):
     return source
 
 
-def _open_tfds(data, box, split):
+def _open_tfds(data, dataset, box, split):
     from hourglass_jax.data import lsp  # imports TFDS
 
     builder = lsp.builder(
-        data.dataset,
+        dataset,
         data_dir=data.data_dir or None,
         box=box,
         canvas=data.canvas,

@@ -1,0 +1,51 @@
+"""Several sources as one, on one joint set: LSP with MPII, or one dataset in crops of several kinds."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from hourglass_jax.data.skeletons import Skeleton
+
+
+class Mixture:
+    """The examples of several sources one after the other; each epoch of training shuffles them all.
+
+    Args:
+      sources: at least one, see `pipeline`; all with canvases of one size and margin.
+      skeleton: the joint set of the mixture. Joints go by name (`Skeleton.places_in`); those that a source
+        does not have are not labelled.
+
+    Raises:
+      ValueError: the canvases differ, or a source shares no joint with the skeleton.
+    """
+
+    def __init__(self, sources: Sequence, skeleton: Skeleton):
+        self.sources, self.skeleton = sources, skeleton
+        frames = {source.name: (source.canvas, source.margin) for source in sources}
+        if len(set(frames.values())) > 1:
+            found = "; ".join(f"{name}: {c} px, margin {m}" for name, (c, m) in frames.items())
+            raise ValueError(f"a mixture needs canvases of one size and margin, found {found}")
+        self.canvas, self.margin = sources[0].canvas, sources[0].margin
+        self.name = " + ".join(source.name for source in sources)
+        self._ends = np.cumsum([len(source) for source in sources])
+        self._places = [source.skeleton.places_in(skeleton) for source in sources]
+
+    def __len__(self):
+        return int(self._ends[-1])
+
+    def __getitem__(self, index):
+        index = range(len(self))[index]
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        source, places = self.sources[which], self._places[which]
+        example = source[index - (int(self._ends[which - 1]) if which else 0)]
+        joints = np.zeros((len(self.skeleton), 2), np.float32)
+        visible = np.zeros(len(self.skeleton), example["visible"].dtype)
+        known = places >= 0
+        joints[places[known]] = example["joints"][known]
+        visible[places[known]] = example["visible"][known]
+        return {**example, "joints": joints, "visible": visible}
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        return [id_ for source in self.sources for id_ in source.ids]
