@@ -67,6 +67,7 @@ def base() -> ConfigDict:
     # (tasks, epochs), ...: a round of phases, repeated; each trains some of the model's tasks and holds the
     # others. With the schedule "steps" every round ends with a milestone. () trains everything.
     c.train.phases = ()
+    c.train.skip_nonfinite = 0  # steps without a finite loss and gradient: skip so many, then stop
     c.train.average_decay = 0.0  # of the averaged parameters (EMA); 0 is none
     c.train.log_every = 50  # steps
     c.train.evaluate_every = 1000

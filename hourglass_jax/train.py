@@ -20,7 +20,14 @@ from hourglass_jax.logs import Log, Progress, duration, say
 # Values that may change under a workdir: they alter no step that is still to come.
 _FREE = (
     *("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest"),
-    *("train.pictures", "train.tensorboard", "data.data_dir", "data.manual_dir", "data.packed_dir"),
+    *(
+        "train.pictures",
+        "train.tensorboard",
+        "train.skip_nonfinite",
+        "data.data_dir",
+        "data.manual_dir",
+        "data.packed_dir",
+    ),
     *("data.source", "data.threads", "evaluate"),
 )
 
@@ -80,6 +87,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         )
         stack.enter_context(contextlib.closing(batches))
         progress, waiting, scores = Progress(step, last_step), [], {}
+        skipped = 0
 
         for batch in batches:
             state, metrics = step_for(plan.trained(step))(state, devices.put_batch(step_inputs(batch), mesh))
@@ -90,9 +98,14 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             kept = evaluated or last or step % config.train.save_every == 0
 
             if kept or step % config.train.log_every == 0:
-                values = mean_of(waiting)
+                values, broken = mean_of(waiting, step)
                 waiting = []
-                check_finite(values, step, saved.latest)
+                skipped += len(broken)
+                if skipped > config.train.skip_nonfinite:
+                    raise diverged(config, source, workdir, *broken[0], saved.latest)
+                if broken:
+                    values["skipped"] = len(broken)
+                    say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
                 pace, left = progress.lap(step)
                 values["learning_rate"] = float(rate(step - 1))
                 values["images_per_second"] = config.train.batch_size / pace
@@ -186,22 +199,44 @@ def step_inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: batch[name] for name in ("image", "joints", "visible", "center", "scale")}
 
 
-def mean_of(metrics: list[dict]) -> dict[str, float]:
-    """Means over steps, fetched from the devices."""
-    fetched = jax.device_get(metrics)
-    return {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
+def mean_of(metrics: list[dict], last: int) -> tuple[dict[str, float], list[tuple[int, dict]]]:
+    """Means over the steps up to `last`, fetched from the devices.
+
+    Returns:
+      the means over the steps with a finite loss and gradient, and (step, values) of the others.
+    """
+    fetched = [{k: float(v) for k, v in values.items()} for values in jax.device_get(metrics)]
+    numbered = list(enumerate(fetched, start=last - len(fetched) + 1))
+    sound, broken = [], []
+    for step, values in numbered:
+        finite = np.isfinite([values["loss"], values["gradient_norm"]]).all()
+        (sound if finite else broken).append((step, values))
+    used = [values for _, values in sound or broken]
+    return {name: float(np.mean([values[name] for values in used])) for name in used[0]}, broken
 
 
-def check_finite(values: dict, step: int, saved_step: int | None) -> None:
-    """Stops a run that diverged, before it is saved."""
+def diverged(config, source, workdir, step: int, values: dict, saved_step: int | None) -> FloatingPointError:
+    """The error that ends a run; the step's batch is written to the workdir, to look at.
+
+    The step changed nothing, and the checkpoint before it leads to it again, bit by bit.
+    """
+    name = "loss" if not np.isfinite(values["loss"]) else "gradient_norm"
+    again = {"batch_size": config.train.batch_size, "seed": config.seed, "loader": sources.loader(source)}
+    batches = pipeline.batches(source, train=True, start_step=step - 1, steps=1, **again)
+    path = workdir / f"diverged_{step:07d}.npz"
+    with contextlib.closing(batches):
+        batch = next(batches)
+    ids = [source.ids[i] for i in batch["index"]]
+    if jax.process_index() == 0:
+        with files.replacing(path) as file:
+            np.savez(file, ids=ids, **batch, **{f"step_{k}": v for k, v in values.items()})
     last = "nothing is saved yet" if saved_step is None else f"the last checkpoint is of step {saved_step}"
-    # The loss is of the parameters before the update: when that breaks them, only the gradient tells.
-    for name, what in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
-        if not np.isfinite(values[name]):
-            raise FloatingPointError(
-                f"The {what} is {values[name]} at step {step}; {last}. "
-                "A smaller optimizer.learning_rate or a limit optimizer.clip_norm may help."
-            )
+    what = {"loss": "loss", "gradient_norm": "gradient's norm"}[name]
+    return FloatingPointError(
+        f"The {what} is {values[name]} at step {step}; {last}. A smaller optimizer.learning_rate or a limit "
+        f"optimizer.clip_norm may help; train.skip_nonfinite skips single steps. The batch is in {path}: "
+        f"{', '.join(ids[:4])}{' ...' if len(ids) > 4 else ''}."
+    )
 
 
 def line(step: int, last_step: int, values: dict, left: float) -> str:

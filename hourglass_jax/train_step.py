@@ -93,6 +93,8 @@ def make(
         averaged. Each part has its own batch statistics.
       trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
         None trains all.
+
+    A step whose loss or gradient is not finite changes nothing but the number of the step.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     tasks = {} if trained is None else {"trained": trained}
@@ -152,13 +154,17 @@ def make(
             new = {"params": params, "batch_stats": batch_stats}
             moved = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
             averaged = {name: select(moved[name], averaged[name]) for name in moved}
+        norm = optax.tree.norm(grads)
         metrics = {
             "loss": value,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": norm,
             **{f"loss_stack{s + 1}": value for s, value in enumerate(per_stack)},
         }
-        state = State(state.step + 1, params, batch_stats, optimizer_state, averaged)
-        return state, metrics
+        new = State(state.step, params, batch_stats, optimizer_state, averaged)
+        # What is no number must not reach the state, whenever the host comes to look at the metrics.
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
+        return state.replace(step=state.step + 1), metrics
 
     return step
 

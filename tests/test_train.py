@@ -3,10 +3,12 @@ import signal
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import checkpoint, draw, evaluate, logs, train
+from hourglass_jax import checkpoint, draw, evaluate, logs, losses, train
+from hourglass_jax.data import pipeline, sources
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
@@ -207,6 +209,56 @@ def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tm
     with pytest.raises(FloatingPointError, match="gradient's norm is nan at step 1; nothing is saved yet"):
         train.train(tiny({"train.steps": 1}), tmp_path)
     assert saved_steps(tmp_path) == []
+
+
+@pytest.fixture
+def bad_step(monkeypatch):
+    """A run whose loss is not a number in step 3: joints far away stand for what it cannot take."""
+    create, step_inputs, count = losses.create, train.step_inputs, []
+
+    def fragile(**options):
+        loss = create(**options)
+
+        def wrapped(outputs, joints, visible):
+            value, stacks = loss(outputs, joints, visible)
+            return value * jnp.where(jnp.abs(joints).max() > 1e6, jnp.nan, 1.0), stacks
+
+        return wrapped
+
+    def poisoned(batch):
+        inputs = step_inputs(batch)
+        count.append(None)
+        if len(count) == 3:
+            inputs["joints"] = np.full_like(inputs["joints"], 1e9)
+        return inputs
+
+    monkeypatch.setattr(losses, "create", fragile)
+    monkeypatch.setattr(train, "step_inputs", poisoned)
+
+
+def test_a_bad_step_changes_nothing_and_names_its_batch(tiny, bad_step, state_of, same, tmp_path):
+    # Looked at after step 4: by then a plain step would have broken the parameters, and 4 gone on.
+    config = tiny({"train.steps": 4, "train.log_every": 4, "train.save_every": 4})
+    with pytest.raises(FloatingPointError, match=r"at step 3;.*diverged_0000003.npz: synthetic") as caught:
+        train.train(config, tmp_path)
+    assert "\n" not in str(caught.value) and saved_steps(tmp_path) == []
+    source = sources.open_source(config.data, train=True)
+    index = pipeline.train_indices(2, batch_size=8, length=40, seed=0)
+    with np.load(tmp_path / "diverged_0000003.npz") as dump:
+        assert np.isnan(dump["step_loss"]) and dump["image"].shape == (8, 48, 48, 3)
+        assert dump["ids"].tolist() == [source.ids[i] for i in index]
+        np.testing.assert_array_equal(dump["joints"][5], source[index[5]]["joints"])
+
+
+def test_bad_steps_are_skipped_and_counted(tiny, bad_step, state_of, same, metrics_of, tmp_path, capsys):
+    changes = {"train.log_every": 1, "train.save_every": 1, "train.keep_latest": 9}
+    config = tiny(changes | {"train.steps": 4, "train.skip_nonfinite": 1})
+    train.train(config, tmp_path)
+    assert "Skipped 1 steps without a finite loss and gradient (1 in all)." in capsys.readouterr().out
+    before, after = (state_of(config, tmp_path, step) for step in (2, 3))
+    same(before.replace(step=after.step), after)
+    skipped = {line["step"]: line.get("skipped") for line in metrics_of(tmp_path) if "loss" in line}
+    assert skipped == {1: None, 2: None, 3: 1, 4: None}
 
 
 # One workdir, one training, one config.
