@@ -4,7 +4,7 @@ WORKDIR/checkpoints/<step>/ holds
     model      {"params", "batch_stats"}
     averaged   the same, averaged over the steps (where the training averages)
     optimizer  the optimiser's state
-    metadata   json: step, config, skeleton, geometry
+    metadata   json: step, config, skeleton, checksums of all of this
 so that a network loads without its optimiser.
 """
 
@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import pathlib
+import zlib
 
 import jax
 import numpy as np
@@ -82,13 +83,16 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps:
             return
-        items = {
-            "model": ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
-            "optimizer": ocp.args.StandardSave(state.optimizer),
-            "metadata": ocp.args.JsonSave(metadata | {"step": step}),
+        trees = {
+            "model": {"params": state.params, "batch_stats": state.batch_stats},
+            "optimizer": state.optimizer,
         }
         if state.averaged is not None:
-            items["averaged"] = ocp.args.StandardSave(state.averaged)
+            trees["averaged"] = state.averaged
+        metadata = metadata | {"step": step, "checksums": {k: _checksum(tree) for k, tree in trees.items()}}
+        metadata["checksum"] = _checksum_of_text(metadata)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items["metadata"] = ocp.args.JsonSave(metadata)
         # Not a number where nothing is labelled; among others it would count as the best.
         metrics = None if score is None or math.isnan(score) else {_SCORE: score}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
@@ -97,7 +101,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def metadata(self, step: int) -> dict:
-        return self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+        metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+        if metadata.pop("checksum", None) not in (None, _checksum_of_text(metadata)):
+            raise ValueError(f"{self.directory / str(step)}: the checkpoint's metadata are damaged")
+        return metadata
 
     def restore(self, step: int, like: State) -> State:
         """The whole state.
@@ -126,11 +133,30 @@ class Checkpoints:
 
     def _restore(self, step, **items):
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            known = {} if "metadata" in items else self.metadata(step).get("checksums", {})
+            for name in known.keys() & items.keys():
+                if _checksum(restored[name]) != known[name]:
+                    raise ValueError(f"the checksum of {name} is not the one that was saved")
+            return restored
         except Exception as error:  # Orbax, TensorStore, zstd and json each have their own
             found = " ".join(str(error).split())[:200]
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
+
+
+def _checksum(tree) -> int:
+    """CRC-32 of all arrays in a row: Orbax' own chunks carry none, and flipped bits load silently."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        # Replicated arrays: any device's copy is the whole, also where there are several processes.
+        whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        total = zlib.crc32(np.ascontiguousarray(whole).tobytes(), total)
+    return total
+
+
+def _checksum_of_text(metadata: dict) -> int:
+    return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
 
 
 def network_of(metadata: dict) -> Network:

@@ -216,7 +216,13 @@ def _overwrite(path):
     path.write_bytes(bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite])
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite, _flip_a_bit])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' own threads
 def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, change):
     _, expected = intact
