@@ -168,8 +168,9 @@ def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
         are known.
 
     Returns:
-      {"metric", "table" (last stack), "stacks" (a table each), "joints", "examples", "left_out"}; values
-      in per cent. Where the joint set states limbs (LSP) also "pcp", {"metric", "table", "stacks"}.
+      {"metric", "table" (last stack), "stacks" (a table each), "joints", "confidence" (how well the last
+      stack's scores tell right joints from wrong ones, see `metrics.confidence`), "examples", "left_out"};
+      rates in per cent. Where the joint set states limbs (LSP) also "pcp", {"metric", "table", "stacks"}.
     """
     labelled = predictions.visible > 0
     if metric == "auto":
@@ -185,12 +186,14 @@ def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
     for s in range(predictions.joints.shape[1]):
         distance = metrics.distances(predictions.joints[:, s], predictions.truth)
         counts.append(metrics.correct(distance, labelled, reference, threshold))
+    right, counted = metrics.judged(distance, labelled, reference, threshold)  # of the last stack
     tables = [metrics.table(*count, skeleton) for count in counts]
     scores = {
         "metric": f"PCKh@{threshold}" if metric == "pckh" else f"PCK@{threshold}",
         "table": tables[-1],
         "stacks": tables,
         "joints": metrics.per_joint(*counts[-1], skeleton),
+        "confidence": metrics.confidence(predictions.scores[:, -1][counted], right[counted]),
         "examples": len(labelled),
         "left_out": int((~(reference > 0)).sum()),
     }
@@ -211,6 +214,12 @@ def report(scores: dict) -> str:
         )
     if "pcp" in scores:
         lines += _lines(scores["pcp"])
+    sure = scores["confidence"]
+    if sure["auroc"] is not None:
+        lines.append(
+            f"Scores tell right joints from wrong ones with an AUROC of {sure['auroc']:.3f}; best F1 from "
+            f"{sure['threshold']:.3f} on."
+        )
     return "\n".join(lines)
 
 

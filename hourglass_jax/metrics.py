@@ -33,9 +33,41 @@ def correct(
     Returns:
       hits (k,) and counts (k,) int.
     """
-    counted = labelled.astype(bool) & (reference > 0)[:, None]
-    right = counted & (distance <= threshold * reference[:, None])
+    right, counted = judged(distance, labelled, reference, threshold)
     return right.sum(axis=0), counted.sum(axis=0)
+
+
+def judged(
+    distance: np.ndarray, labelled: np.ndarray, reference: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which joints are right and which count, (n, k) bool each; arguments as those of `correct`."""
+    counted = labelled.astype(bool) & (reference > 0)[:, None]
+    return counted & (distance <= threshold * reference[:, None]), counted
+
+
+def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
+    """How well scores separate right joints from wrong ones.
+
+    Args:
+      scores: (m,) of any range, one for each joint that counts.
+      right: (m,) bool.
+
+    Returns:
+      "auroc": the chance that a right joint scores higher than a wrong one, equal scores counting half;
+      "threshold": joints that score at least this are taken for right with the best F1 (of equals, the
+      highest). None where there is no right joint, and for "auroc" no wrong one.
+    """
+    values, places = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    rights = np.bincount(places[right], minlength=len(values))  # by score, rising
+    wrongs = np.bincount(places[~right], minlength=len(values))
+    if not rights.sum():
+        return {"auroc": None, "threshold": None}
+    below = np.cumsum(wrongs) - wrongs
+    pairs = rights.sum() * wrongs.sum()
+    auroc = float((rights * (below + wrongs / 2)).sum() / pairs) if pairs else None
+    taken, hits = (np.cumsum(counts[::-1])[::-1] for counts in (rights + wrongs, rights))
+    f1 = 2 * hits / (taken + rights.sum())
+    return {"auroc": auroc, "threshold": float(values[f1 == f1.max()][-1])}
 
 
 def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.ndarray:

@@ -278,6 +278,24 @@ def test_joint_sets_without_limbs_report_joints_alone():
     assert "pcp" not in scores and "PCP" not in evaluate.report(scores)
 
 
+def test_confidence_is_of_the_last_stack_and_of_joints_that_count():
+    predictions = made([6.0, 6.0, 0.0, 0.0])  # wrong, wrong, right, right
+    other = dataclasses.replace(predictions, joints=predictions.joints[::-1]).joints
+    scores = np.broadcast_to(np.array([0.1, 0.3, 0.3, 0.9])[:, None, None], predictions.scores.shape)
+    both = dataclasses.replace(
+        predictions,
+        joints=np.concatenate([other, predictions.joints], axis=1),
+        scores=np.concatenate([1 - scores, scores], axis=1),
+    )
+    # Of a wrong and a right one: (0.1, 0.3), (0.1, 0.9), (0.3, 0.9) are in order, (0.3, 0.3) is a half.
+    # F1 from 0.3 on: 2 * 2 / (3 + 2) = 0.8; from 0.9 on: 2 * 1 / (1 + 2) = 0.67; from 0.1 on: 0.67.
+    sure = evaluate.score(both, skeletons.MPII)["confidence"]
+    assert sure == {"auroc": 3.5 / 4, "threshold": 0.3}
+    both.visible[0] = 0  # the wrong one of 0.1 does not count: one of (0.3, 0.3), (0.3, 0.9) is a half
+    sure = evaluate.score(both, skeletons.MPII)["confidence"]
+    assert sure == {"auroc": 1.5 / 2, "threshold": 0.3}
+
+
 def test_report_has_a_row_for_each_stack():
     predictions = made([0.0, 0.0, 0.0, 6.0])
     worse = predictions.joints + np.array([6.0, 0.0])
@@ -287,9 +305,11 @@ def test_report_has_a_row_for_each_stack():
         "PCKh@0.5      Head     Sho     Elb     Wri     Hip    Knee     Ank    Mean",
         "stack 1       0.00    0.00    0.00    0.00    0.00    0.00    0.00    0.00",
         "stack 2      75.00   75.00   75.00   75.00   75.00   75.00   75.00   75.00",
+        # All scores are alike: a coin would do as well.
+        "Scores tell right joints from wrong ones with an AUROC of 0.500; best F1 from 1.000 on.",
     ]
     left_out = evaluate.report(scores | {"left_out": 2})
-    assert left_out.splitlines()[-1] == (
+    assert left_out.splitlines()[-2] == (
         "2 of 4 people are left out: the length that scales PCKh@0.5 is not annotated."
     )
 

@@ -89,6 +89,42 @@ def test_a_skeleton_without_torso_is_refused_by_name():
 HITS, COUNTS = np.array([1, 3, 0, 50]), np.array([2, 3, 1, 50])
 
 
+@pytest.mark.parametrize(
+    "wrong, right, auroc, threshold",
+    [
+        ([0.1, 0.2], [0.6, 0.7], 1.0, 0.6),
+        ([0.6, 0.7], [0.1, 0.2], 0.0, 0.1),  # F1 from 0.1 on: 2 * 2 / (4 + 2); from 0.2 on: 2 / (3 + 2)
+        # Of 6 pairs, 4 are in order and (0.5, 0.5) is a half. F1 from 0.2 on: 2 * 3 / (5 + 3) = 0.75,
+        # from 0.4 on: 6 / (4 + 3) = 0.857, from 0.5 on: 4 / (3 + 3), from 0.8 on: 2 / (1 + 3).
+        ([0.2, 0.5], [0.4, 0.5, 0.8], 4.5 / 6, 0.4),
+        # 0.3 takes 1 of 1, 0.1 all 3 for 2: 2 / (1 + 2) = 0.67, 4 / (3 + 2) = 0.8.
+        ([0.2], [0.1, 0.3], 0.5, 0.1),
+        # From 0.9 on: 2 / (1 + 2) = 2 / 3; from 0.1 on: 4 / (4 + 2) = 2 / 3; of equals the highest.
+        ([0.5, 0.4], [0.1, 0.9], 0.5, 0.9),
+        ([], [0.3, 0.2], None, 0.2),
+        ([0.3], [], None, None),
+        ([], [], None, None),
+    ],
+)
+def test_confidence_by_hand(wrong, right, auroc, threshold):
+    scores = np.array(wrong + right)
+    is_right = np.arange(len(scores)) >= len(wrong)
+    order = np.random.default_rng(0).permutation(len(scores))
+    found = metrics.confidence(scores[order], is_right[order])
+    assert found == {"auroc": auroc, "threshold": threshold}
+
+
+def test_confidence_is_what_another_library_says():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(1)
+    right = rng.random(2000) < 0.7
+    scores = np.round(np.clip(rng.normal(0.3 + 0.3 * right, 0.2), 0, 1), 2)  # with many equals
+    found = metrics.confidence(scores, right)
+    assert found["auroc"] == pytest.approx(sklearn.roc_auc_score(right, scores), abs=1e-12)
+    f1 = {t: sklearn.f1_score(right, scores >= t) for t in np.unique(scores)}
+    assert f1[found["threshold"]] == pytest.approx(max(f1.values()), abs=1e-12)
+
+
 def test_mean_pools_the_joints_of_all_parts_and_no_others():
     # (1 + 3 + 0) / (2 + 3 + 1): neither the mean of the rates 1/2, 3/3 and 0/1, nor with the navel.
     table = metrics.table(HITS, COUNTS, TINY)
