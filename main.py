@@ -20,7 +20,9 @@ config_flags.DEFINE_config_file(
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, pictures, scores, TensorBoard.")
 flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 flags.DEFINE_string(
-    "checkpoint", None, "What to evaluate: a workdir or WORKDIR/checkpoints/STEP. Default: --workdir."
+    "checkpoint",
+    None,
+    "What to evaluate: a workdir, WORKDIR/checkpoints/STEP or weights. Default: --workdir.",
 )
 flags.DEFINE_bool("allow_changed_config", False, "Go on in a workdir that began with another config.")
 flags.DEFINE_bool("distributed", False, "One of several processes; on TPU pods they find each other.")

@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from hourglass_jax import devices, models
+from hourglass_jax import devices, models, weights
 from hourglass_jax.data.skeletons import Skeleton
 from hourglass_jax.inference import Network
 from hourglass_jax.train_step import State
@@ -177,8 +177,8 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
     """A trained network.
 
     Args:
-      path: a workdir (its best checkpoint by validation score, or the latest where none has a score), or
-        WORKDIR/checkpoints/STEP.
+      path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
+        WORKDIR/checkpoints/STEP, or a file of `weights`.
       mesh: whose devices get the variables; None for all.
 
     Returns:
@@ -186,8 +186,13 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
 
     Raises:
       FileNotFoundError: there is no checkpoint.
+      ValueError: it is damaged.
     """
-    path = pathlib.Path(path)
+    path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
+    if path.is_file():
+        metadata, arrays = weights.read(path)
+        network = network_of(metadata)
+        return network, weights.arrange(path, arrays, abstract(network, same)), metadata
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():
@@ -201,8 +206,7 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
         metadata = checkpoints.metadata(step)
         network = network_of(metadata)
         name = "averaged" if metadata["config"]["train"]["average_decay"] else "model"
-        like = abstract(network, devices.replicated(mesh or devices.mesh()))
-        return network, checkpoints.variables(step, name, like), metadata
+        return network, checkpoints.variables(step, name, abstract(network, same)), metadata
 
 
 def abstract(network: Network, sharding) -> dict:

@@ -1,0 +1,5 @@
+import sys
+
+from hourglass_jax import weights
+
+sys.exit(weights.main())
