@@ -20,8 +20,9 @@ def base() -> ConfigDict:
     c.data.validation_split = "validation"
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
     c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are
-    c.data.box = "joints"  # whence a training crop: joints or image, for lsp and lspet
-    c.data.validation_box = "joints"
+    c.data.box = "auto"  # whence a training crop: annotated, joints, image; auto is the dataset's own
+    c.data.validation_box = "auto"
+    c.data.allow_missing = False  # train on a part of a dataset, prepared with --allow_missing
     c.data.canvas = 384  # px, side of the stored crop
     c.data.margin = 1.5  # side of the stored crop / side of the nominal crop
     c.data.quality = 95  # of the stored JPEG

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from hourglass_jax.data import lsp, packed, pipeline, prepare, skeletons
+from hourglass_jax.data import builders, packed, pipeline, prepare, skeletons
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def archive(tmp_path_factory):
 def prepared(archive, tmp_path_factory):
     """A data_dir in which it is prepared, with canvases of 48 px."""
     data_dir = tmp_path_factory.mktemp("data")
-    lsp.prepare(lsp.builder("lspet", data_dir=data_dir, canvas=48), manual_dir=archive)
+    builders.prepare(builders.builder("lspet", data_dir=data_dir, canvas=48), manual_dir=archive)
     return data_dir
 
 
 @pytest.fixture
 def source(prepared):
-    return packed.TfdsSource(lsp.builder("lspet", data_dir=prepared, canvas=48), "train")
+    return packed.TfdsSource(builders.builder("lspet", data_dir=prepared, canvas=48), "train")
 
 
 # The command.
@@ -75,7 +75,7 @@ def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):
     def interrupted(builder, manual_dir):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lsp, "prepare", interrupted)
+    monkeypatch.setattr(builders, "prepare", interrupted)
     assert prepare.main(["--dataset=lspet", f"--data_dir={tmp_path}"]) == 130
     assert "start it again" in capsys.readouterr().err
 

@@ -19,12 +19,12 @@ COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 
 def path(folder, dataset: str, box: str, split: str) -> Path:
-    """Where `data.prepare --pack` puts a split; `box` as in `lsp.CropConfig`."""
+    """Where `data.prepare --pack` puts a split; `box` as in `builders.CropConfig`."""
     return Path(folder).expanduser() / f"{dataset}-{box}-{split}.npz"
 
 
 class TfdsSource:
-    """A split of a prepared TFDS dataset that has a `skeleton` and a `CropConfig` (`lsp.builder`).
+    """A split of a prepared TFDS dataset that has a `skeleton` and a `CropConfig` (`builders.builder`).
 
     Raises:
       FileNotFoundError: it is not prepared.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hourglass_jax import draw
-from hourglass_jax.data import crop, lsp, packed, pipeline
+from hourglass_jax.data import builders, crop, packed, pipeline, sources
 
 EXAMPLE = """\
 example:
@@ -38,19 +38,21 @@ def _parser():
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    config = lsp.CropConfig()
+    config = builders.CropConfig()
     add = parser.add_argument
-    add("--dataset", required=True, choices=lsp.BUILDERS)
+    add("--dataset", required=True, choices=[name for name in sources.DATASETS if name != "synthetic"])
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
-    text = "a person's place and size, from the joints or the picture's own (default: %(default)s)"
-    add("--box", default=config.box, choices=("joints", "image"), help=text)
+    text = "whence a person's place and size (default: annotated where the dataset has it, else joints)"
+    add("--box", default="auto", choices=("auto", "annotated", "joints", "image"), help=text)
     text = "side of the stored canvases, px (default: %(default)s)"
     add("--canvas", type=int, default=config.canvas, help=text)
     text = "side of the canvas / side of the nominal crop (default: %(default)s)"
     add("--margin", type=float, default=config.margin, help=text)
     text = "of the JPEGs, 1 ... 100 (default: %(default)s)"
     add("--quality", type=int, default=config.quality, help=text)
+    text = "leave out the people whose pictures or records are missing or damaged; all are named"
+    add("--allow_missing", action="store_true", help=text)
     add("--pack", help="folder that gets one file per split, readable without TensorFlow Datasets")
     text = "picture (.png) that gets 24 canvases with their joints, to look at"
     add("--sheet", type=os.path.expanduser, help=text)
@@ -60,32 +62,39 @@ def _parser():
 def _prepare(flags):
     if flags.sheet and not cv2.haveImageWriter(flags.sheet):  # before minutes of work
         raise ValueError(f"--sheet={flags.sheet}: its name must end as a picture's, such as .png")
-    config = {name: getattr(flags, name) for name in ("box", "canvas", "margin", "quality")}
-    builder = lsp.builder(flags.dataset, data_dir=flags.data_dir, **config)
+    names = ("box", "canvas", "margin", "quality", "allow_missing")
+    config = {name: getattr(flags, name) for name in names}
+    builder = builders.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
         print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
-    lsp.prepare(builder, manual_dir=flags.manual_dir)
-    sources = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
-    for split, source in sources.items():
+    builders.prepare(builder, manual_dir=flags.manual_dir)
+    splits = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
+    for split, source in splits.items():
         print(f"{split}: {describe(source)}")
-    for split, source in sources.items() if flags.pack else ():
-        path = packed.path(flags.pack, flags.dataset, flags.box, split)
+    if builder.problems.exists():
+        kinds = {"left_out": "people left out", "odd": "joints far outside of their picture"}
+        counts = [f"{builder.info.metadata[name]:,} {kind}" for name, kind in kinds.items()]
+        print(f"{', '.join(counts)}: see {builder.problems}")
+    box = builder.builder_config.box
+    for split, source in splits.items() if flags.pack else ():
+        path = packed.path(flags.pack, flags.dataset, box, split)
         packed.write(source, path)
         print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if flags.sheet:
-        draw.save(flags.sheet, contact_sheet(sources["train"]))
+        draw.save(flags.sheet, contact_sheet(next(iter(splits.values()))))
         print(f"wrote {flags.sheet}: look at it before you train")
-    print(f"next: {_training_command(flags, validation_split=list(sources)[1])}")
+    print(f"next: {_training_command(flags, list(splits))}")
 
 
-def _training_command(flags, validation_split) -> str:
+def _training_command(flags, splits) -> str:
     """How to train on what has been prepared."""
-    fields = {"dataset": flags.dataset, "validation_split": validation_split}
+    fields = {"dataset": flags.dataset, "train_split": splits[0], "validation_split": splits[:2][-1]}
     fields |= {"canvas": flags.canvas, "margin": flags.margin}
     if flags.pack:
         fields |= {"source": "packed", "packed_dir": flags.pack}
     else:
         fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
+        fields |= {"allow_missing": flags.allow_missing}
     fields |= {"box": flags.box, "validation_box": flags.box}
     options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
     command = "python main.py --config=configs/newell.py --workdir=runs/newell"

@@ -2,7 +2,8 @@
 
 from hourglass_jax.data import mixture, packed, synthetic
 
-DATASETS = ("synthetic", "lsp", "lspet")
+# The boxes that a person's place and size may come from, see `builders.CropConfig`; "auto" is the first.
+DATASETS = {"synthetic": ("image",), "lsp": ("joints", "image"), "lspet": ("joints", "image")}
 
 
 def open_source(data, *, train: bool):
@@ -33,7 +34,7 @@ def _together(**names: str) -> list[tuple[str, ...]]:
 
 def _open(data, dataset, box, split, train):
     if dataset not in DATASETS:
-        raise ValueError(f"data.dataset={dataset!r} is unknown; choose from {DATASETS}.")
+        raise ValueError(f"data.dataset={dataset!r} is unknown; choose from {', '.join(DATASETS)}.")
     if dataset == "synthetic":
         return synthetic.SyntheticPeople(
             split=split,
@@ -43,10 +44,22 @@ def _open(data, dataset, box, split, train):
             variety=data.variety,
         )
     if data.source == "packed":
-        return _open_packed(data, dataset, box, split)
+        return _open_packed(data, dataset, box_of(dataset, box), split)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
     return _open_tfds(data, dataset, box, split)
+
+
+def box_of(dataset: str, box: str) -> str:
+    """What "auto" stands for; any other box as it is.
+
+    Raises:
+      ValueError: the dataset has no such box.
+    """
+    known = DATASETS[dataset]
+    if box not in ("auto", *known):
+        raise ValueError(f"box={box!r}: {dataset} has {', '.join(known)}, or auto for the first.")
+    return known[0] if box == "auto" else box
 
 
 def loader(source) -> str:
@@ -69,16 +82,16 @@ def _open_packed(data, dataset, box, split):
 
 
 def _open_tfds(data, dataset, box, split):
-    from hourglass_jax.data import lsp  # imports TFDS
+    from hourglass_jax.data import builders  # imports TFDS
 
-    builder = lsp.builder(
+    builder = builders.builder(
         dataset,
         data_dir=data.data_dir or None,
         box=box,
         canvas=data.canvas,
         margin=data.margin,
         quality=data.quality,
+        allow_missing=data.allow_missing,
     )
-    if not builder.is_prepared():
-        lsp.prepare(builder, manual_dir=data.manual_dir or None)
+    builders.prepare(builder, manual_dir=data.manual_dir or None)
     return packed.TfdsSource(builder, split)
