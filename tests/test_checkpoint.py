@@ -216,13 +216,7 @@ def _overwrite(path):
     path.write_bytes(bytes(path.stat().st_size))
 
 
-def _flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite, _flip_a_bit])
+@pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' own threads
 def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, change):
     _, expected = intact
@@ -236,3 +230,25 @@ def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, ch
             same(jax.device_get(result[1]), expected)
     assert found >= 3
     gc.collect()  # what these threads left, before the next test
+
+
+def test_flipped_bits_are_noticed(tiny, same, tmp_path):
+    # Large arrays that do not compress lie in their file as they are.
+    big = jax.numpy.asarray(np.random.default_rng(0).standard_normal(50_000), np.float32)
+    state = filled(tiny(), 1)
+    state = state.replace(step=jax.numpy.int32(1), params={**state.params, "big": big})
+    with checkpoint.Checkpoints(tmp_path) as saved:
+        saved.save(state, metadata_of(tiny()), None)
+        saved.wait()
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+        arrays = [p for p in (tmp_path / "checkpoints/1/model").rglob("*") if p.stat().st_size > 100_000]
+        content = arrays[0].read_bytes()
+        for place in np.linspace(0, len(content) - 1, 7).astype(int):
+            flipped = bytearray(content)
+            flipped[place] ^= 1
+            arrays[0].write_bytes(flipped)
+            with pytest.raises(ValueError, match="checkpoints/1: the checkpoint is damaged"):
+                saved.restore(1, like)
+        arrays[0].write_bytes(content)
+        same(jax.device_get(saved.restore(1, like)), jax.device_get(state))
