@@ -5,9 +5,26 @@ python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 from configs import common
 
+# What belongs to each paper's network, beside the recipe that all share; its own config has it in full.
+SYSTEMS = {
+    "newell": {},
+    "chu": {},
+    "mssh": {"loss.adaptive": True},
+    "selvam": {
+        "model.attention_width": 8,
+        "loss.kind": "coordinates",
+        # Algorithm 1, a round in half an epoch.
+        "train.phases": (("pose", 0.2), ("attention", 0.1), ("pose+attention", 0.2)),
+    },
+    "tang": {"model.branch_width": 16},
+}
+
 
 def get_config(string: str | None = None):
-    """Arguments: model, stacks, width."""
+    """Arguments: model, stacks, width.
+
+    model: newell, chu, mssh, selvam or tang, in a small form.
+    """
     args = common.arguments(string, model="newell", stacks=1, width=64)
     c = common.base()
     c.model.update(name=args.model, stacks=args.stacks, width=args.width, depth=3)
@@ -37,4 +54,5 @@ def get_config(string: str | None = None):
     c.train.evaluate_every = 900
     c.train.save_every = 450
     c.evaluate.batch_size = 50
+    c.update_from_flattened_dict(SYSTEMS.get(args.model, {}))
     return c

@@ -17,7 +17,7 @@ NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"__ini
 # Every documented value of every argument, at least once; sizes that trace quickly.
 SMALL = "stacks=1,width=16,size=64"
 ARGUMENTS = {
-    "quickstart": ["", "model=newell,stacks=2,width=16", "model=tang", "model=chu", "model=mssh"],
+    "quickstart": ["", "model=newell,stacks=2,width=16", *(f"model={name}" for name in models.names())],
     "newell": ["", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"],
     "chu": [
         "stacks=2",

@@ -1,0 +1,96 @@
+"""What the benchmark makes of times, and that no system is missing from it."""
+
+import json
+import shlex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import quickstart
+from hourglass_jax import models, train
+from launch import benchmark
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_system_has_a_small_form_a_command_and_a_measured_row(name):
+    assert name in benchmark.SYSTEMS and name in quickstart.SYSTEMS
+    command = benchmark.system_command(name, "runs/systems", 700)
+    words = dict(w.removeprefix("--").split("=", 1) for w in shlex.split(command) if w.startswith("--"))
+    config = quickstart.get_config(words["config"].partition(":")[2])
+    config.train.steps = int(words["config.train.steps"])
+    assert config == benchmark.system_config(name, 700) and config.model.name == name
+    assert words["workdir"] == f"runs/systems/{name}"
+
+
+def test_all_systems_see_the_same_people_with_the_same_recipe():
+    configs = [benchmark.system_config(name, 700) for name in benchmark.SYSTEMS]
+    for section in ("data", "augment", "optimizer", "seed", "evaluate"):
+        assert all(config[section] == configs[0][section] for config in configs)
+    assert {config.train.batch_size for config in configs} == {16}
+
+
+def test_runs_take_turns_and_the_first_is_not_counted(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+
+    def run(name, seconds):
+        def call():
+            calls.append(name)
+            clock[0] += next(seconds)
+
+        return call
+
+    runs = {"a": run("a", iter([100, 1, 2, 3, 4, 5])), "b": run("b", iter([50, 7, 7, 7, 7, 7]))}
+    found = benchmark.interleaved(runs, rounds=5)
+    assert calls == ["a", "b"] * 6
+    assert found == {"a": (2, 3, 4), "b": (7, 7, 7)}  # quartiles of 1 to 5
+
+
+def test_a_table():
+    rows = [{"what": "one", "x/s": 2.5, "note": "ab"}, {"what": "three", "x/s": 10, "note": ""}]
+    assert benchmark.markdown(rows).splitlines() == [
+        "| what  | x/s | note |",
+        "| ----- | --: | ---- |",
+        "| one   | 2.5 | ab   |",
+        "| three |  10 |      |",
+    ]
+
+
+def test_compiling_passes_the_cache_and_leaves_it_as_it_was(quick_compiles):
+    before = jax.config.jax_enable_compilation_cache
+    program, seconds = benchmark.compiled(jax.jit(lambda x: x + 1), jnp.zeros(3))
+    np.testing.assert_array_equal(program(jnp.ones(3)), [2, 2, 2])
+    assert seconds > 0 and jax.config.jax_enable_compilation_cache == before
+    with pytest.raises(TypeError):
+        benchmark.compiled(jax.jit(lambda x: x + None), jnp.zeros(3))
+    assert jax.config.jax_enable_compilation_cache == before
+
+
+def test_systems_are_trained_evaluated_timed_and_found_again(
+    tiny, small_model, quick_compiles, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(benchmark, "SYSTEMS", ("newell",))
+    monkeypatch.setattr(benchmark, "system_config", lambda name, steps: tiny({"train.steps": steps}))
+    folders = [f"--workdir={tmp_path}", f"--output={tmp_path / 'tables'}"]
+    arguments = ["systems", *folders, "--steps=2", "--rounds=1"]
+    assert benchmark.main(arguments) == 0
+    result = json.loads((tmp_path / "tables" / "systems.json").read_text())
+    (row,) = result["rows"]
+    # `Small`: 4 x 4 x 3 x 8 weights and two of the norm for each of 8 channels; then 8 x 16 + 16 twice.
+    assert row["system"] == "newell" and row["parameters"] == 384 + 16 + 2 * (128 + 16)
+    assert row["train images/s"] > 0 and f"jax {jax.__version__}" in result["machine"]
+    assert result["commands"][0] in capsys.readouterr().out
+    assert "| newell " in (tmp_path / "tables" / "systems.md").read_text()
+
+    # A training that was stopped leaves fewer steps.
+    monkeypatch.setattr(train, "train", lambda *_: {})
+    with pytest.raises(SystemExit, match="goes on"):
+        benchmark.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
+
+
+def test_what_is_wrong_is_said_in_a_line(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["speed"])
+    assert "choose from" in capsys.readouterr().err
