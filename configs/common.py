@@ -11,12 +11,12 @@ def base() -> ConfigDict:
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
 
     c.data = ConfigDict()
-    c.data.dataset = "synthetic"  # synthetic, lsp, lspet
+    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii
     c.data.source = "tfds"  # tfds, or packed: FOLDER of files written by data.prepare --pack
     c.data.data_dir = ""  # where TFDS keeps what it prepared; "" is ~/tensorflow_datasets
     c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
     c.data.packed_dir = ""
-    c.data.train_split = "train"
+    c.data.train_split = "train"  # also train_all: MPII's people of train and validation
     c.data.validation_split = "validation"
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
     c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are

@@ -7,7 +7,8 @@ In reading order:
     heatmaps         joints -> Gaussians -> joints
     models.layers    unit, hourglass, stem; then models.newell and its descendants, one file per paper
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
-    data.pipeline    from (seed, step) to a batch; data.synthetic, data.lsp, data.packed are its sources
+    data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
+                     prepared by data.builders from the people that data.lsp and data.mpii list
     inference, metrics, evaluate, predict     from crops to joints, to tables, to your own pictures
     checkpoint, devices, files, logs, draw    what these stand on
 """

@@ -8,18 +8,15 @@ reads MPII's public json and needs scikit-learn, and matplotlib for the picture.
 
 import argparse
 import collections
-import gzip
 import io
-import json
 import pathlib
 import sys
 import warnings
-import zlib
 
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data import skeletons
+from hourglass_jax.data import mpii_annotations, skeletons
 from hourglass_jax.data.skeletons import Skeleton
 
 Groups = tuple[tuple[int, ...], ...]
@@ -184,35 +181,19 @@ def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
 
 
 def read_mpii(path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The persons of MPII's public json (.json or .json.gz) that have all 16 joints annotated.
+    """The persons of MPII's annotations (see `mpii_annotations.read`) that have all 16 joints.
 
     Returns:
       joints (n, 16, 2) and centers (n, 2) in image pixels, scales (n,).
 
     Raises:
-      ValueError: no such file, or not one of MPII's; the message is one line.
+      FileNotFoundError, ValueError: no such file, or not one of MPII's; the message is one line.
     """
-    try:
-        data = pathlib.Path(path).read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        people = json.loads(data)
-    except FileNotFoundError:
-        raise ValueError(f"There is no file {path}.") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is not readable as json: {error}") from None
-    try:
-        joints = np.array([person["joint_self"] for person in people], float)[:, :, :2]
-        center = np.array([person["objpos"] for person in people], float).reshape(-1, 2)
-        scale = np.array([person["scale_provided"] for person in people], float).reshape(-1)
-    except (KeyError, IndexError, TypeError, ValueError):
-        raise ValueError(
-            f"{path} is not MPII's json: a list of persons with joint_self, objpos and scale_provided."
-        ) from None
-    # A missing joint is (0, 0); a single 0 is a true position.
-    complete = (joints != 0).any(axis=-1).all(axis=-1) & (scale > 0)
-    if joints.shape[1:] != (len(skeletons.MPII), 2) or not complete.any():
+    people = [person for person in mpii_annotations.read(path) if person.visible.all() and person.scale > 0]
+    if not people:
         raise ValueError(f"{path} has no person with all {len(skeletons.MPII)} joints.")
-    return joints[complete], center[complete], scale[complete]
+    names = ("joints", "center", "scale")
+    return tuple(np.array([getattr(person, name) for person in people]) for name in names)
 
 
 def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):

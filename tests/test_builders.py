@@ -178,7 +178,7 @@ def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
     builder = drawn(PEOPLE + "train a.jpg near 99 30\ntrain a.jpg far 101 30\n")
     builders.prepare(builder, manual_dir=tmp_path)
     line = "kept: a.jpg: far: left_hip at (101, 30) is far outside of 80 x 60 px\n"
-    assert builder.problems.read_text() == line and builder.info.metadata["odd"] == 1
+    assert builder.problems.read_text() == line and builder.info.metadata["remarks"] == 1
     assert len(packed.TfdsSource(builder, "train")) == 4
 
 

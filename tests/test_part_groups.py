@@ -30,7 +30,9 @@ def blocks(*sizes):
 
 
 def person(joints, **fields):
-    return {"joint_self": joints, "objpos": [100.0, 200.0], "scale_provided": 1.5, **fields}
+    place = {"objpos": [100.0, 200.0], "scale_provided": 1.5}
+    listed = {"img_paths": "a.jpg", "annolist_index": 1.0, "people_index": 1.0}
+    return {"joint_self": joints, **place, **listed, **fields}
 
 
 def scattered(count):
@@ -195,7 +197,7 @@ def test_read_keeps_the_persons_with_all_joints(tmp_path):
         (b"[]", "is not MPII's json"),
         (b"3", "is not MPII's json"),
         (b'{"images": []}', "is not MPII's json"),
-        (json.dumps([person([[1.0, 1.0, 1.0]] * 14)]).encode(), "no person with all 16 joints"),
+        (json.dumps([person([[1.0, 1.0, 1.0]] * 14)]).encode(), "is not MPII's json"),
         (json.dumps([person([[0.0, 0.0, 0.0]] * 16)]).encode(), "no person with all 16 joints"),
         (json.dumps([person([[1.0, 1.0, 1.0]] * 16)]).encode(), "more persons are needed"),
     ],

@@ -12,6 +12,7 @@ class OnePerson:
     """A source of one grey canvas, ready to be packed."""
 
     name, skeleton, canvas, margin = "lspet-train", skeletons.LSP, 48, 1.5
+    extras = {"category": np.array(["sports"])}
 
     def __len__(self):
         return 1
@@ -45,7 +46,8 @@ def test_drawn_figures_follow_the_config():
 
 def test_a_packed_file_is_found_by_dataset_box_and_split(data):
     source = sources.open_source(data, train=True)
-    assert source.ids == ["person-0"]
+    assert source.ids == ["person-0"] and source.extras["category"].tolist() == ["sports"]
+    assert source[0]["category"] == "sports"
     assert sources.loader(source) == "threads"  # needs no TensorFlow
 
 

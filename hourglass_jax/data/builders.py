@@ -158,6 +158,10 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The people of each split, those of one picture in a row, from the files that `find` found."""
         raise NotImplementedError
 
+    def remark(self, line: str) -> None:
+        """Puts a line on something that is no error into the list of problems."""
+        self._odd.append(line)
+
     def _info(self):
         size, joints = self.builder_config.canvas, len(self.skeleton)
         features = {
@@ -207,7 +211,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         annotations = self.find(dl_manager.manual_dir)
         self.info.metadata["annotations"] = checksums(annotations)
-        self._lost, self._odd = [], []  # lines on people that cannot be prepared, or that look wrong
+        self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
         splits = self._sound(self.people(*annotations))
         if self._lost:
             self._conclude()
@@ -262,16 +266,16 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         picture = pipeline.decode(path.read_bytes())
         if picture is None:
             return [], [f"{path.name}: {person.id}: truncated or no JPEG" for person in people], []
-        odd = [line for person in people for line in _strays(person, picture, self.skeleton)]
+        odd = [f"kept: {line}" for person in people for line in _strays(person, picture, self.skeleton)]
         return [make_example(person, picture, self.builder_config) for person in people], [], odd
 
     def _conclude(self):
         """Writes the list of problems; people are lost silently never, and only where that is allowed."""
-        lines = [f"left out: {line}" for line in self._lost] + [f"kept: {line}" for line in self._odd]
+        lines = [f"left out: {line}" for line in self._lost] + self._odd
         self.problems.unlink(missing_ok=True)
         if lines:
             files.write(self.problems, "".join(f"{line}\n" for line in lines).encode())
-        self.info.metadata.update(left_out=len(self._lost), odd=len(self._odd))
+        self.info.metadata.update(left_out=len(self._lost), remarks=len(self._odd))
         if self._lost and not self.builder_config.allow_missing:
             # Never a dataset that lacks some people; TFDS removes what it has written so far.
             more = "; ..." if len(self._lost) > 3 else ""
@@ -320,9 +324,9 @@ def checksums(paths) -> dict[str, str]:
 
 def _classes() -> dict[str, type[PeopleBuilder]]:
     """The builder of each dataset."""
-    from hourglass_jax.data import lsp  # these stand on this module
+    from hourglass_jax.data import lsp, mpii  # these stand on this module
 
-    return {"lsp": lsp.Lsp, "lspet": lsp.Lspet}
+    return {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii}
 
 
 def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:

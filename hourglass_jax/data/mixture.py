@@ -47,5 +47,11 @@ class Mixture:
         return {**example, "joints": joints, "visible": visible}
 
     @functools.cached_property
+    def extras(self) -> dict[str, np.ndarray]:
+        """Those that all sources have."""
+        names = set.intersection(*(set(source.extras) for source in self.sources))
+        return {name: np.concatenate([source.extras[name] for source in self.sources]) for name in names}
+
+    @functools.cached_property
     def ids(self) -> list[str]:
         return [id_ for source in self.sources for id_ in source.ids]

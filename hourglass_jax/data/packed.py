@@ -15,6 +15,7 @@ from hourglass_jax.data import pipeline
 from hourglass_jax.data.skeletons import Skeleton
 
 FORMAT = "hourglass_jax-packed-1"
+EXTRA = "extra_"  # begins the names of the arrays that a source has beyond `pipeline.FIELDS`
 COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 
@@ -42,6 +43,7 @@ class TfdsSource:
             raise ValueError(f"split={split!r}: {builder.name} has {splits}")
         config = builder.builder_config
         self.name, self.skeleton = f"{builder.name}-{split}", builder.skeleton
+        self._extras = list(builder.extras)
         self.canvas, self.margin = config.canvas, config.margin
         raw = {"image": tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split, decoders=raw)
@@ -55,11 +57,29 @@ class TfdsSource:
         with self._lock:
             record = self._records[index]
         example = {name: dtype(record[name]) for name, dtype in pipeline.FIELDS.items()}
-        return example | {"image": record["image"], "id": record["id"].decode()}
+        texts = {name: _text(record[name]) for name in ("id", *self._extras)}
+        return example | texts | {"image": record["image"]}
 
     @functools.cached_property
+    def _columns(self) -> dict[str, list]:
+        """What is wanted of all examples at once; reading them takes a while."""
+        names = ("id", *self._extras)
+        rows = [[example[name] for name in names] for example in self]
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+    @property
     def ids(self) -> list[str]:
-        return [example["id"] for example in self]
+        return self._columns["id"]
+
+    @functools.cached_property
+    def extras(self) -> dict[str, np.ndarray]:
+        columns = {name: self._columns[name] for name in self._extras}
+        return {name: np.array(values) for name, values in columns.items() if not np.ndim(values[0])}
+
+
+def _text(value):
+    """A record's text as such; anything else as it is."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class PackedSource:
@@ -86,7 +106,8 @@ class PackedSource:
         self.ids = content["ids"].tolist()
         self._bytes, self._offsets = content["bytes"], content["offsets"]
         self._fields = {name: content[name] for name in pipeline.FIELDS}
-        for array in self._fields.values():
+        self.extras = {name[len(EXTRA) :]: content[name] for name in content if name.startswith(EXTRA)}
+        for array in (*self._fields.values(), *self.extras.values()):
             array.flags.writeable = False  # examples are views
 
     def __len__(self):
@@ -95,12 +116,14 @@ class PackedSource:
     def __getitem__(self, index):
         index = range(len(self))[index]
         start, stop = self._offsets[index : index + 2]
-        example = {name: values[index] for name, values in self._fields.items()}
+        example = {name: values[index] for name, values in (self._fields | self.extras).items()}
         return example | {"image": self._bytes[start:stop].tobytes(), "id": self.ids[index]}
 
 
 def write(source, path) -> None:
     """Writes all examples of a source into one file; it is there whole or not at all.
+
+    Of a source's further fields those go along that `source.extras` has.
 
     Args:
       source: a source of encoded canvases (see `pipeline`).
@@ -129,7 +152,7 @@ def _pack(source) -> dict[str, np.ndarray]:
     }
     for name, dtype in pipeline.FIELDS.items():
         content[name] = np.stack([example[name] for example in examples]).astype(dtype)
-    return content
+    return content | {EXTRA + name: values for name, values in source.extras.items()}
 
 
 def _validate(content) -> dict:
@@ -143,6 +166,9 @@ def _validate(content) -> dict:
         **{"head_size": (n,), "ids": (n,), "bytes": (size,), "offsets": (n + 1,)},
     }
     types = pipeline.FIELDS | {"bytes": np.uint8, "offsets": np.int64, "ids": content["ids"].dtype}
+    extras = [name for name in content if name.startswith(EXTRA)]
+    layout |= {name: (n,) for name in extras}
+    types |= {name: content[name].dtype for name in extras}
     for name, shape in layout.items():
         found = content[name]
         if found.shape != shape or found.dtype != types[name]:

@@ -1,7 +1,8 @@
 """The pipeline on the host: from (seed, step) to a batch of canvases, with or without TensorFlow.
 
 A *source* gives one example at a time, by position: `len(source)`, `source[i]`, `source.name`,
-`source.skeleton`, `source.canvas` (px), `source.margin`. An *example* is a dictionary:
+`source.skeleton`, `source.canvas` (px), `source.margin`, `source.ids`, and `source.extras`, {name: (n,)
+array} of what else is known of each example (MPII's activity), often empty. An *example* is a dictionary:
 
     image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
     joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled

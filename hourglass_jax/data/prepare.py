@@ -72,7 +72,7 @@ def _prepare(flags):
     for split, source in splits.items():
         print(f"{split}: {describe(source)}")
     if builder.problems.exists():
-        kinds = {"left_out": "people left out", "odd": "joints far outside of their picture"}
+        kinds = {"left_out": "people left out", "remarks": "remarks"}
         counts = [f"{builder.info.metadata[name]:,} {kind}" for name, kind in kinds.items()]
         print(f"{', '.join(counts)}: see {builder.problems}")
     box = builder.builder_config.box

@@ -3,7 +3,13 @@
 from hourglass_jax.data import mixture, packed, synthetic
 
 # The boxes that a person's place and size may come from, see `builders.CropConfig`; "auto" is the first.
-DATASETS = {"synthetic": ("image",), "lsp": ("joints", "image"), "lspet": ("joints", "image")}
+DATASETS = {
+    "synthetic": ("image",),
+    "lsp": ("joints", "image"),
+    "lspet": ("joints", "image"),
+    "mpii": ("annotated", "joints", "image"),
+}
+UNIONS = {("mpii", "train_all"): ("train", "validation")}  # splits that are others together
 
 
 def open_source(data, *, train: bool):
@@ -18,7 +24,11 @@ def open_source(data, *, train: bool):
     """
     split = data.train_split if train else data.validation_split
     box = data.box if train else data.validation_box
-    found = [_open(data, *one, train) for one in _together(dataset=data.dataset, box=box, split=split)]
+    found = [
+        _open(data, dataset, box, part, train)
+        for dataset, box, split in _together(dataset=data.dataset, box=box, split=split)
+        for part in UNIONS.get((dataset, split), (split,))
+    ]
     return found[0] if len(found) == 1 else mixture.Mixture(found, found[0].skeleton)
 
 

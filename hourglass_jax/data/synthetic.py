@@ -711,6 +711,7 @@ class SyntheticPeople:
     """
 
     skeleton = skeletons.MPII
+    extras: dict = {}
 
     def __init__(
         self,
