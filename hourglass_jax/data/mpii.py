@@ -68,8 +68,8 @@ activities nor head boxes.
             if None in found:
                 image, person = places[name][found.index(None)]
                 raise ValueError(
-                    f"{annotations}: lacks {found.count(None):,} of the {len(found):,} people of {name}, as "
-                    f"annolist({image + 1}).annorect({person + 1}): a shortened file; download it again"
+                    f"{annotations}: lacks {found.count(None):,} of the {len(found):,} people of {name} ("
+                    f"annolist({image + 1}).annorect({person + 1}) first): shortened; download it again"
                 )
         for a in (a for a in everybody.values() if not a.training):
             if np.isfinite([a.scale, *a.center]).all():
