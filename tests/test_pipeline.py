@@ -59,6 +59,27 @@ def test_order_is_the_same_on_every_machine_and_version():
     assert pipeline.order(1, 0, 10).tolist() == [3, 5, 2, 9, 7, 0, 8, 6, 1, 4]
 
 
+def test_fresh_processes_give_the_same_batches():
+    code = (
+        "import hashlib, sys\n"
+        "from hourglass_jax.data import pipeline, synthetic\n"
+        "source = synthetic.SyntheticPeople(split='train', examples=20, canvas=48)\n"
+        "share = dict(train=True, batch_size=8, seed=3, steps=3, loader='threads')\n"
+        "digest = hashlib.sha256()\n"
+        "for batch in pipeline.batches(source, threads=int(sys.argv[1]), **share):\n"
+        "    for name in sorted(batch):\n"
+        "        digest.update(name.encode() + batch[name].tobytes())\n"
+        "print(digest.hexdigest())\n"
+    )
+    running = []
+    for threads in ("1", "3"):  # and with hashes of strings that differ, as on two machines
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": threads}
+        command = [sys.executable, "-c", code, threads]
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    first, second = (process.communicate(timeout=300)[0] for process in running)
+    assert first == second and len(first) == 65
+
+
 def test_each_epoch_holds_each_example_once_and_batches_span_epochs():
     share = dict(batch_size=4, length=10, seed=3)
     batches = [pipeline.train_indices(step, **share) for step in range(5)]

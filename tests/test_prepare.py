@@ -1,3 +1,7 @@
+import os
+import pathlib
+import shutil
+import subprocess
 import sys
 
 import cv2
@@ -6,6 +10,8 @@ import pytest
 import scipy.io
 
 from hourglass_jax.data import builders, packed, pipeline, prepare, skeletons
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,7 @@ def test_command_prepares_packs_and_draws(archive, tmp_path, capsys):
     "flags, message",
     [
         (["--manual_dir=nowhere"], "nowhere: found no lspet_dataset/joints.mat. Download"),
+        (["--box=annotated"], "box='annotated': lspet has joints, image"),
         (["--quality=0"], "quality=0: must be in 1 ... 100"),
         (["--sheet=sheet.docx"], "--sheet=sheet.docx: its name must end"),
     ],
@@ -78,6 +85,38 @@ def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(builders, "prepare", interrupted)
     assert prepare.main(["--dataset=lspet", f"--data_dir={tmp_path}"]) == 130
     assert "start it again" in capsys.readouterr().err
+
+
+def test_a_killed_preparation_starts_again(archive, tmp_path):
+    code = (
+        "import time\n"
+        "from hourglass_jax.data import builders\n"
+        "builders.make_example = lambda *_: (print('begun', flush=True), time.sleep(600))\n"
+        f"builder = builders.builder('lspet', data_dir={str(tmp_path)!r}, canvas=48)\n"
+        f"builders.prepare(builder, manual_dir={str(archive)!r})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line == "begun\n" for line in process.stdout)
+        process.kill()
+    builder = builders.builder("lspet", data_dir=tmp_path, canvas=48)
+    assert list(builder.home.glob("incomplete.*"))
+    builders.prepare(builder, manual_dir=archive)
+    assert not list(builder.home.glob("incomplete.*"))
+    assert len(packed.TfdsSource(builder, "train")) == 18
+
+
+def test_command_leaves_out_what_is_missing_only_when_told(archive, tmp_path, capsys):
+    manual = shutil.copytree(archive, tmp_path / "manual")
+    (manual / "lspet_dataset" / "images" / "im00003.jpg").unlink()
+    flags = ["--dataset=lspet", f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", "--canvas=48"]
+    assert prepare.main(flags) == 1
+    assert "1 people cannot be prepared (im00003.jpg: lspet-im00003" in capsys.readouterr().err
+    assert prepare.main([*flags, "--allow_missing"]) == 0
+    output = capsys.readouterr().out
+    assert "train: 17 examples" in output and "1 people left out, 0 remarks: see" in output
+    assert "--config.data.allow_missing=True" in output
 
 
 def test_contact_sheet_draws_joints_where_they_are(source):
