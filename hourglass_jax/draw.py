@@ -1,7 +1,10 @@
-"""Pictures: skeletons, heatmaps and contact sheets. Images are (h, w, 3) uint8 RGB."""
+"""Pictures: skeletons, heatmaps, attention and contact sheets. Images are (h, w, 3) uint8 RGB."""
 
+import itertools
 import os
 import pathlib
+import re
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,6 +13,7 @@ from hourglass_jax import files
 from hourglass_jax.data.skeletons import Skeleton
 
 RIGHT, LEFT, MIDDLE = (255, 120, 40), (60, 150, 255), (120, 220, 90)  # the person's own sides
+_ATTENTION = 160  # px, side of an attention map's tile: its name fits
 
 
 def side_colour(joint_names: tuple[str, ...]) -> tuple[int, int, int]:
@@ -51,6 +55,43 @@ def heatmap(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     values = cv2.resize(np.clip(values, 0, 1).astype(np.float32), image.shape[1::-1])
     colours = cv2.applyColorMap((255 * values).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.addWeighted(image, 0.4, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.8, 0)
+
+
+def attention(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Lays attention maps (h', w', m), none below 0, over a darkened image: the largest of them.
+
+    Each is scaled by its own maximum: one whose cells sum to one (softmax) peaks far below 1.
+    """
+    maps = np.asarray(maps, np.float32)
+    peaks = np.maximum(maps.max(axis=(0, 1)), np.finfo(np.float32).tiny)
+    return heatmap(image, (maps / peaks).max(axis=-1))
+
+
+def attention_sheet(image: np.ndarray, maps: dict[str, np.ndarray], joints: Sequence[str] = ()) -> np.ndarray:
+    """A row for each stack: the image, and each attention map over it under its name and its maximum.
+
+    Args:
+      image: (h, w, 3) uint8.
+      maps: (h', w', m) in [0, 1] by name, for instance "stack1_refined"; m is 1, or one for each joint.
+      joints: their names, for a tile for each joint's map in place of one for all.
+    """
+    image = cv2.resize(image, (_ATTENTION, _ATTENTION), interpolation=cv2.INTER_AREA)
+    rows = []
+    for _, names in itertools.groupby(sorted(maps, key=_in_order), key=lambda name: name.split("_")[0]):
+        rows.append([titled(image, "")])
+        for name in names:
+            one_each = len(joints) > 1 and maps[name].shape[-1] == len(joints)
+            titles = joints if one_each else [name]
+            for title, of_title in zip(titles, np.split(maps[name], len(titles), axis=-1), strict=True):
+                rows[-1].append(titled(attention(image, of_title), f"{title} {of_title.max():.2g}"))
+    columns = max(map(len, rows))
+    blank = np.full_like(rows[0][0], 255)
+    return sheet([tile for row in rows for tile in row + [blank] * (columns - len(row))], columns)
+
+
+def _in_order(name):
+    """stack2_... before stack10_..., and the maps of a stack from coarse to fine."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def titled(image: np.ndarray, text: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from hourglass_jax.data import crop, pipeline, sources
 from hourglass_jax.logs import say
 
 _TILE = 192  # px, least size of a drawn crop
+_ATTENDED = 4  # examples whose attention is drawn: eight stacks have 40 maps each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Predictions:
     Attributes:
       joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
       truth: (n, k, 2); visible (n, k) flags; head_size (n,), 0 where unknown.
-      pictures: of the first few examples, what `picture` draws.
+      pictures: of the first few examples, what `picture` and `attention` draw.
     """
 
     joints: np.ndarray
@@ -63,7 +64,7 @@ class Evaluator:
 
         Args:
           variables: {"params", "batch_stats"} on the mesh.
-          pictures: how many of the first examples keep their canvas and heatmaps.
+          pictures: how many of the first examples keep their canvas, heatmaps and attention.
           threads: that decode.
           progress: is called with the number of examples that are done.
         """
@@ -80,11 +81,11 @@ class Evaluator:
         with contextlib.closing(batches):
             for batch in batches:
                 canvases = devices.put_batch({"image": batch["image"]}, self._mesh)["image"]
-                joints, scores, heatmaps = self._estimate(variables, canvases)
+                joints, scores, seen = self._estimate(variables, canvases)
                 joints, scores = _gather((joints, scores))
                 fields = _gather({name: batch[name] for name in (*pipeline.FIELDS, "mask")})
                 if len(kept) < pictures:
-                    kept += self._keep(batch, joints, _gather(heatmaps), pictures - len(kept))
+                    kept += self._keep(batch, joints, _gather(seen), pictures - len(kept))
                 parts.append(self._in_image(joints, scores, fields))
                 progress(min(len(parts) * self._batch_size, len(self.source)))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -99,8 +100,8 @@ class Evaluator:
         }
         return {name: value[fields["mask"]] for name, value in values.items()}
 
-    def _keep(self, batch, joints, heatmaps, count) -> list[dict]:
-        """What `picture` draws, of the first `count` examples of a batch, in input pixels."""
+    def _keep(self, batch, joints, seen, count) -> list[dict]:
+        """What `picture` and `attention` draw, of the first `count` examples of a batch, in input pixels."""
         size, source = self.network.size, self.source
         view = crop.input_from_canvas(canvas=source.canvas, margin=source.margin, size=size)
         kept = []
@@ -113,7 +114,7 @@ class Evaluator:
                     "truth": crop.apply(input_from_image, batch["joints"][i]),
                     "labelled": batch["visible"][i] > 0,
                     "joints": joints[i, -1],
-                    "heatmaps": heatmaps[i],
+                    **jax.tree.map(lambda maps, i=i: maps[i], seen),
                 }
             )
         return kept
@@ -125,7 +126,8 @@ def evaluate(config, workdir, path) -> dict:
     Args:
       config: its `data` and `evaluate` sections are used; the model is the checkpoint's, and has to be the
         config's.
-      workdir: gets evaluation.json, predictions.json and pictures/evaluation.png.
+      workdir: gets evaluation.json, predictions.json and pictures/evaluation.png, and of a network with
+        attention pictures/evaluation_attention.png.
       path: of the checkpoint, see `checkpoint.load`.
 
     Returns:
@@ -153,8 +155,10 @@ def evaluate(config, workdir, path) -> dict:
     if jax.process_index() == 0:
         write(workdir, predictions, scores, source.ids, about)
         if predictions.pictures:
-            sheet = picture(predictions, network)
-            draw.save(pathlib.Path(workdir) / "pictures" / "evaluation.png", sheet)
+            folder = pathlib.Path(workdir) / "pictures"
+            draw.save(folder / "evaluation.png", picture(predictions, network))
+            if (sheet := attention(predictions)) is not None:
+                draw.save(folder / "evaluation_attention.png", sheet)
     return scores
 
 
@@ -252,6 +256,14 @@ def picture(predictions: Predictions, network: inference.Network) -> np.ndarray:
         tiles.append(draw.skeleton(image, zoom * kept["joints"], everything, skeleton))
         tiles.append(draw.heatmap(image, kept["heatmaps"].max(axis=-1)))
     return draw.sheet(tiles, columns=6)
+
+
+def attention(predictions: Predictions) -> np.ndarray | None:
+    """A sheet of attention maps, for the first few kept examples; None of a network that has none."""
+    kept = [one for one in predictions.pictures[:_ATTENDED] if one["attention"]]
+    if not kept:
+        return None
+    return np.concatenate([draw.attention_sheet(one["crop"], one["attention"]) for one in kept])
 
 
 def _gather(tree):

@@ -39,7 +39,8 @@ class Network:
 
     def outputs(self, variables: dict, images: jax.Array, *, flip: bool) -> Outputs:
         """Heatmaps of each stack, (b, h, w, k) in about [0, 1] with one channel for all joints or one for
-        each, and coordinates (b, k, 2) in [0, 1] of the input where the model regresses them.
+        each, coordinates (b, k, 2) in [0, 1] of the input where the model regresses them, and attention
+        maps (b, h, w, m) in [0, 1] where it has any, m like k.
 
         Args:
           variables: {"params", "batch_stats"}.
@@ -50,17 +51,19 @@ class Network:
         images = images - jnp.asarray(self.mean)
         if flip:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        maps, coordinates, _ = self.model.apply(variables, images, train=False)
+        maps, coordinates, attention = self.model.apply(variables, images, train=False)
         if self.logits:
             maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
         if self.signed:  # before the average: one of the two may take the joint for visible
             maps = tuple(jnp.abs(m) for m in maps)
         if flip:
-            maps = tuple((m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2 for m in maps)
+            maps, attention = jax.tree.map(
+                lambda m: (m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2, (maps, attention)
+            )
             if coordinates is not None:
                 mirrored = self._swap(coordinates[b:], axis=1) * jnp.array([-1, 1]) + jnp.array([1, 0])
                 coordinates = (coordinates[:b] + mirrored) / 2
-        return Outputs(maps, coordinates)
+        return Outputs(maps, coordinates, attention)
 
     def _swap(self, values, axis):
         """Left and right joints change places; a channel for all joints has no sides."""
@@ -68,25 +71,26 @@ class Network:
 
 
 def estimator(network: Network, *, canvas: int, margin: float, flip: bool) -> Callable:
-    """Makes estimate(variables, canvases) -> (joints, scores, last heatmaps); to be jit-compiled.
+    """Makes estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
-    for each of the s stacks; the last stack's heatmaps (b, h, w, k) are there to look at. A network that
-    regresses coordinates answers once: s is 1.
+    for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k) and the
+    attention by name, both as `outputs` has them. A network that regresses coordinates answers once: s is 1.
     """
 
     def estimate(variables, canvases):
         images = augment.plain(canvases, size=network.size, canvas=canvas, margin=margin)
-        maps, coordinates, _ = network.outputs(variables, images, flip=flip)
+        maps, coordinates, attention = network.outputs(variables, images, flip=flip)
+        seen = {"heatmaps": maps[-1], "attention": attention or {}}
         if coordinates is not None:
             scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
-            return coordinates[:, None] * network.size, scores[:, None], maps[-1]
+            return coordinates[:, None] * network.size, scores[:, None], seen
         decoded = []
         for stack in maps:
             joints, scores = heatmaps.decode(stack)
             decoded.append((joints * (network.size / stack.shape[1]), scores))
         joints, scores = (jnp.stack(values, axis=1) for values in zip(*decoded, strict=True))
-        return joints, scores, maps[-1]
+        return joints, scores, seen
 
     return estimate
 

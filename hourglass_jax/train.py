@@ -122,6 +122,9 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                     picture = evaluate.picture(predictions, network)
                     draw.save(workdir / "pictures" / f"validation_{step:07d}.png", picture)
                     log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
+                    if (picture := evaluate.attention(predictions)) is not None:
+                        draw.save(workdir / "pictures" / f"attention_{step:07d}.png", picture)
+                        log.pictures(step, {"attention": picture})
                 progress.away(time.monotonic() - start)
 
             if kept:

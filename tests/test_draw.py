@@ -115,6 +115,46 @@ def test_a_heatmap_darkens_the_image_where_it_is_empty_and_takes_any_values():
     np.testing.assert_allclose(full[5, 5], np.minimum(80 + 0.8 * np.array([252, 255, 164]), 255), atol=2)
 
 
+# Attention
+
+
+def test_an_attention_map_is_scaled_by_its_own_maximum():
+    map_ = np.random.default_rng(0).uniform(0.1, 1, (5, 6, 1))
+    map_[2, 3] = 1.0
+    expected = draw.heatmap(BLACK, map_[..., 0])
+    np.testing.assert_array_equal(draw.attention(BLACK, map_), expected)
+    # A softmax over 64 x 64 cells is of the order of 1 / 4096.
+    np.testing.assert_allclose(draw.attention(BLACK, map_ / 4096).astype(int), expected, atol=1)
+    # A faint second map is as bright as the first, at its own place.
+    both = np.concatenate([map_, np.zeros_like(map_)], axis=-1)
+    both[0, 0, 1] = 1e-3
+    assert draw.attention(BLACK, both)[5, 5].sum() > 1.5 * expected[5, 5].sum()
+    np.testing.assert_array_equal(draw.attention(BLACK, 0 * map_), draw.heatmap(BLACK, 0 * map_[..., 0]))
+
+
+def test_an_attention_sheet_has_a_row_for_each_stack_in_order(monkeypatch):
+    names, titled = [], draw.titled
+    monkeypatch.setattr(draw, "titled", lambda image, text: names.append(text) or titled(image, text))
+    one, three = np.full((4, 4, 1), 0.25), np.full((2, 2, 3), 0.5)
+    maps = {"stack10_parts": three, "stack2_resolution16": one, "stack2_resolution8": one, "global": one}
+    sheet = draw.attention_sheet(BLACK, maps)
+    told = [
+        "",
+        "global 0.25",
+        "",
+        "stack2_resolution8 0.25",
+        "stack2_resolution16 0.25",
+        "",
+        "stack10_parts 0.5",
+    ]
+    assert names == told
+    assert sheet.shape[0] % 3 == 0 and sheet.shape[1] == 3 * 164  # of three rows the longest has three tiles
+    assert (sheet[: sheet.shape[0] // 3, 2 * 164 :] == 255).all()  # the first one's has two
+    names.clear()
+    wide = draw.attention_sheet(BLACK, maps, PAIR.joints)
+    assert wide.shape[1] == 4 * 164 and names[-3:] == [f"{joint} 0.5" for joint in PAIR.joints]
+
+
 # Sheets and files
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import devices, evaluate, heatmaps, inference, metrics
+from hourglass_jax import devices, draw, evaluate, heatmaps, inference, metrics
 from hourglass_jax.data import crop, skeletons
 from hourglass_jax.models.outputs import Outputs
 
@@ -155,6 +155,48 @@ def test_flip_averages_with_the_mirrored_picture():
             expected = (np.asarray(a)[..., k] + back[..., skeleton.joints.index(pair)]) / 2
             np.testing.assert_allclose(averaged[..., k], expected, rtol=1e-5, atol=1e-6)
         assert np.abs(np.asarray(averaged) - a).max() > 0.05
+
+
+class Attending(nn.Module):
+    """Attention that tells the place: the red channel's cells, once for all joints and once for each."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        cells = image.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))[..., :1]
+        each = cells * jnp.arange(1.0, 17)
+        return Outputs(heatmaps=(each,), attention={"stack1_refined": cells, "stack1_parts": each})
+
+
+def test_flip_averages_attention_like_heatmaps():
+    network = inference.Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
+    images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    plain, both = (network.outputs({}, images, flip=flip).attention for flip in (False, True))
+    # Every cell follows its pixels, so that mirroring there and back gives the same map.
+    np.testing.assert_allclose(both["stack1_refined"], plain["stack1_refined"], rtol=1e-5)
+    # The right ankle is joint 0 and the left one 5, with the factors 1 and 6: both get 3.5. Joint 6, the
+    # pelvis, has no side.
+    cells = np.asarray(plain["stack1_refined"])[..., 0]
+    for joint, factor in ((0, 3.5), (5, 3.5), (6, 7.0)):
+        np.testing.assert_allclose(both["stack1_parts"][..., joint], factor * cells, rtol=1e-5)
+
+
+def test_kept_pictures_hold_their_attention():
+    source = Source(6)
+    network = inference.Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
+    predictions = predict(network, source, batch_size=4, pictures=6)
+    for i, kept in enumerate(predictions.pictures):
+        assert {name: maps.shape for name, maps in kept["attention"].items()} == {
+            "stack1_refined": (8, 8, 1),
+            "stack1_parts": (8, 8, 16),
+        }
+        # The source's red value is 8 times the example's number.
+        np.testing.assert_allclose(kept["attention"]["stack1_refined"], 8 * i / 255, atol=1e-3)
+    sheet = evaluate.attention(predictions)
+    one = draw.attention_sheet(predictions.pictures[0]["crop"], predictions.pictures[0]["attention"])
+    assert sheet.shape == (4 * one.shape[0], *one.shape[1:])  # of the first four
+    np.testing.assert_array_equal(sheet[: len(one)], one)
+    assert evaluate.attention(predict(told(source), source, pictures=2)) is None
+    assert evaluate.attention(predict(network, source)) is None
 
 
 def test_logits_become_heatmaps_before_they_are_averaged():

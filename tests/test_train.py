@@ -1,13 +1,15 @@
 import json
 import signal
 
+import conftest
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import checkpoint, draw, evaluate, logs, losses, train
+from hourglass_jax import checkpoint, draw, evaluate, logs, losses, models, train
 from hourglass_jax.data import pipeline, sources
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
@@ -340,6 +342,33 @@ def test_console_tells_model_data_progress_and_scores(tiny, tmp_path, capsys):
     )
     assert lines[1].startswith("step 2/2 (100%)  loss ") and "lr 1.00e-03" in lines[1]
     assert "\n".join(lines[2:]) == evaluate.report(scores)
+
+
+class Attending(nn.Module):
+    """`Small`, with attention."""
+
+    joints: int
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        outputs = conftest.Small(self.joints, name="small")(image, train)
+        return outputs._replace(attention={"stack1_refined": nn.sigmoid(outputs.heatmaps[0][..., :1])})
+
+
+def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "create", lambda name, joints, **fields: Attending(joints))
+    shown = []
+    monkeypatch.setattr(logs.Log, "pictures", lambda self, step, pictures: shown.append((step, pictures)))
+    config = tiny({"train.steps": 1, "train.pictures": 2})
+    train.train(config, tmp_path)
+    evaluate.evaluate(config, tmp_path, tmp_path)
+    step, sheet = shown[-1]
+    names = ("attention_0000001", "evaluation_attention")
+    pictures = [cv2.imread(str(tmp_path / "pictures" / f"{name}.png")) for name in names]
+    # Two examples, with a tile for the crop and one for the map.
+    assert step == 1 and sheet["attention"].shape[1] == 2 * 164 and sheet["attention"].shape[0] % 2 == 0
+    for picture in pictures:
+        np.testing.assert_array_equal(picture[..., ::-1], sheet["attention"])
 
 
 def test_tensorboard_gets_scalars_and_pictures(tiny, metrics_of, tmp_path):
