@@ -8,10 +8,12 @@ WORKDIR/checkpoints/<step>/ holds
 so that a network loads without its optimiser.
 """
 
+import contextlib
 import json
 import logging
 import math
 import pathlib
+import shutil
 import zlib
 
 import jax
@@ -26,13 +28,18 @@ from hourglass_jax.train_step import State
 
 # Orbax tells every step of its work, and warns of each checkpoint without a score and of reading only.
 _NOISE = ("tracked_metric", "read_only=True", "directory is read only")
+# A save that fails is told by each of its threads; `Checkpoints` raises it as one error.
+_NOISE += ("_SignalingThread", "Handler Commit operations", "Save Finalize thread")
 logging.getLogger("absl").addFilter(
     lambda record: (
         record.levelno >= logging.WARNING and not any(text in record.getMessage() for text in _NOISE)
     )
 )
 
+logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+
 _SCORE = "score"
+_OVERHEAD = 4_000_000  # bytes of a checkpoint besides its arrays
 
 
 class Checkpoints:
@@ -63,8 +70,9 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc_info):
-        self._manager.close()  # waits for what is being saved
+    def __exit__(self, kind, *exc_info):
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext(), self._saving():
+            self._manager.close()  # waits for what is being saved
 
     @property
     def latest(self) -> int | None:
@@ -95,10 +103,32 @@ class Checkpoints:
         items["metadata"] = ocp.args.JsonSave(metadata)
         # Not a number where nothing is labelled; among others it would count as the best.
         metrics = None if score is None or math.isnan(score) else {_SCORE: score}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with self._saving():
+            self._check_room(trees)
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def wait(self) -> None:
-        self._manager.wait_until_finished()
+        with self._saving():
+            self._manager.wait_until_finished()
+
+    def _check_room(self, trees) -> None:
+        """A full disk is told before a save begins: in its middle Orbax' threads fail one by one."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise OSError(f"it takes up to {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
+
+    @contextlib.contextmanager
+    def _saving(self):
+        """Raises OSError for what goes wrong meanwhile, or went wrong in the background since."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore have no class of their own
+            found = " ".join(str(error).split())[-200:]
+            raise OSError(
+                f"{self.directory}: a checkpoint could not be saved ({found}). The earlier ones are "
+                "whole; once this is mended, the same command goes on after the latest."
+            ) from error
 
     def metadata(self, step: int) -> dict:
         metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]

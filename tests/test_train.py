@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 
 import conftest
@@ -127,6 +128,34 @@ def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tm
         == sorted(int(p.name) for p in (tmp_path / "a/checkpoints").iterdir())
     )
     same(state_of(config, tmp_path / "a", 2), state_of(config, tmp_path / "whole", 2))
+
+
+def test_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(
+    tiny, monkeypatch, state_of, same, tmp_path
+):
+    config = tiny({"train.steps": 4, "train.save_every": 1})
+    free = iter([10**9, 10**9, 3_000_000, 10**9, 10**9, 10**9])
+    usage = shutil.disk_usage("/")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=next(free)))
+        with pytest.raises(OSError, match=r"could not be saved \(it takes up to 4.* MB, 3.0 MB are free\)"):
+            train.train(config, tmp_path / "a")
+        assert max(saved_steps(tmp_path / "a")) == 2
+        assert checkpoint.load(tmp_path / "a")[2]["step"] == 2
+        train.train(config, tmp_path / "a")
+    train.train(config, tmp_path / "b")
+    same(state_of(config, tmp_path / "a", 4), state_of(config, tmp_path / "b", 4))
+
+
+def test_a_save_that_fails_half_way_is_one_error(tiny, monkeypatch, tmp_path):
+    def broken(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space\nleft on device")
+
+    config = tiny({"train.steps": 2, "train.save_every": 1})
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", broken)
+    with pytest.raises(OSError, match="could not be saved .*No space left on device.*goes on") as caught:
+        train.train(config, tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
 def test_second_ctrl_c_stops_at_once(capsys):
