@@ -505,8 +505,9 @@ def test_stacks_of_different_sizes_are_decoded_in_image_pixels(flip, sign):
     canvases = np.round(255 * np.einsum("nkx,nky->nyxk", spots[:, :, 0], spots[:, :, 1])).astype(np.uint8)
     network = inference.Network(Dots(sign), COLOURS, 32, (0.0, 0.0, 0.0), 1.0, False, signed=sign < 0)
     estimate = inference.estimator(network, canvas=48, margin=1.5, flip=flip)
-    joints, scores, last = jax.jit(estimate)({}, canvases)
-    assert joints.shape == (2, 3, 3, 2) and scores.shape == (2, 3, 3) and last.shape == (2, 16, 16, 3)
+    joints, scores, seen = jax.jit(estimate)({}, canvases)
+    assert joints.shape == (2, 3, 3, 2) and scores.shape == (2, 3, 3)
+    assert seen["heatmaps"].shape == (2, 16, 16, 3)
     # The crop has 200 * scale = 96 px for 32 px of the input; the canvas has the same px per cell.
     center = np.array([[100.0, 60], [50, 80]])
     truth = (places - 24) * 3 + center[:, None]
