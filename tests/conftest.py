@@ -274,3 +274,58 @@ def run_python(cache):
         return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=600)
 
     return run
+
+
+# Predicting: a network that finds what is drawn.
+
+SPOTS = ("pelvis", "thorax", "head_top")  # red, green, blue
+
+
+class Spots(nn.Module):
+    """A network that finds spots: pelvis the red one, thorax green, head_top blue, the others any."""
+
+    size: int = 64
+    cells: int = 16
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        from hourglass_jax.data import skeletons
+        from hourglass_jax.models.outputs import Outputs
+
+        TRACES.append(len(image))  # Python runs only when a program is made
+        cell = self.size // self.cells
+        maps = image.reshape(-1, self.cells, cell, self.cells, cell, 3).mean(axis=(2, 4))
+        places = jnp.array([skeletons.MPII.joints.index(name) for name in SPOTS])
+        weights = jnp.full((3, 16), 1 / 3).at[:, places].set(1.5 * jnp.eye(3) - 0.5)
+        return Outputs(heatmaps=(0 * (maps @ weights), maps @ weights))  # the last stack answers
+
+
+TRACES = []  # batch sizes of the programs that were made of `Spots`
+
+
+@pytest.fixture
+def spots(monkeypatch):
+    """Whatever workdir is loaded, it is this network's; the batch sizes of the programs that it made."""
+    from hourglass_jax import checkpoint, inference
+    from hourglass_jax.data import skeletons
+
+    network = inference.Network(Spots(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
+    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    TRACES.clear()
+    return TRACES
+
+
+def picture(height, width, red, green=None, blue=None, radius=0.06):
+    """Black, with spots at continuous positions (x, y)."""
+    image = np.zeros((height, width, 3), np.uint8)
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    for channel, place in enumerate((red, green, blue)):
+        if place is not None:
+            near = np.hypot(x - place[0], y - place[1]) < radius * max(height, width)
+            image[near, channel] = 255
+    return image
+
+
+@pytest.fixture(name="picture")
+def _picture():
+    return picture
