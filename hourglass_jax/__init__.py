@@ -9,6 +9,18 @@ In reading order:
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
     data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
                      prepared by data.builders from the people that data.lsp and data.mpii list
-    inference, metrics, evaluate, predict     from crops to joints, to tables, to your own pictures
-    checkpoint, devices, files, logs, draw    what these stand on
+    inference, metrics, evaluate              from crops to joints, to tables
+    pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
+    checkpoint, weights, devices, files, logs, draw    what these stand on
 """
+
+__all__ = ["Predictor"]
+
+
+def __getattr__(name: str):
+    # Only when asked for: it brings JAX, Orbax and OpenCV with it.
+    if name != "Predictor":
+        raise AttributeError(f"The module {__name__!r} has no attribute {name!r}.")
+    from hourglass_jax.predictor import Predictor
+
+    return Predictor

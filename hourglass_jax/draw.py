@@ -36,8 +36,9 @@ def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton:
     known = joints[drawn]
     if not len(known):
         return image
-    longer = max(image.shape[:2])
-    extent = np.clip(np.ptp(known, axis=0).max(), 0.1 * longer, longer)
+    # By the person's size, but to be seen when the whole picture is; a panorama is seen by its area.
+    least = 0.1 * np.sqrt(np.prod(image.shape[:2]))
+    extent = np.clip(np.ptp(known, axis=0).max(), least, max(image.shape[:2]))
     width = max(1, round(extent / 60))
     for width_, outline in ((width + 2 * max(1, width // 2), True), (width, False)):
         for a, b in skeleton.limbs:

@@ -1,266 +1,218 @@
-"""Joints in your own pictures.
+"""Joints in your own pictures and videos, as a command.
 
-    python -m hourglass_jax.predict photos/ more/me.jpg --workdir=runs/quickstart --output=out
+    python -m hourglass_jax.predict photos/ clip.mp4 --output=out
 
-writes out/NAME.png with the skeleton drawn, and out/predictions.json in COCO's keypoint format.
+writes out/NAME.png or out/NAME.mp4 with the skeletons drawn, and out/predictions.json in COCO's keypoint
+format. In Python it is `predictor.Predictor`.
 """
 
 import argparse
-import collections
+import contextlib
+import csv
+import functools
+import io
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
 
-import cv2
-import jax
 import numpy as np
 import tqdm
 
-from hourglass_jax import checkpoint, draw, files, inference
-from hourglass_jax.data import crop
+from hourglass_jax import draw, files, pictures, videos
+from hourglass_jax.predictor import Predictor, Result, cut
 
-EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
+_TILE = 192  # px, of a heatmap in the pictures of all heatmaps
 
 
-class Predictor:
-    """A trained network that finds joints in pictures.
+def predict(
+    paths, output, *, checkpoint=None, boxes=None, table=False, heatmaps=False, threshold=None, **options
+) -> int:
+    """Draws and writes the joints of all pictures; see `main` for the arguments.
 
     Args:
-      path: a workdir or one of its checkpoints, see `checkpoint.load`.
-      batch_size: people at a time; the program is compiled once, for this number.
-      flip: average with the mirrored picture.
+      **options: of `Predictor`.
+
+    Returns:
+      the number of files that could not be read.
     """
-
-    def __init__(self, path, *, batch_size: int = 8, flip: bool = True):
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
-        # A few pictures need no mesh: one device.
-        mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("data",))
-        self.network, self._variables, self.metadata = checkpoint.load(path, mesh)
-        self._batch_size = batch_size
-        size = self.network.size
-        self._estimate = jax.jit(inference.estimator(self.network, canvas=size, margin=1.0, flip=flip))
-
-    def __call__(
-        self, people: Iterable[tuple[np.ndarray, np.ndarray]]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Joints of each person.
-
-        Args:
-          people: pairs of a picture (h, w, 3) uint8 RGB and the person's crop (x, y, side): its upper left
-            corner and its side in pixels, see `whole` and `around`.
-
-        Yields:
-          in their order, joints (k, 2) float64 in pixels of the picture, and scores (k,) in [0, 1].
-        """
-        waiting = []
-        for image, square in people:
-            x, y, side = np.asarray(square, np.float64)
-            center, scale = np.array([x + side / 2, y + side / 2]), side / crop.REFERENCE
-            size = self.network.size
-            view = crop.canvas_from_image(center, np.asarray(scale), canvas=size, margin=1.0)
-            waiting.append((crop.cut(image, view, size), center, scale))
-            if len(waiting) == self._batch_size:
-                yield from self._run(waiting)
-                waiting = []
-        if waiting:
-            yield from self._run(waiting)
-
-    def _run(self, waiting):
-        crops, center, scale = (np.stack(values) for values in zip(*waiting, strict=True))
-        padding = [(0, self._batch_size - len(crops))] + [(0, 0)] * 3
-        joints, scores, _ = jax.device_get(self._estimate(self._variables, np.pad(crops, padding)))
-        joints, scores = joints[: len(crops), -1], scores[: len(crops), -1]
-        joints = inference.image_joints(joints, center, scale, size=self.network.size)
-        yield from zip(joints, scores, strict=True)
+    items, output = pictures.find(paths), pathlib.Path(output)
+    boxes_by_name, names = _read_boxes(boxes), _names(items, heatmaps)
+    tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
+    written = [output / name for own in names.values() for name in own] + tables
+    read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
+    if taken := read & {path.resolve() for path in written}:
+        raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
+    predictor, unread = Predictor(checkpoint, threshold=threshold, **options), []
+    # Asked for here, because a wrong box is to be told before a bar shows.
+    results = predictor(items, boxes=boxes_by_name, unreadable=unread.append)
+    coco, rows = _coco(predictor.network.skeleton), [("file", "frame", "person", "joint", "x", "y", "score")]
+    bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
+    for path, found in itertools.groupby(bar, key=lambda result: result.path):
+        overlay, maps = (output / name for name in names[path])
+        with _writer(overlay, path) as write:
+            for result in found:
+                write(result.draw())
+                _add(coco, result)
+                rows += _rows(result)
+                if heatmaps and result.frame is None and len(result.joints):
+                    draw.save(maps, heatmap_sheet(result))
+    files.write_json(output / "predictions.json", coco)
+    if table:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        files.write(output / "predictions.csv", text.getvalue().encode())
+    for error in unread:
+        print(f"Skipped {error}", file=sys.stderr)
+    skipped = f", {len(unread)} skipped" if unread else ""
+    print(f"{len(coco['annotations'])} people in {len(coco['images'])} pictures{skipped} -> {output}")
+    return len(unread)
 
 
-def whole(image: np.ndarray) -> np.ndarray:
-    """The crop (x, y, side) when the whole picture is the person's box."""
-    height, width = image.shape[:2]
-    side = max(height, width)
-    return np.array([(width - side) / 2, (height - side) / 2, side])
+def _writer(overlay, path):
+    """A context with a function that writes a picture, or a frame of a video."""
+    if pictures.is_video(path):
+        return videos.writing(overlay, videos.about(path)[1])
+    return contextlib.nullcontext(functools.partial(draw.save, overlay))
 
 
-def around(box) -> np.ndarray:
-    """The crop (x, y, side) around a person's box (x, y, width, height)."""
-    x, y, width, height = np.asarray(box, np.float64)
-    side = ENLARGEMENT * max(width, height)
-    return np.array([x + width / 2 - side / 2, y + height / 2 - side / 2, side])
+def _count(items) -> int | None:
+    """Pictures and frames, None where a video does not say how many it has or cannot be read."""
+    count = 0
+    for path in items:
+        try:
+            frames = videos.about(path)[0] if pictures.is_video(path) else 1
+        except ValueError:  # it is told when its turn comes
+            frames = None
+        if frames is None:
+            return None
+        count += frames
+    return count
 
 
-def read(path: pathlib.Path) -> np.ndarray | None:
-    """A picture as (h, w, 3) uint8 RGB, turned as its EXIF says; None where it cannot be read."""
-    try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError:
-        return None
-    # OpenCV 4 fills up a truncated JPEG with grey: the end marker has to follow the last scan.
-    truncated = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    if not data or truncated:
-        return None
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+def _names(items, heatmaps: bool) -> dict[pathlib.Path, tuple[str, str]]:
+    """Names of the overlays and of the pictures of heatmaps; what has the same name gets a number."""
+    names, used = {}, set()
+    for path in items:
+        suffix = ".mp4" if pictures.is_video(path) else ".png"
+        for count in itertools.count(1):
+            stem = path.stem if count == 1 else f"{path.stem}_{count}"
+            own = (stem + suffix, f"{stem}_heatmaps.png")
+            if not used.intersection(own if heatmaps else own[:1]):
+                break
+        used.update(own if heatmaps else own[:1])
+        names[path] = own
+    return names
 
 
-def find(paths: list[str]) -> list[pathlib.Path]:
-    """Files, and the pictures in folders, sorted.
-
-    Raises:
-      FileNotFoundError: a path that is not there, or a folder without pictures.
-    """
-    found = []
-    for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            pictures = sorted(f for f in path.iterdir() if f.suffix.lower() in EXTENSIONS)
-            if not pictures:
-                raise FileNotFoundError(f"{path} holds no pictures ({', '.join(sorted(EXTENSIONS))}).")
-            found += pictures
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"{path}: there is no such file or folder.")
-    return found
+def heatmap_sheet(result: Result) -> np.ndarray:
+    """All heatmaps of one picture over each person's crop, titled, one person after the other."""
+    tiles = []
+    for square, maps in zip(result.crop, result.heatmaps, strict=True):
+        person = cut(result.picture, square, _TILE)
+        titles = result.names if maps.shape[-1] == len(result.names) else ("all joints",)
+        values = np.moveaxis(maps, -1, 0)
+        tiles += [draw.titled(draw.heatmap(person, v), t) for v, t in zip(values, titles, strict=True)]
+    return draw.sheet(tiles, columns=min(8, len(tiles)))
 
 
-def read_boxes(path: str | None) -> dict[str, list]:
-    """{file name: [[x, y, width, height], ...]} in pixels from a json file.
+def _read_boxes(path: str | None) -> dict[str, list] | None:
+    """{file name: boxes} from a json file; the predictor looks at the boxes themselves.
 
     Raises:
       ValueError: anything else in the file.
     """
     if not path:
-        return {}
+        return None
     try:
-        boxes = {name: np.array(value, np.float64) for name, value in json.loads(
-            pathlib.Path(path).read_text()).items()}  # fmt: skip
-        for name, value in boxes.items():
-            sound = value.ndim == 2 and value.shape[1] == 4 and np.isfinite(value).all()
-            if not sound or not (value[:, 2:] > 0).all():
-                raise ValueError(f"{name!r} has {value.tolist()}")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f'{path}: expected json like {{"photo.jpg": [[x, y, width, height]]}} in pixels, with widths '
-            f"and heights above 0; {error}"
-        ) from None
-    return {name: value.tolist() for name, value in boxes.items()}
+        boxes = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        boxes = error
+    if not isinstance(boxes, dict):
+        expected = '{"photo.jpg": [[x, y, width, height], ...], ...}'
+        found = boxes if isinstance(boxes, Exception) else f"a {type(boxes).__name__}"
+        raise ValueError(f"{path}: expected json like {expected}; found {found}.")
+    return boxes
 
 
-def coco(skeleton) -> dict:
+def _coco(skeleton) -> dict:
     """An empty COCO keypoint file for a joint set."""
     limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]  # COCO counts joints from 1
     person = {"id": 1, "name": "person", "keypoints": list(skeleton.joints), "skeleton": limbs}
     return {"images": [], "annotations": [], "categories": [person]}
 
 
-def add_image(result: dict, path: pathlib.Path, image: np.ndarray) -> int:
-    """Adds a picture; its id."""
-    height, width = image.shape[:2]
-    entry = {"id": len(result["images"]) + 1, "file_name": path.name, "width": width, "height": height}
-    result["images"].append(entry)
-    return entry["id"]
+def _add(coco: dict, result: Result) -> None:
+    """Adds a picture and its people; visibility is 2 for joints that are drawn, else 1."""
+    width, height = result.picture.size
+    image_id = len(coco["images"]) + 1
+    image = {"id": image_id, "file_name": result.path.name, "width": width, "height": height}
+    coco["images"].append(image if result.frame is None else image | {"frame": result.frame})
+    for joints, scores, (x, y, side) in zip(result.joints, result.scores, result.crop, strict=True):
+        flags = np.where(scores >= result.threshold, 2, 1)
+        coco["annotations"].append(
+            {
+                "id": len(coco["annotations"]) + 1,
+                "image_id": image_id,
+                "category_id": 1,
+                "keypoints": np.round(np.column_stack([joints, flags]), 2).ravel(),
+                "num_keypoints": int((flags == 2).sum()),
+                "keypoint_scores": np.round(scores.astype(float), 4),
+                "score": round(float(scores.mean()), 4),
+                "bbox": np.round([x, y, side, side], 2),
+            }
+        )
 
 
-def add_person(result: dict, image_id: int, square, joints, scores, threshold: float) -> None:
-    """Adds one person; visibility is 2 for joints at or above the threshold, else 1."""
-    flags = np.where(scores >= threshold, 2, 1)
-    x, y, side = square
-    result["annotations"].append(
-        {
-            "id": len(result["annotations"]) + 1,
-            "image_id": image_id,
-            "category_id": 1,
-            "keypoints": np.round(np.column_stack([joints, flags]), 2).ravel(),
-            "num_keypoints": int((flags == 2).sum()),
-            "keypoint_scores": np.round(scores.astype(float), 4),
-            "score": round(float(scores.mean()), 4),
-            "bbox": np.round([x, y, side, side], 2),
-        }
-    )
-
-
-def predict(paths, workdir, output, *, boxes=None, threshold=0.1, flip=True, batch_size=8) -> int:
-    """Draws and writes the joints of all pictures; see `main` for the arguments.
-
-    Returns:
-      the number of pictures that could not be read.
-    """
-    pictures, boxes = find(paths), read_boxes(boxes)
-    predictor = Predictor(workdir, batch_size=batch_size, flip=flip)
-    if unknown := boxes.keys() - {path.name for path in pictures}:
-        print(f"Note: no picture is called {', '.join(sorted(unknown))}, as in --boxes.", file=sys.stderr)
-    skeleton, output, names = predictor.network.skeleton, pathlib.Path(output), _names(pictures)
-    taken = {path.resolve() for path in pictures} & {(output / name).resolve() for name in names.values()}
-    if taken:
-        raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
-    result, unread, asked = coco(skeleton), [], collections.deque()
-
-    def people():
-        for path in tqdm.tqdm(pictures, unit=" pictures", disable=None):
-            image = read(path)
-            if image is None:
-                unread.append(path)
-                continue
-            image_id = add_image(result, path, image)
-            squares = [around(box) for box in boxes.get(path.name, [])] or [whole(image)]
-            for number, square in enumerate(squares, start=1):
-                asked.append((path, image, image_id, square, number == len(squares)))
-                yield image, square
-
-    overlay = None
-    for joints, scores in predictor(people()):
-        path, image, image_id, square, last = asked.popleft()
-        add_person(result, image_id, square, joints, scores, threshold)
-        before = image if overlay is None else overlay
-        overlay = draw.skeleton(before, joints, scores >= threshold, skeleton)
-        if last:  # of the people in this picture
-            draw.save(output / names[path], overlay)
-            overlay = None
-    files.write_json(output / "predictions.json", result)
-    for path in unread:
-        print(f"Skipped {path}: not a picture that can be read.", file=sys.stderr)
-    print(f"{len(result['annotations'])} people in {len(result['images'])} pictures -> {output}")
-    return len(unread)
-
-
-def _names(pictures) -> dict[pathlib.Path, str]:
-    """Names of the overlays; pictures of the same name from several folders get a number."""
-    names, used = {}, set()
-    for path in pictures:
-        name, count = f"{path.stem}.png", 1
-        while name in used:
-            count += 1
-            name = f"{path.stem}_{count}.png"
-        used.add(name)
-        names[path] = name
-    return names
+def _rows(result: Result) -> list[tuple]:
+    """A row of the table for each joint; people are counted from 1."""
+    frame = "" if result.frame is None else result.frame
+    return [
+        (result.path.name, frame, person, name, f"{x:.2f}", f"{y:.2f}", f"{score:.4f}")
+        for person, (joints, scores) in enumerate(zip(result.joints, result.scores, strict=True), start=1)
+        for name, (x, y), score in zip(result.names, joints, scores, strict=True)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.predict",
-        description="Finds the joints of people in pictures, draws them and writes COCO keypoint json.",
-        epilog='BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person.',
+        description="Finds the joints of people in pictures and videos, draws them and writes COCO keypoint "
+        "json. Coordinates are pixels from the upper left corner, whose own centre is at (0.5, 0.5).",
+        epilog='BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; a '
+        "video's are for all its frames. Exit code: 0, 1 where a file could not be read or an argument is "
+        "wrong, 130 where it was interrupted.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, or folders of pictures")
-    parser.add_argument("--workdir", required=True, help="a training's workdir, or one of its checkpoints")
-    parser.add_argument("--output", required=True, help="folder for the drawn pictures and the json")
-    parser.add_argument("--boxes", help="people's boxes; without, the whole picture is the person's box")
-    parser.add_argument(
-        "--threshold", type=float, default=0.1, help="least score of a drawn joint (default: %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="pictures and videos, folders of them, or quoted globs")
+    add("--output", required=True, help="folder for what is drawn and the json")
+    add(
+        *("--checkpoint", "--workdir"), metavar="PATH",
+        help="a training's workdir, one of its checkpoints or a file of weights (default: the weights that "
+        "come with the package)",
+    )  # fmt: skip
+    add("--boxes", help="json of people's boxes; without, the whole picture is the person's box")
+    add(
+        "--threshold", type=float,
+        help="least score of a drawn joint (default: that of best F1 in the weights' evaluation, else 0.1)",
+    )  # fmt: skip
+    add(
         "--flip", action=argparse.BooleanOptionalAction, default=True,
         help="average with the mirrored picture (default: on)",
     )  # fmt: skip
-    parser.add_argument("--batch_size", type=int, default=8, help="people at a time (default: 8)")
+    add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
+    add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
+    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
+    add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
     args = parser.parse_args(arguments)
     try:
         unread = predict(**vars(args))
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; what has been written is whole.", file=sys.stderr)
+        return 130
     return 1 if unread else 0
 
 

@@ -1,6 +1,7 @@
 """Every command of the README runs, with small sizes, or is listed with the reason why not."""
 
 import contextlib
+import fractions
 import importlib
 import io
 import os
@@ -18,6 +19,7 @@ import scipy.io
 from absl import flags
 
 import main
+from hourglass_jax import videos
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -81,6 +83,8 @@ class Sandbox:
         (folder / "photos").mkdir()
         for name in ("photos/a.jpg", "photos/b.png", "photo.jpg"):
             cv2.imwrite(str(folder / name), rng.integers(0, 256, (50, 70, 3), np.uint8))
+        with videos.writing(folder / "clip.mp4", fractions.Fraction(25)) as write:
+            write(rng.integers(0, 256, (50, 70, 3), np.uint8))
 
     def run(self, command):
         """Runs a command once; what it printed."""
@@ -177,14 +181,15 @@ def test_command_of_the_readme_works(sandbox, command):
     assert output
 
 
-def test_python_of_the_readme_works(sandbox):
+def test_python_of_the_readme_works(sandbox, capsys):
     sandbox.run("bash launch/quickstart.sh")
     (snippet,) = blocks("python")
     found = {}
     with contextlib.chdir(sandbox.folder):
         exec(compile(snippet, "README.md", "exec"), found)
     assert found["joints"].shape == (16, 2) and found["scores"].shape == (16,)
-    assert found["image"].shape == (50, 70, 3)
+    assert found["overlay"].shape == (200, 280, 3)  # enlarged
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"photos/{n} (1, 16, 2)" for n in ("a.jpg", "b.png")]
     assert ((found["scores"] >= 0) & (found["scores"] <= 1)).all()
     # The crop is the whole picture: a square of 70 px around its middle, (35, 25).
     assert (np.abs(found["joints"] - (35, 25)) <= 35).all()

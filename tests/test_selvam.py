@@ -11,7 +11,7 @@ import pytest
 
 from configs import newell as newells_config
 from configs import selvam as config
-from hourglass_jax import checkpoint, inference, models, phases, predict, train
+from hourglass_jax import Predictor, checkpoint, inference, models, phases, train
 from hourglass_jax.data import skeletons
 from hourglass_jax.models import layers, selvam
 from hourglass_jax.models.outputs import Outputs
@@ -371,11 +371,11 @@ def test_resuming_within_a_phase_gives_the_same_bits_after_the_next_one(workdir,
 
 
 def test_a_trained_network_finds_joints_in_pictures(workdir):
-    predictor = predict.Predictor(workdir, batch_size=2)
+    predictor = Predictor(workdir, batch_size=2)
     picture = np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8)
-    ((joints, scores),) = predictor([(picture, predict.whole(picture))])
-    assert joints.shape == (16, 2) and np.isfinite(joints).all()
-    assert scores.shape == (16,) and scores.min() >= 0 and scores.max() <= 1
+    result = predictor(picture)
+    assert result.joints.shape == (1, 16, 2) and np.isfinite(result.joints).all()
+    assert result.scores.shape == (1, 16) and result.scores.min() >= 0 and result.scores.max() <= 1
 
 
 def test_a_parameter_without_a_task_keeps_the_training_from_starting(tmp_path, monkeypatch):

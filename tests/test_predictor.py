@@ -1,0 +1,385 @@
+"""Joints in pictures from Python: where they are, from which sources, in which batches."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SPOTS, picture
+from PIL import Image
+
+from hourglass_jax import Predictor, checkpoint, pictures, predictor, weights
+from hourglass_jax.data import skeletons
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+CELLS = 16
+RED, GREEN, BLUE = (skeletons.MPII.joints.index(name) for name in SPOTS)
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+# Where joints are.
+
+
+@pytest.mark.parametrize("shape", [(120, 200), (200, 120), (64, 64), (33, 517), (1, 1)])
+def test_joints_are_in_pixels_of_the_picture(spots, shape):
+    height, width = shape
+    places = np.array([[0.3, 0.4], [0.7, 0.6], [0.5, 0.8]]) * (width, height)
+    result = Predictor("any")(picture(height, width, *places))
+    assert result.joints.shape == (1, 16, 2) and result.joints.dtype == np.float64
+    assert result.scores.shape == (1, 16) and result.scores.dtype == np.float32
+    assert result.names == skeletons.MPII.joints and len(result.heatmaps) == 1
+    assert result.heatmaps[0].shape == (CELLS, CELLS, 16)
+    side = max(shape)
+    np.testing.assert_allclose(result.crop, [[(width - side) / 2, (height - side) / 2, side]])
+    if side > 1:
+        found = result.joints[0, [RED, GREEN, BLUE]]
+        assert np.abs(found - places).max() < 0.75 * side / CELLS  # the brightest cell, a quarter further
+        assert (result.scores[0, [RED, GREEN, BLUE]] > 0.3).all()
+
+
+def test_boxes_are_enlarged_by_a_quarter_around_their_middle(spots):
+    np.testing.assert_allclose(predictor.around([[10, 20, 80, 40]]), [[0, -10, 100]])
+    np.testing.assert_allclose(predictor.whole((200, 120)), [0, -40, 200])
+    image = picture(120, 200, (60, 50), (140, 70))
+    side = 200 / predictor.ENLARGEMENT
+    box = [100 - side / 2, 60 - 10, side, 20]  # whose crop is the whole picture's
+    find = Predictor("any")
+    one, other = find(image), find(image, boxes=box)
+    np.testing.assert_allclose(one.crop, other.crop)
+    np.testing.assert_allclose(one.joints, other.joints, atol=1e-3)
+
+
+def test_moved_boxes_leave_joints_where_they_are(spots):
+    image = picture(300, 400, (210, 160), radius=0.02)
+    squares = np.array([(100, 60, 200), (150, 100, 120), (190.5, 140.25, 64)])
+    inner = squares[:, 2:] / predictor.ENLARGEMENT
+    boxes = np.concatenate([squares[:, :2] + (squares[:, 2:] - inner) / 2, inner, inner], axis=1)
+    result = Predictor("any")(image, boxes=boxes)
+    np.testing.assert_allclose(result.crop, squares)
+    for joints, (_, _, side) in zip(result.joints, squares, strict=True):
+        assert np.abs(joints[RED] - (210, 160)).max() < 0.75 * side / CELLS
+
+
+def test_joints_of_a_reduced_picture_are_in_its_own_pixels(spots, tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", picture(600, 1000, (300, 200), (800, 500), radius=0.02))
+    find = Predictor("any")
+    monkeypatch.setattr(pictures, "LARGEST", 100_000)
+    for boxes in (None, [[180, 80, 240, 240], [680, 380, 240, 240]]):
+        result = find(path, boxes=boxes)
+        assert result.image.shape == (200, 334, 3) and result.picture.size == (1000, 600)
+        cell = result.crop[0, 2] / CELLS
+        last = result.joints[-1]
+        assert np.abs(result.joints[0, RED] - (300, 200)).max() < cell
+        assert np.abs(last[GREEN] - (800, 500)).max() < cell
+        # The overlay is in the pixels that are held, and shows the joint at its place there.
+        overlay = result.draw()
+        assert overlay.shape == (200, 334, 3)
+        x, y = (last[GREEN] * result.picture.zoom).astype(int)
+        assert (overlay[y, x] != result.image[y, x]).any()
+
+
+def test_trained_network_predicts_what_it_evaluates(trained, quick_compiles):
+    from hourglass_jax import devices, evaluate
+    from hourglass_jax.data import crop, pipeline, sources
+
+    config, workdir, _ = trained
+    network, variables, _ = checkpoint.load(workdir, devices.mesh())
+    source = sources.open_source(config.data, train=False)
+    evaluator = evaluate.Evaluator(network, source, devices.mesh(), batch_size=10, flip=True)
+    expected = evaluator.predict(variables)
+    # The middle 32 px of the 48 px canvas, without resampling, as a picture of its own.
+    images, frames = [], []
+    for i in range(10):
+        example = pipeline.load(source, i)
+        images.append(example["image"][8:40, 8:40])
+        center, scale = example["center"].astype(float), np.float64(example["scale"])
+        frames.append(crop.square(center, scale * 200, 32))
+    for i, result in enumerate(Predictor(workdir, batch_size=10)(images)):
+        joints = crop.apply(crop.invert(frames[i]), result.joints[0])
+        np.testing.assert_allclose(joints, expected.joints[i, -1], atol=1e-3)
+        np.testing.assert_allclose(result.scores[0], expected.scores[i, -1], atol=1e-5)
+
+
+# Batches.
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_across_pictures_and_people_change_nothing(spots, batch_size):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*rng.integers(40, 200, 2), 3), np.uint8) for _ in range(7)]
+    boxes = [rng.uniform(10, 60, (people, 4)) for people in (2, 0, 1, 5, 0, 3, 0)]
+    one = Predictor("any", batch_size=1)
+    found = list(Predictor("any", batch_size=batch_size)(images, boxes=boxes))
+    assert [len(result.joints) for result in found] == [2, 0, 1, 5, 0, 3, 0]
+    for image, own, result in zip(images, boxes, found, strict=True):
+        assert result.image is image and result.joints.shape[1:] == (16, 2)
+        assert result.scores.shape == (len(own), 16) and len(result.heatmaps) == len(own)
+        for person, box in enumerate(own):
+            expected = one(image, boxes=box)
+            np.testing.assert_allclose(result.joints[person], expected.joints[0], atol=1e-3)
+            np.testing.assert_allclose(result.scores[person], expected.scores[0], atol=1e-5)
+            np.testing.assert_allclose(result.crop[person], expected.crop[0])
+
+
+def test_each_size_of_batch_is_compiled_once(spots):
+    find = Predictor("any", batch_size=6, flip=False)
+    image = picture(40, 40, (20, 20))
+    for people, made in (
+        (1, [1]),  # one picture does not pay for six
+        (1, [1]),
+        (3, [1, 4]),
+        (2, [1, 4, 2]),
+        (4, [1, 4, 2]),
+        (5, [1, 4, 2, 6]),  # at most batch_size
+        (6, [1, 4, 2, 6]),
+        (13, [1, 4, 2, 6]),
+    ):
+        assert len(list(find([image] * people))) == people
+        assert spots == made
+    fresh = Predictor("any", batch_size=6, flip=False)
+    spots.clear()
+    assert len(list(fresh([image] * 13))) == 13
+    assert spots == [6]  # the rest of a stream is padded: it would compile for longer than it computes
+
+
+def test_a_stream_is_read_as_it_is_asked_for(spots):
+    made, closed = [], []
+
+    def camera():
+        try:
+            for number in range(1000):
+                made.append(number)
+                yield picture(40, 40, (20, 20))
+        finally:
+            closed.append(True)
+
+    results = Predictor("any", batch_size=2)(camera())
+    assert not made
+    next(results)
+    assert len(made) <= 4  # a batch, and a batch ahead of it
+    results.close()
+    assert len(made) <= 5
+
+
+def test_a_frame_comes_as_soon_as_it_is_done(spots):
+    """With batches of one a live stream is answered frame by frame."""
+    results = Predictor("any", batch_size=1)(picture(40, 40, (x, 20)) for x in (10, 20, 30))
+    for x, result in zip((10, 20, 30), results, strict=True):
+        assert abs(result.joints[0, RED, 0] - x) < 3
+
+
+# Sources.
+
+
+def test_one_picture_gives_one_result_and_many_a_generator(spots, tmp_path):
+    path = save(tmp_path / "in/a.png", picture(60, 80, (40, 30)))
+    image = np.asarray(Image.open(path))
+    find = Predictor("any")
+    expected = find(image).joints
+    for one in (
+        path,
+        str(path),
+        image,
+        Image.open(path),
+        np.dstack([image, np.full((60, 80), 255, np.uint8)]),
+    ):
+        np.testing.assert_array_equal(find(one).joints, expected)
+    assert find(path).path == path and find(image).path is None
+    for many in (path.parent, f"{path.parent}/*.png", [path], [image], (image,), image[None], iter([path])):
+        (result,) = find(many)
+        np.testing.assert_array_equal(result.joints, expected)
+    assert iter(find([path])) is not None and not isinstance(find([path]), list)
+    assert [result.path.name for result in find([path.parent, str(path)])] == ["a.png", "a.png"]
+
+
+def test_grey_pictures_are_taken(spots):
+    grey = picture(60, 80, (40, 30))[..., 0]
+    joints = Predictor("any")(grey).joints[0]
+    # Grey spots are white: every colour's.
+    assert np.abs(joints[0] - (40, 30)).max() < 5
+
+
+def test_videos_give_a_result_for_each_frame(spots, tmp_path):
+    pytest.importorskip("av")
+    import fractions
+
+    from hourglass_jax import videos
+
+    with videos.writing(tmp_path / "a.mp4", fractions.Fraction(25)) as write:
+        for x in (20, 40, 60):
+            write(picture(64, 96, (x, 30)))
+    save(tmp_path / "b.png", picture(60, 80, (40, 30)))
+    results = list(Predictor("any", batch_size=2)(tmp_path))
+    assert [(r.path.name, r.frame) for r in results] == [
+        ("a.mp4", 0),
+        ("a.mp4", 1),
+        ("a.mp4", 2),
+        ("b.png", None),
+    ]
+    for x, result in zip((20, 40, 60), results, strict=False):
+        assert np.abs(result.joints[0, RED] - (x, 30)).max() < 5
+    one = list(Predictor("any")(tmp_path / "a.mp4", boxes={"a.mp4": [[10, 10, 40, 40], [30, 10, 50, 40]]}))
+    assert [len(result.joints) for result in one] == [2, 2, 2]
+
+
+def test_unreadable_files_are_told_and_the_others_answered(spots, tmp_path):
+    save(tmp_path / "a.png", picture(60, 80, (40, 30)))
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    save(tmp_path / "c.png", picture(60, 80, (40, 30)))
+    find, told = Predictor("any"), []
+    names = [result.path.name for result in find(tmp_path, unreadable=told.append)]
+    assert names == ["a.png", "c.png"] and len(told) == 1 and "b.jpg: not a picture" in str(told[0])
+    with pytest.warns(UserWarning, match="Skipped .*b.jpg: not a picture that can be read"):
+        assert len(list(find(tmp_path))) == 2
+    with pytest.raises(pictures.Unreadable, match="b.jpg"):
+        find(tmp_path / "b.jpg")
+    with pytest.raises(FileNotFoundError, match="none.jpg: there is no such file"):
+        find(tmp_path / "none.jpg")
+
+
+# Boxes.
+
+
+def test_boxes_go_with_their_pictures(spots, tmp_path):
+    image = picture(60, 80, (40, 30))
+    paths = [save(tmp_path / name, image) for name in ("a.png", "b.png", "in/a.png")]
+    (tmp_path / "b.png").write_bytes(b"no picture")  # its boxes go with it
+    find = Predictor("any")
+    two, one, nobody = [[0, 0, 8, 8], [9, 9, 8, 8]], [5, 5, 16, 8], []
+    by_name = {"a.png": two, str(paths[2]): one}  # a path is nearer than a name
+    for boxes in (by_name, [two, nobody, one], [two, None, [one]]):
+        found = list(find(paths, boxes=boxes, unreadable=lambda error: None))
+        assert [result.path for result in found] == [paths[0], paths[2]]
+        np.testing.assert_allclose(found[0].crop, [[-1, -1, 10], [8, 8, 10]])
+        np.testing.assert_allclose(found[1].crop, [[3, -1, 20]])
+        found = list(find(iter(paths), boxes=boxes, unreadable=lambda error: None))  # uncounted
+        assert [len(result.crop) for result in found] == [2, 1]
+    result = find(paths[0], boxes=nobody)
+    assert result.joints.shape == (0, 16, 2) and result.crop.shape == (0, 3)
+    assert len(find(paths[0], boxes=by_name).joints) == 2
+    (result,) = find([paths[0]], boxes={})
+    np.testing.assert_allclose(result.crop, [[0, -10, 80]])  # not named: the whole picture
+
+
+@pytest.mark.parametrize(
+    "boxes, message",
+    [
+        ({"photo1.png": []}, r"there is no picture 'photo1.png'; did you mean photo.png( or .*)?\?"),
+        ({"x": []}, "there is no picture 'x'; there are other.png, photo.png."),
+        ([[]], "boxes: 1 for 2 pictures; give one or None for each."),
+        (
+            [None, [[1, 2, 3]]],
+            r"boxes of 1: expected \[\[x, y, width, height\], ...\].*found \[\[1, 2, 3\]\]",
+        ),
+        ([None, [1, 2, -3, 4]], "boxes of 1: expected"),
+        ([None, [1, np.nan, 3, 4]], "boxes of 1: expected"),
+        ([None, "abcd"], "boxes of 1: expected"),
+        ([None, 7], "boxes of 1: expected"),
+        ([None, [[1, 2, 3, 4], [1]]], "boxes of 1: expected"),
+        ({"photo.png": {"x": 1}}, "boxes of 'photo.png': expected"),
+    ],
+)
+def test_wrong_boxes_are_refused_at_once(spots, tmp_path, boxes, message):
+    paths = [save(tmp_path / name, picture(60, 80, (40, 30))) for name in ("photo.png", "other.png")]
+    with pytest.raises(ValueError, match=message):
+        Predictor("any")(paths, boxes=boxes)
+
+
+def test_wrong_boxes_of_a_stream_are_refused_at_their_turn(spots):
+    image = picture(60, 80, (40, 30))
+    results = Predictor("any", batch_size=1)(iter([image, image]), boxes=iter([None, [0, 0, 0, 1]]))
+    with pytest.raises(ValueError, match="boxes of 1: expected"):
+        list(results)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        list(Predictor("any")(iter([image, image]), boxes=[None]))
+
+
+# What is drawn.
+
+
+def test_joints_from_the_threshold_on_are_drawn(spots):
+    image = picture(400, 400, (100, 100), (300, 300))
+    result = Predictor("any", threshold=0.2)(image)
+    assert result.threshold == 0.2
+    np.testing.assert_array_equal(result.draw(1.1), image)
+    assert (result.draw() != image).any() and (result.draw(0.0) != result.draw()).any()
+    np.testing.assert_array_equal(result.image, image)
+
+
+@pytest.mark.parametrize("shape, factor", [((160, 100), 2), ((161, 100), 1), ((20, 30), 10), ((1, 1), 320)])
+def test_small_pictures_are_enlarged_to_be_drawn(spots, shape, factor):
+    overlay = Predictor("any")(picture(*shape, (shape[1] / 2, shape[0] / 2))).draw(0.0)
+    assert overlay.shape == (factor * shape[0], factor * shape[1], 3)
+
+
+def test_everybody_is_drawn(spots):
+    image = picture(100, 600, (50, 50), (550, 50))
+    result = Predictor("any")(image, boxes=[[10, 10, 80, 80], [510, 10, 80, 80]])
+    changed = (result.draw() != image).any(axis=(0, 2))
+    assert changed[:100].any() and not changed[150:450].any() and changed[500:].any()
+
+
+# What is loaded.
+
+
+def test_threshold_is_the_weights_own(spots, monkeypatch):
+    assert Predictor("any").threshold == predictor.THRESHOLD == 0.1
+    network, variables, _ = checkpoint.load("any", None)
+    for evaluation, expected in (
+        ({"confidence": {"auroc": 0.8, "threshold": 0.3}}, 0.3),
+        ({"confidence": {"auroc": None, "threshold": None}}, 0.1),
+        ({}, 0.1),  # evaluated before there was confidence
+    ):
+        metadata = {"evaluation": evaluation}
+        monkeypatch.setattr(checkpoint, "load", lambda path, mesh, m=metadata: (network, variables, m))
+        assert Predictor("any").threshold == expected
+        assert Predictor("any", threshold=0.0).threshold == 0.0
+
+
+def test_shipped_weights_are_the_default(spots, monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "lspet.npz")
+    with pytest.raises(FileNotFoundError, match="No weights come with this copy"):
+        Predictor()
+    (tmp_path / "lspet.npz").touch()
+    loaded, load = [], checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: loaded.append(path) or load(path, mesh))
+    Predictor()
+    assert loaded == [tmp_path / "lspet.npz"]
+
+
+def test_device_is_chosen_by_its_kind(spots, monkeypatch):
+    import jax
+
+    assert Predictor("any", device="cpu")(picture(60, 80, (40, 30))).joints.shape == (1, 16, 2)
+    monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices("abacus"))
+    with pytest.raises(ValueError, match="device='tpu': there is none, or .*; without, it is cpu.") as error:
+        Predictor("any", device="tpu")
+    assert "\n" not in str(error.value)
+
+
+def test_the_package_itself_is_imported_in_a_moment():
+    code = "import sys, hourglass_jax; assert not {'jax', 'numpy', 'cv2', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import hourglass_jax
+
+    assert hourglass_jax.Predictor is predictor.Predictor
+    with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
+        _ = hourglass_jax.Predicter
+
+
+def test_batches_of_nobody_are_refused():
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        Predictor("any", batch_size=0)
+
+
+def test_opencv_takes_what_pillow_gives(spots, tmp_path):
+    path = save(tmp_path / "a.png", picture(600, 600, (300, 300)))
+    result = Predictor("any")(path)  # whose array is read-only
+    assert cv2.resize(result.image, (10, 10)).shape == (10, 10, 3)
