@@ -249,12 +249,12 @@ def start(cache, tmp_path):
     """Starts `Run`s; none outlives its test."""
     runs = []
 
-    def begin(config, workdir, *flags, **options):
+    def begin(config, workdir, *flags, devices=1, **options):
         file = tmp_path / "tiny_config.py"
         lines = ("import json", "from ml_collections import ConfigDict", "def get_config():")
         body = f"    return ConfigDict(json.loads({config.to_json()!r}))"
         file.write_text("\n".join((*lines, body)) + "\n")
-        runs.append(Run(file, workdir, *flags, env=environment(cache), **options))
+        runs.append(Run(file, workdir, *flags, env=environment(cache, devices), **options))
         return runs[-1]
 
     yield begin

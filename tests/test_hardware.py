@@ -1,0 +1,70 @@
+"""A run that goes on with other devices than it began with."""
+
+import json
+import shutil
+import socket
+
+import jax
+import numpy as np
+import pytest
+
+# On 8 devices to step 2; copies go on to step 4 on 1, 2 and 4 of them, and are evaluated.
+_MOVED = """
+import json, pathlib, shutil, sys
+import jax, numpy as np
+import conftest
+from hourglass_jax import devices, evaluate, models, train
+
+models.create = conftest.create_small
+folder = pathlib.Path(sys.argv[1])
+
+def on(count):
+    # The first devices of the machine are all that there are.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",))
+    devices.mesh = lambda: mesh
+
+def config(steps):
+    changes = {"train.steps": steps, "train.save_every": 1, "loss.kind": "mean_squared_error"}
+    return conftest.tiny(changes | {"data.examples": (40, 13)})
+
+on(8)
+train.train(config(2), folder / "begun")
+for count in (8, 4, 2, 1):
+    workdir = folder / str(count)
+    shutil.copytree(folder / "begun", workdir)
+    on(count)
+    train.train(config(4), workdir, allow_changed_config=True)
+    evaluate.evaluate(config(4), folder / f"begun_on_{count}", folder / "begun")
+(folder / "config.json").write_text(config(4).to_json())
+"""
+
+
+@pytest.mark.usefixtures("small_model")
+def test_a_run_of_eight_devices_goes_on_with_any_number(run_python, start, tiny, state_of, tmp_path):
+    result = run_python(_MOVED, tmp_path, devices=8)
+    assert result.returncode == 0, result.stderr
+    changes = {"train.steps": 4, "train.save_every": 1, "loss.kind": "mean_squared_error"}
+    config = tiny(changes | {"data.examples": (40, 13)})
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(config.to_json())
+
+    # And in two processes of two devices.
+    shutil.copytree(tmp_path / "begun", tmp_path / "processes")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = ["--distributed", f"--coordinator=localhost:{port}", "--processes=2", "--allow_changed_config"]
+    two = [start(config, tmp_path / "processes", *flags, f"--process={i}", devices=2) for i in range(2)]
+    assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
+    assert "4 x cpu" in two[0].output[0] and two[0].output[1] == "Goes on after step 2 of 4."
+
+    states = {name: state_of(config, tmp_path / name, 4) for name in ("8", "4", "2", "1", "processes")}
+    for name, state in states.items():
+        assert state.step == 4
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(states["8"]), strict=True):
+            # The devices' parts of a sum are added in another order, and Adam divides by small numbers.
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    scores = [
+        json.loads((tmp_path / f"begun_on_{count}" / "evaluation.json").read_text()) for count in (8, 4, 2, 1)
+    ]
+    assert all(score == scores[0] for score in scores) and scores[0]["examples"] == 13
