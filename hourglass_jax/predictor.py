@@ -76,7 +76,7 @@ class Result:
         """
         threshold = self.threshold if threshold is None else threshold
         image, zoom = self.image, self.picture.zoom
-        if (factor := _LEAST // max(image.shape[:2])) > 1:
+        if (factor := -(-_LEAST // max(image.shape[:2]))) > 1:
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
             zoom = zoom * factor
         for joints, scores in zip(self.joints, self.scores, strict=True):

@@ -228,7 +228,7 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
     monkeypatch.setattr(draw, "skeleton", interrupted)
     code, result = run(tmp_path, tmp_path / "in")
     assert code == 130 and os.listdir(tmp_path / "out") == ["a.png"]
-    assert shown(tmp_path / "out/a.png").shape == (300, 300, 3)
+    assert shown(tmp_path / "out/a.png").shape == (350, 350, 3)  # enlarged
     assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; what has been written is whole."
 
 
