@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, files, inference, metrics
+from hourglass_jax import checkpoint, devices, draw, files, inference, metrics, tables
 from hourglass_jax.data import crop, pipeline, sources
 from hourglass_jax.logs import say
 
@@ -148,7 +148,8 @@ def evaluate(config, workdir, path) -> dict:
             threads=config.data.threads or None,
             progress=lambda done: bar.update(done - bar.n),
         )
-    scores = score(predictions, network.skeleton, metric=config.evaluate.metric)
+    groups = {name: source.extras[name] for name in ("category", "activity") if name in source.extras}
+    scores = score(predictions, network.skeleton, metric=config.evaluate.metric, groups=groups)
     say(f"{source.name}, step {metadata['step']}, {len(source)} people")
     say(report(scores))
     about = {"data": source.name, "step": metadata["step"], "flip": config.evaluate.flip}
@@ -162,63 +163,40 @@ def evaluate(config, workdir, path) -> dict:
     return scores
 
 
-def score(predictions: Predictions, skeleton, *, metric: str = "auto") -> dict:
+def score(
+    predictions: Predictions, skeleton, *, metric: str = "auto", groups: dict[str, np.ndarray] | None = None
+) -> dict:
     """The tables of a split.
 
     Args:
       predictions: of `Evaluator.predict`.
       skeleton: the joint set.
-      metric: "pckh" (0.5 of the head size), "pck" (0.2 of the torso), or "auto": pckh where the head sizes
-        are known.
+      metric: "auto", "pckh" (0.5 of the head size) or "pck" (0.2 of the torso), see `tables.choose`.
+      groups: see `tables.score`.
 
     Returns:
-      {"metric", "table" (last stack), "stacks" (a table each), "joints", "confidence" (how well the last
-      stack's scores tell right joints from wrong ones, see `metrics.confidence`), "examples", "left_out"};
-      rates in per cent. Where the joint set states limbs (LSP) also "pcp", {"metric", "table", "stacks"}.
+      those of `tables.score`, and "confidence": how well the last stack's scores tell right joints from
+      wrong ones, see `metrics.confidence`.
     """
-    labelled = predictions.visible > 0
-    if metric == "auto":
-        metric = "pckh" if predictions.head_size.any() else "pck"
-    if metric == "pckh":
-        reference, threshold = predictions.head_size, 0.5
-    elif metric == "pck":
-        reference = metrics.torso(predictions.truth, labelled, skeleton)
-        threshold = 0.2
-    else:
-        raise ValueError(f"evaluate.metric={metric!r} is unknown; choose auto, pckh or pck.")
-    counts = []
-    for s in range(predictions.joints.shape[1]):
-        distance = metrics.distances(predictions.joints[:, s], predictions.truth)
-        counts.append(metrics.correct(distance, labelled, reference, threshold))
-    right, counted = metrics.judged(distance, labelled, reference, threshold)  # of the last stack
-    tables = [metrics.table(*count, skeleton) for count in counts]
-    scores = {
-        "metric": f"PCKh@{threshold}" if metric == "pckh" else f"PCK@{threshold}",
-        "table": tables[-1],
-        "stacks": tables,
-        "joints": metrics.per_joint(*counts[-1], skeleton),
-        "confidence": metrics.confidence(predictions.scores[:, -1][counted], right[counted]),
-        "examples": len(labelled),
-        "left_out": int((~(reference > 0)).sum()),
-    }
-    if skeleton.sticks:
-        of_stacks = np.moveaxis(predictions.joints, 1, 0)
-        limbs = [metrics.table_of_parts(j, predictions.truth, labelled, skeleton) for j in of_stacks]
-        scores["pcp"] = {"metric": "PCP@0.5", "table": limbs[-1], "stacks": limbs}
-    return scores
+    truth, visible = predictions.truth, predictions.visible
+    metric, reference = tables.choose(metric, truth, visible, predictions.head_size, skeleton)
+    options = {"metric": metric, "groups": groups}
+    scores = tables.score(predictions.joints, truth, visible, reference, skeleton, **options)
+    distance = metrics.distances(predictions.joints[:, -1], truth)
+    right, counted = metrics.judged(distance, visible > 0, reference, tables.METRICS[metric][1])
+    return scores | {"confidence": metrics.confidence(predictions.scores[:, -1][counted], right[counted])}
+
+
+def scalars(scores: dict) -> dict[str, float]:
+    """What a training logs of `score`: the rows of its tables."""
+    rows = scores["table"] | {"AUC": scores["auc"]}
+    limbs = scores["pcp"]["table"] if "pcp" in scores else {}
+    return rows | {f"PCP/{title}": rate for title, rate in limbs.items()}
 
 
 def report(scores: dict) -> str:
     """The tables as text: a row for each stack, the last one being the network's answer."""
-    lines = _lines(scores)
-    if scores["left_out"]:
-        lines.append(
-            f"{scores['left_out']} of {scores['examples']} people are left out: the length that scales "
-            f"{scores['metric']} is not annotated."
-        )
-    if "pcp" in scores:
-        lines += _lines(scores["pcp"])
-    sure = scores["confidence"]
+    lines, sure = [tables.report(scores)], scores["confidence"]
     if sure["auroc"] is not None:
         lines.append(
             f"Scores tell right joints from wrong ones with an AUROC of {sure['auroc']:.3f}; best F1 from "
@@ -227,22 +205,27 @@ def report(scores: dict) -> str:
     return "\n".join(lines)
 
 
-def _lines(scores):
-    lines = [f"{scores['metric']:<10}" + "".join(f"{title:>8}" for title in scores["table"])]
-    for s, table in enumerate(scores["stacks"]):
-        lines.append(f"stack {s + 1:<4}" + "".join(f"{value:8.2f}" for value in table.values()))
-    return lines
-
-
 def write(workdir, predictions: Predictions, scores: dict, ids: list[str], about: dict) -> None:
-    """Writes evaluation.json and predictions.json (the last stack's joints in image pixels)."""
-    workdir = pathlib.Path(workdir)
-    entries = [
-        {"id": id_, "joints": np.round(joints[-1], 3), "scores": np.round(value[-1].astype(float), 4)}
-        for id_, joints, value in zip(ids, predictions.joints, predictions.scores, strict=True)
-    ]
+    """Writes evaluation.json, predictions.json and curves.csv, and curves.png where Matplotlib is installed.
+
+    predictions.json has for each person the last stack's joints in image pixels and their scores, and under
+    "stacks" those of every stack.
+    """
+    workdir, entries = pathlib.Path(workdir), []
+    for id_, joints, values in zip(ids, predictions.joints, predictions.scores, strict=True):
+        stacks = [
+            {"joints": np.round(places, 3), "scores": np.round(value.astype(float), 4)}
+            for places, value in zip(joints, values, strict=True)
+        ]
+        entries.append({"id": id_} | stacks[-1] | {"stacks": stacks})
     files.write_json(workdir / "predictions.json", entries)
     files.write_json(workdir / "evaluation.json", about | scores)
+    tables.write_curve(workdir / "curves.csv", scores)
+    rows = dict(scores["curve"])
+    try:
+        tables.plot_curves(workdir / "curves.png", rows, rows.pop("thresholds"), scores["metric"])
+    except ModuleNotFoundError:
+        say("curves.png is not drawn: Matplotlib is not installed.")
 
 
 def picture(predictions: Predictions, network: inference.Network) -> np.ndarray:

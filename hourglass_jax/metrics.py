@@ -17,11 +17,17 @@ def distances(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def correct(
-    distance: np.ndarray, labelled: np.ndarray, reference: np.ndarray, threshold: float
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    threshold: float,
+    *,
+    strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """PCK: a joint is right when its distance is at most `threshold` times the person's reference.
 
-    MPII's own evaluation compares with <=. A prediction that is not a number is wrong.
+    MPII's own evaluation compares with <=. A prediction that is not a number is wrong. With the torso as
+    reference this is PDJ, too (percentage of detected joints).
 
     Args:
       distance: (n, k) px.
@@ -29,20 +35,63 @@ def correct(
       reference: (n,) px: head size (PCKh) or torso (PCK); a person whose reference is 0 or not a number
         does not count at all.
       threshold: for instance 0.5.
+      strictly: compare with < (pytorch-pose).
 
     Returns:
       hits (k,) and counts (k,) int.
     """
-    right, counted = judged(distance, labelled, reference, threshold)
+    right, counted = judged(distance, labelled, reference, threshold, strictly=strictly)
     return right.sum(axis=0), counted.sum(axis=0)
 
 
 def judged(
-    distance: np.ndarray, labelled: np.ndarray, reference: np.ndarray, threshold: float
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    threshold: float,
+    *,
+    strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which joints are right and which count, (n, k) bool each; arguments as those of `correct`."""
     counted = labelled.astype(bool) & (reference > 0)[:, None]
-    return counted & (distance <= threshold * reference[:, None]), counted
+    limit = threshold * reference[:, None]
+    return counted & (distance < limit if strictly else distance <= limit), counted
+
+
+def curve(
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    thresholds: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    strictly: bool = False,
+) -> dict[str, list[float]]:
+    """`table` at each of the (t,) thresholds, by its rows; the other arguments as those of `correct`."""
+    tables = [
+        table(*correct(distance, labelled, reference, t, strictly=strictly), skeleton) for t in thresholds
+    ]
+    return {title: [rates[title] for rates in tables] for title in tables[0]}
+
+
+def auc(thresholds: np.ndarray, rates: Sequence[float]) -> float:
+    """Area below a curve of rates (t,) in per cent by the trapezoid rule, as their mean: in 0..100."""
+    return float(np.trapezoid(rates, thresholds) / (thresholds[-1] - thresholds[0]))
+
+
+def by_group(
+    right: np.ndarray, counted: np.ndarray, groups: np.ndarray, skeleton: Skeleton
+) -> dict[str, dict[str, float]]:
+    """A `table` for each group of people, such as MPII's activity categories, in the groups' order.
+
+    Args:
+      right, counted: (n, k) bool of `judged`.
+      groups: (n,) str; people of "" are in no group.
+    """
+    people = {str(name): groups == name for name in np.unique(groups) if name}
+    return {
+        name: table(right[at].sum(axis=0), counted[at].sum(axis=0), skeleton) for name, at in people.items()
+    }
 
 
 def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
@@ -140,6 +189,12 @@ def per_joint(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[
     """Per cent right by joint."""
     pairs = zip(hits, counts, strict=True)
     return {name: _percent(*pair) for name, pair in zip(skeleton.joints, pairs, strict=True)}
+
+
+def macro(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> float:
+    """The plain mean of the rates of the table's joints, in per cent, as pytorch-pose has it."""
+    places = [i for _, joints in skeleton.parts for i in joints if counts[i]]
+    return float(np.mean([_percent(hits[i], counts[i]) for i in places])) if places else float("nan")
 
 
 def _rows(hits, counts, rows) -> dict[str, float]:

@@ -116,7 +116,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                 start = time.monotonic()
                 predictions = evaluator.predict(state.variables, pictures=config.train.pictures)
                 scores = evaluate.score(predictions, network.skeleton, metric=config.evaluate.metric)
-                log.scalars(step, {f"validation/{k}": v for k, v in scores["table"].items()})
+                log.scalars(step, {f"validation/{k}": v for k, v in evaluate.scalars(scores).items()})
                 say(evaluate.report(scores))
                 if jax.process_index() == 0 and predictions.pictures:
                     picture = evaluate.picture(predictions, network)

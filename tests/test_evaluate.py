@@ -309,10 +309,24 @@ def test_limbs_are_reported_beside_the_joints_for_lsp():
         split.joints[:, 1], split.truth, labelled, skeletons.LSP
     )
     lines = evaluate.report(scores).splitlines()
-    assert [line.split()[0] for line in lines] == ["PCK@0.2", "stack", "stack", "PCP@0.5", "stack", "stack"]
-    assert lines[3].split() == ["PCP@0.5", *"Torso U.Leg L.Leg U.Arm Forearm Head Mean".split()]
-    assert lines[5].split() == ["stack", "2", *["100.00"] * 7]
-    assert len({len(line) for line in lines[3:]}) == 1  # columns
+    starts = ["PCK@0.2", "stack", "stack", "Macro", "PCP@0.5", "stack", "stack", "PCP", "stack", "stack"]
+    assert [line.split()[0] for line in lines] == starts
+    assert lines[4].split() == ["PCP@0.5", *"Torso U.Leg L.Leg U.Arm Forearm Head Mean".split()]
+    assert lines[6].split() == ["stack", "2", *["100.00"] * 7]
+    assert len({len(line) for line in lines[4:]}) == 1  # columns
+    scalars = evaluate.scalars(scores)
+    assert scalars["Mean"] == scalars["PCP/Mean"] == scalars["PCP/Torso"] == 100 and "AUC" in scalars
+
+
+def test_people_of_an_activity_have_tables_of_their_own():
+    predictions = made([0.0, 6.0, 6.0, 0.0])
+    groups = {"category": np.array(["sports", "sports", "dancing", ""])}
+    scores = evaluate.score(predictions, skeletons.MPII, groups=groups)
+    of = scores["by"]["category"]
+    assert {name: table["Mean"] for name, table in of.items()} == {"dancing": 0, "sports": 50}
+    assert [line.split()[0] for line in evaluate.report(scores).splitlines()[3:6]] == [
+        *("category", "dancing", "sports")
+    ]
 
 
 def test_joint_sets_without_limbs_report_joints_alone():
@@ -347,6 +361,8 @@ def test_report_has_a_row_for_each_stack():
         "PCKh@0.5      Head     Sho     Elb     Wri     Hip    Knee     Ank    Mean",
         "stack 1       0.00    0.00    0.00    0.00    0.00    0.00    0.00    0.00",
         "stack 2      75.00   75.00   75.00   75.00   75.00   75.00   75.00   75.00",
+        # Of four joints, three are exact and the other is 6 px of a head of 10 px away.
+        "Macro mean 75.00, AUC 75.00, occluded 75.00",
         # All scores are alike: a coin would do as well.
         "Scores tell right joints from wrong ones with an AUROC of 0.500; best F1 from 1.000 on.",
     ]
@@ -383,6 +399,14 @@ def test_files_hold_what_was_predicted(tmp_path):
     assert [person["id"] for person in people] == ["a", "b"]
     assert people[0]["joints"][12] == [0.6, 50.8] and people[0]["scores"][0] == 0.1235
     assert people[1]["joints"][5] == [None, None]
+    assert people[0]["stacks"] == [{"joints": people[0]["joints"], "scores": people[0]["scores"]}]
+    # Errors of 1 px and 2 px of a head of 10 px: nobody is right below 0.1, the first from there on.
+    rows = [line.split(",") for line in (tmp_path / "curves.csv").read_text().splitlines()]
+    assert rows[0] == ["thresholds", *"Head Sho Elb Wri Hip Knee Ank Mean".split()] and len(rows) == 52
+    assert [(row[0], row[1], row[3]) for row in (rows[1], rows[11], rows[51])] == [
+        *(("0", "0", ""), ("0.1", "50", ""), ("0.5", "100", ""))
+    ]
+    assert evaluation["not_a_number"] == 1 and (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tiny, tmp_path, capsys):

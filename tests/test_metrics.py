@@ -157,6 +157,53 @@ def test_per_joint_refuses_another_number_of_joints():
         metrics.per_joint(np.zeros(3), np.ones(3), TINY)
 
 
+def test_strictly_a_joint_at_the_threshold_is_wrong():
+    distance, labelled = np.array([[5.0, 4.999999]]), np.ones((1, 2), bool)
+    hits, counts = metrics.correct(distance, labelled, np.array([10.0]), 0.5, strictly=True)
+    assert (hits.tolist(), counts.tolist()) == ([0, 1], [1, 1])
+
+
+def test_macro_is_the_mean_of_the_rates_of_the_tables_joints():
+    assert metrics.macro(HITS, COUNTS, TINY) == pytest.approx((50 + 100 + 0) / 3)  # without the navel
+    assert metrics.macro(np.array([1, 0, 1, 1]), np.array([2, 0, 1, 1]), TINY) == 75  # (50 + 100) / 2
+    assert np.isnan(metrics.macro(np.zeros(4, int), np.zeros(4, int), TINY))
+
+
+def test_curve_is_the_table_at_each_threshold():
+    distance = np.array([[1.0, 2, 4, 0], [9, 3, np.nan, 0]])
+    found = metrics.curve(distance, np.ones((2, 4)), np.full(2, 10.0), np.array([0.1, 0.2, 0.4]), TINY)
+    # Right at 1, 2 and 4 px: heads 1 of 2; hands 0, 1 and 3 of 4; together of 6.
+    assert found == {
+        "Head": [50, 50, 50],
+        "Hand": [0, 25, 75],
+        "Mean": [pytest.approx(100 / 6), pytest.approx(200 / 6), pytest.approx(400 / 6)],
+    }
+
+
+def test_auc_by_hand():
+    # Trapezoids (0 + 40) / 2 * 0.1 + (40 + 80) / 2 * 0.3 = 2 + 18 = 20, over a width of 0.4.
+    assert metrics.auc(np.array([0, 0.1, 0.4]), [0, 40, 80]) == pytest.approx(50)
+    assert metrics.auc(np.arange(51) / 100, [100] * 51) == pytest.approx(100)
+
+
+def test_pdj_is_pck_of_the_torso():
+    joints, labelled = np.zeros((1, 14, 2)), np.ones((1, 14), bool)
+    joints[:, 3], joints[:, 8] = (0, 0), (30, 40)  # the torso is 50 px: 0.2 of it is 10
+    predicted = joints + np.where(np.arange(14) < 7, 10.0, 10.01)[:, None] * np.array([0, 1])
+    reference = metrics.torso(joints, labelled, LSP)
+    hits, _ = metrics.correct(metrics.distances(predicted, joints), labelled, reference, 0.2)
+    assert hits.tolist() == [1] * 7 + [0] * 7
+
+
+def test_groups_of_people_have_tables_of_their_own():
+    right = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]], bool)
+    counted = np.ones((4, 4), bool)
+    counted[0, 2] = False
+    found = metrics.by_group(right, counted, np.array(["a", "a", "b", ""]), TINY)
+    # a: heads 2 of 2, right hands 1 of 2, left hands 0 of 1: (50 + 0) / 2, pooled 3 of 5. b: nothing.
+    assert found == {"a": dict(Head=100, Hand=25, Mean=60), "b": dict(Head=0, Hand=0, Mean=0)}
+
+
 # Published predictions
 
 
