@@ -132,7 +132,7 @@ def report(scores: dict, *, digits: int = 2) -> str:
 
 def _lines(scores, digits, titles=()):
     titles = titles or [f"stack {s + 1}" for s in range(len(scores["stacks"]))]
-    first, width = max(10, *(len(title) + 1 for title in titles)), digits + 6
+    first, width = max(len(title) + 2 for title in ("PCKh@0.5", scores["metric"], *titles)), digits + 6
     lines = [f"{scores['metric']:<{first}}" + "".join(f"{part:>{width}}" for part in scores["table"])]
     for title, rates in zip(titles, scores["stacks"], strict=True):
         cells = "".join(f"{rate:{width}.{digits}f}" for rate in rates.values())

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
-from hourglass_jax.data import builders, crop, lsp, packed, pipeline
+from hourglass_jax.data import builders, crop, lsp, lsp_annotations, packed, pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -48,7 +48,7 @@ def test_read_joints_of_lspet(tmp_path):
     table[4, :, 1] = 30.5, 40, 1  # joint 4 of the second picture is labelled
     table[5, :, 1] = -7, -8, 0  # joint 5 is not: what stands there is a leftover
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": table})
-    joints, visible = lsp.read_joints(tmp_path / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(tmp_path / "joints.mat")
     assert (joints.shape, joints.dtype, visible.dtype) == ((2, 14, 2), np.float32, np.uint8)
     assert joints[1, 4].tolist() == [30.5, 40] and visible[1, 4] == 2
     assert not joints[1, 5].any() and visible.sum() == 2
@@ -59,7 +59,7 @@ def test_read_joints_of_lsp(tmp_path):
     table[:, 4, 1] = 30.5, 40, 1  # here 1 means occluded
     table[:, 5, 1] = 7, 8, 0
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": table})
-    joints, visible = lsp.read_joints(tmp_path / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(tmp_path / "joints.mat")
     assert joints[1, 4].tolist() == [30.5, 40] and visible[1, 4] == 1
     assert joints[1, 5].tolist() == [7, 8] and visible[1, 5] == 2
     assert visible[0].tolist() == [2] * 14
@@ -69,7 +69,7 @@ def test_a_labelled_joint_at_the_origin_stays_labelled(tmp_path):
     table = np.zeros((14, 3, 1))
     table[2, 2] = 1
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": table})
-    assert lsp.read_joints(tmp_path / "joints.mat")[1][0, 2] == 2
+    assert lsp_annotations.read_joints(tmp_path / "joints.mat")[1][0, 2] == 2
 
 
 def nan_table():
@@ -93,18 +93,18 @@ def test_read_joints_refuses(tmp_path, content, message):
     path = tmp_path / "joints.mat"
     scipy.io.savemat(path, content)
     with pytest.raises(ValueError, match=message) as error:
-        lsp.read_joints(path)
+        lsp_annotations.read_joints(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_read_joints_refuses_other_files(tmp_path):
     path = tmp_path / "joints.mat"
     with pytest.raises(FileNotFoundError, match="joints.mat: no such file; expected a MATLAB"):
-        lsp.read_joints(path)
+        lsp_annotations.read_joints(path)
     for content in (b"", b"<html>not found</html>" * 20):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="joints.mat: not readable"):
-            lsp.read_joints(path)
+            lsp_annotations.read_joints(path)
 
 
 # The datasets.
@@ -125,7 +125,7 @@ def test_lspet_from_archive_to_source(tmp_path):
         packed.TfdsSource(builder, "test")
 
     example = validation[1]
-    joints, visible = lsp.read_joints(images.parent / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(images.parent / "joints.mat")
     np.testing.assert_array_equal(example["joints"], joints[18])
     assert example["visible"].tolist() == [2] * 13 + [0]
     # Every example has the fields, types and shapes that the pipeline promises.
@@ -236,10 +236,10 @@ def test_tensorflow_is_not_needed(tmp_path):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real annotations are not here")
 def test_real_annotations():
-    joints, visible = lsp.read_joints(SHARED / "lspet_dataset" / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(SHARED / "lspet_dataset" / "joints.mat")
     assert joints.shape == (9000, 14, 2) and (visible > 0).sum() == 110_819
     assert (visible > 0).all(axis=1).sum() == 3559
-    joints, visible = lsp.read_joints(SHARED / "lsp" / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(SHARED / "lsp" / "joints.mat")
     assert joints.shape == (2000, 14, 2) and visible.min() == 1
     assert round(100 * (visible == 1).mean(), 1) == 7.3
 
@@ -247,7 +247,7 @@ def test_real_annotations():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real pictures are not here")
 def test_real_pictures():
     folder = SHARED / "lspet_dataset"
-    joints, visible = lsp.read_joints(folder / "joints.mat")
+    joints, visible = lsp_annotations.read_joints(folder / "joints.mat")
     for index in (0, 4500, 8999):
         path = folder / "images" / f"im{index + 1:05d}.jpg"
         config = builders.CropConfig(canvas=96)

@@ -210,7 +210,7 @@ def test_the_json(tmp_path, name):
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """MANUAL_DIR with a small mpii: the .mat in its own folder, and pictures of 120 x 90 px."""
-    monkeypatch.setattr(mpii, "split", lambda: SPLIT)
+    monkeypatch.setattr(mpii_annotations, "split", lambda: SPLIT)
     folder = tmp_path / "mpii" / "mpii_human_pose_v1_u12_2"
     folder.mkdir(parents=True)
     write_mat(folder / mpii.MATLAB)
@@ -259,7 +259,7 @@ def test_train_all_is_both_by_tfds_and_packed(archive):
 
 
 def test_a_shortened_file_is_refused(archive, monkeypatch):
-    monkeypatch.setattr(mpii, "split", lambda: SPLIT | {"validation": np.array([(2, 0), (9, 4)])})
+    monkeypatch.setattr(mpii_annotations, "split", lambda: SPLIT | {"validation": np.array([(2, 0), (9, 4)])})
     builder = builders.builder("mpii", data_dir=archive / "data", canvas=48)
     message = r"lacks 1 of the 2 people of validation \(annolist\(10\).annorect\(5\) first\): shortened"
     with pytest.raises(ValueError, match=message):
@@ -276,7 +276,7 @@ def test_no_archive(tmp_path):
 
 
 def test_the_split_has_the_numbers_of_tompson():
-    split = mpii.split()
+    split = mpii_annotations.split()
     assert {name: rows.shape for name, rows in split.items()} == {
         "train": (22246, 2),
         "validation": (2958, 2),
@@ -295,12 +295,12 @@ def test_real_json():
     assert len(people) == 25_204 and (visible == 0).sum() == 27_001 and (visible == 1).sum() == 86_703
     assert (visible > 0).all(axis=1).sum() == 16_992
     places = {(p.image, p.person): p for p in people}
-    split = mpii.split()
+    split = mpii_annotations.split()
     assert set(places) == {tuple(row) for rows in split.values() for row in rows.tolist()}
     names = (SHARED / "valid_images.txt").read_text().split()
     validation = [places[tuple(row)] for row in split["validation"].tolist()]
     assert [p.picture for p in validation] == names
-    assert len({mpii._id(p) for p in people}) == len(people)
+    assert len({p.id for p in people}) == len(people)
 
     import h5py
 
@@ -318,7 +318,7 @@ def test_real_json():
 def test_real_pictures(tmp_path, monkeypatch):
     people = mpii_annotations.read(SHARED / "sample_annotations.json")
     rows = np.array([(p.image, p.person) for p in people])
-    monkeypatch.setattr(mpii, "split", lambda: {"train": rows[:1], "validation": rows[1:]})
+    monkeypatch.setattr(mpii_annotations, "split", lambda: {"train": rows[:1], "validation": rows[1:]})
     (tmp_path / "images").symlink_to(SHARED / "images")
     (tmp_path / "mpii_annotations.json").symlink_to(SHARED / "sample_annotations.json")
     builder = builders.builder("mpii", data_dir=tmp_path / "data", canvas=96)

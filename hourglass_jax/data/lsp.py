@@ -1,46 +1,8 @@
 """LSP and LSPet (Johnson and Everingham, BMVC 2010 and CVPR 2011) as TFDS datasets."""
 
-from pathlib import Path
-
 import numpy as np
-import scipy.io
 
-from hourglass_jax.data import builders, skeletons, sources
-
-
-def read_joints(path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a joints.mat of LSP (3 x 14 x n, flag 1: occluded) or LSPet (14 x 3 x n, 1: labelled).
-
-    Returns:
-      joints (n, 14, 2) float32 px, (0, 0) where not labelled, and visible (n, 14) uint8: 0 not
-      labelled, 1 occluded, 2 visible. LSPet does not tell occluded joints: its labelled ones are 2.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it holds something else.
-    """
-    expected = "expected a MATLAB file with `joints`, 14 x 3 x n (LSPet) or 3 x 14 x n (LSP)"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; {expected}")
-    try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:  # SciPy has a dozen different ones for what is not MATLAB's
-        raise ValueError(f"{path}: not readable ({type(error).__name__}); {expected}") from error
-    if "joints" not in content:
-        names = [name for name in content if not name.startswith("__")]
-        raise ValueError(f"{path}: found the variables {names}; {expected}")
-    table = content["joints"]
-    known = table.ndim == 3 and table.shape[:2] in ((14, 3), (3, 14))
-    if not known or table.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: found `joints` {table.shape} {table.dtype}; {expected}")
-    extended = table.shape[0] == 14
-    rows = table.transpose(2, 0, 1) if extended else table.transpose(2, 1, 0)
-    points, flags = rows[..., :2], rows[..., 2]
-    if not np.isfinite(points).all() or not np.isin(flags, (0, 1)).all():
-        raise ValueError(f"{path}: found NaN, infinity or flags other than 0 and 1; {expected}")
-    visible = (2 * flags if extended else 2 - flags).astype(np.uint8)
-    # LSPet's unlabelled joints hold leftovers of a shift; nothing may read them.
-    return np.where(visible[..., None] > 0, points, 0).astype(np.float32), visible
+from hourglass_jax.data import builders, lsp_annotations, skeletons, sources
 
 
 class _LeedsSports(builders.PeopleBuilder, skip_registration=True):
@@ -49,12 +11,11 @@ class _LeedsSports(builders.PeopleBuilder, skip_registration=True):
     skeleton = skeletons.LSP
     layouts = (("joints.mat",),)
     license = "No licence text. Published for research by its authors, who ask to be cited."
-    digits: int  # of the pictures' numbers
 
     def people(self, annotations):
-        joints, visible = read_joints(annotations)
+        joints, visible = lsp_annotations.read_joints(annotations)
         splits = self._splits(annotations, len(joints))
-        names = [f"im{number:0{self.digits}d}" for number in range(1, len(joints) + 1)]
+        names = lsp_annotations.pictures(self.name, len(joints))
         images = annotations.parent / "images"
         found = len(list(images.glob("*.jpg")))
         if found > len(names):
@@ -82,7 +43,6 @@ MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
     BUILDER_CONFIGS = [builders.CropConfig(box=box) for box in sources.DATASETS["lsp"]]
     homepage = "https://sam.johnson.io/research/lsp.html"
     folder = "lsp_dataset"
-    digits = 4
     entries = 2000
     citation = """\
 @inproceedings{johnson2010clustered,
@@ -114,7 +74,6 @@ MANUAL_DIR/lspet_dataset/joints.mat and MANUAL_DIR/lspet_dataset/images/im00001.
     BUILDER_CONFIGS = [builders.CropConfig(box=box) for box in sources.DATASETS["lspet"]]
     homepage = "https://sam.johnson.io/research/lspet.html"
     folder = "lspet_dataset"
-    digits = 5
     citation = """\
 @inproceedings{johnson2011learning,
   title={Learning Effective Human Pose Estimation from Inaccurate Annotation},

@@ -10,15 +10,6 @@ from hourglass_jax.data import builders, mpii_annotations, skeletons, sources
 MATLAB = "mpii_human_pose_v1_u12_1.mat"
 
 
-def split() -> dict[str, np.ndarray]:
-    """The people of Tompson et al. (CVPR 2015): train (22246, 2) and validation (2958, 2) int32.
-
-    A row is the image's and the person's position in MPII's own list, from 0.
-    """
-    with np.load(Path(__file__).with_name("mpii_split.npz")) as arrays:
-        return {name: arrays[name] for name in ("train", "validation")}
-
-
 class Mpii(builders.PeopleBuilder, skip_registration=True):
     """MPII Human Pose: 25,204 people in everyday activities with 16 joints, and 11,731 for testing.
 
@@ -62,7 +53,9 @@ activities nor head boxes.
 
     def people(self, annotations):
         everybody = {(a.image, a.person): a for a in mpii_annotations.read(annotations)}
-        places = {name: [(int(i), int(j)) for i, j in rows] for name, rows in split().items()}
+        places = {
+            name: [(int(i), int(j)) for i, j in rows] for name, rows in mpii_annotations.split().items()
+        }
         splits = {name: [everybody.get(place) for place in places[name]] for name in places}
         for name, found in splits.items():
             if None in found:
@@ -75,20 +68,16 @@ activities nor head boxes.
             if np.isfinite([a.scale, *a.center]).all():
                 splits.setdefault("test", []).append(a)
             else:
-                self.remark(f"not in test: {a.picture}: {_id(a)}: no centre or no scale")
+                self.remark(f"not in test: {a.picture}: {a.id}: no centre or no scale")
         folders = [folder / "images" for folder in annotations.parents[:2]]
         images = next((folder for folder in folders if folder.is_dir()), folders[0])
         return {name: [_person(a, images) for a in found] for name, found in splits.items()}
 
 
-def _id(annotation) -> str:
-    return f"mpii-{Path(annotation.picture).stem}-{annotation.person}"
-
-
 def _person(a: mpii_annotations.Annotation, images: Path) -> builders.Person:
     """As the released hourglass code: the crop is a quarter larger than the person, and a little lower."""
     return builders.Person(
-        id=_id(a),
+        id=a.id,
         picture=images / a.picture,
         joints=a.joints.astype(np.float32),
         visible=a.visible,

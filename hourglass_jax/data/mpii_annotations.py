@@ -47,6 +47,24 @@ class Annotation:
     category: str = ""
     activity: str = ""
 
+    @property
+    def id(self) -> str:
+        return name(self.picture, self.person)
+
+
+def name(picture: str, person: int) -> str:
+    """A person's id, of the picture's file name and the position in the picture, from 0."""
+    return f"mpii-{Path(picture).stem}-{person}"
+
+
+def split() -> dict[str, np.ndarray]:
+    """The people of Tompson et al. (CVPR 2015): train (22246, 2) and validation (2958, 2) int32.
+
+    A row is the image's and the person's position in MPII's own list, from 0.
+    """
+    with np.load(Path(__file__).with_name("mpii_split.npz")) as arrays:
+        return {part: arrays[part] for part in ("train", "validation")}
+
 
 def read(path) -> list[Annotation]:
     """The people of a .mat, .json or .json.gz file, in MPII's own order.

@@ -1,0 +1,247 @@
+"""Scores predictions in a file against annotations in a file, by the rules of the published evaluations.
+
+python -m hourglass_jax.score --dataset=mpii --annotations=valid.h5 --predictions=preds.h5
+
+Coordinates are pixels of the pictures and may be negative. A prediction that is not a finite number is a
+wrong joint. Predictions belong to the annotations' people by position, in .json by id or picture where it has
+them; any other number of people is refused.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from hourglass_jax import files, tables
+from hourglass_jax.data import truth as truths
+
+RULES = ("mpii", "pytorch-pose")
+_ORDERS = {
+    "(people, joints, 2)": (0, 1, 2),
+    "(joints, 2, people)": (2, 0, 1),
+    "(2, joints, people)": (2, 1, 0),
+}
+_SWAPPED = 20.0  # per cent: x and y have changed places if that makes so many more joints right
+
+
+def read_predictions(path, truth: truths.Truth) -> np.ndarray:
+    """Reads one prediction for each annotated person.
+
+    Args:
+      path: .h5 or .mat with `preds`, (n, k, 2) or, as MATLAB's users write, (k, 2, n) or (2, k, n); .json or
+        .json.gz: our predictions.json, COCO keypoints (of a picture with several people in the annotations'
+        order), or a plain list of n people of k [x, y].
+      truth: the n people of k joints.
+
+    Returns:
+      (n, k, 2) float64 px, nan where the file has no number.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not readable, or does not fit the annotations; one line.
+    """
+    if Path(path).name.endswith((".json", ".json.gz")):
+        return _of_json(path, truth)
+    if Path(path).suffix not in (".h5", ".hdf5", ".mat"):
+        raise ValueError(f"{path}: unknown kind of file; predictions are .h5, .mat, .json or .json.gz.")
+    return _arranged(path, truths.named(path, truths.read_arrays(path), "preds"), truth)
+
+
+def score(
+    predicted: np.ndarray,
+    truth: truths.Truth,
+    *,
+    rule: str = "mpii",
+    metric: str = "auto",
+    threshold: float | None = None,
+) -> dict:
+    """The tables, see `tables.score`.
+
+    Args:
+      predicted: (n, k, 2) px.
+      rule: "mpii": <=, Head averages upper neck and head top, Mean pools the table's joints; "pytorch-pose":
+        <, Head is head top, Mean is the mean of the joints' rates. AUC, curves and pools keep MPII's parts.
+      metric, threshold: see `tables`.
+
+    Raises:
+      ValueError: the rule does not suit the joint set, or x and y have changed places.
+    """
+    if rule == "pytorch-pose" and truth.skeleton.name != "mpii":
+        raise ValueError(f"--rule=pytorch-pose is for MPII's joints, not {truth.skeleton.name}'s.")
+    metric = "pck" if metric == "auto" and truth.torso is not None else metric
+    places = truth.joints, truth.visible
+    metric, reference = tables.choose(metric, *places, truth.head_size, truth.skeleton)
+    if metric == "pck" and truth.torso is not None:
+        reference = truth.torso
+    options = {"metric": metric, "threshold": threshold, "strictly": rule == "pytorch-pose"}
+    scores, swapped = (
+        tables.score(joints[:, None], *places, reference, truth.skeleton, **options, groups=truth.groups)
+        for joints in (predicted, predicted[..., ::-1])
+    )
+    if swapped["table"]["Mean"] > scores["table"]["Mean"] + _SWAPPED:
+        raise ValueError(
+            f"x and y have changed places: as (y, x) {swapped['table']['Mean']:.1f}% of the joints would be "
+            f"right, as (x, y) {scores['table']['Mean']:.1f}%; write x first."
+        )
+    if rule == "pytorch-pose":
+        own = {"Head": scores["joints"]["head_top"], "Mean": scores["macro"]}
+        scores["table"] = scores["table"] | own
+        scores |= {"stacks": [scores["table"]], "metric": f"{scores['metric']} pytorch-pose"}
+    return scores
+
+
+def report(scores: dict) -> str:
+    """The tables as text, to four decimals, with a row for each joint."""
+    width = max(map(len, scores["joints"]))
+    joints = [f"{name:<{width}}{rate:10.4f}" for name, rate in scores["joints"].items()]
+    return "\n".join([tables.report(scores, digits=4), *joints])
+
+
+def _arranged(path, values: np.ndarray, truth: truths.Truth) -> np.ndarray:
+    """(n, k, 2), of whichever of the known orders the shape is; refuses all others, saying why."""
+    n, k = truth.visible.shape
+    fitting = [
+        (order, axes)
+        for order, axes in _ORDERS.items()
+        if values.ndim == 3 and tuple(values.shape[a] for a in axes) == (n, k, 2)
+    ]
+    if len(fitting) == 1:
+        return values.transpose(fitting[0][1])
+    found = f"{path}: predictions {values.shape}"
+    if fitting:
+        orders = " and ".join(order for order, _ in fitting)
+        raise ValueError(f"{found} may be {orders}; give json with ids.")
+    expected = f"the annotations want ({n}, {k}, 2): {n} people, {k} joints of {truth.skeleton.name}, (x, y)"
+    if values.ndim == 3 and sorted(values.shape) == sorted((n, k, 2)):
+        raise ValueError(f"{found} have their axes swapped; {expected}. Transpose them.")
+    if values.ndim == 3 and values.shape[2] == 2 and values.shape[0] == n:
+        raise ValueError(f"{found} have {values.shape[1]} joints; {expected}. Choose the right --dataset.")
+    if values.ndim == 3 and values.shape[1:] == (k, 2):
+        raise ValueError(
+            f"{found} are of {values.shape[0]} people; {expected}. --rows=START:STOP:STEP scores some."
+        )
+    raise ValueError(f"{found}; {expected}.")
+
+
+def _of_json(path, truth: truths.Truth) -> np.ndarray:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        data = path.read_bytes()
+        content = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
+    try:
+        if isinstance(content, dict):
+            return _of_coco(path, content["annotations"], content["images"], truth)
+        if content and isinstance(content[0], dict):
+            own = "id" in content[0] and "joints" in content[0]
+            return _by_id(path, content, truth) if own else _of_coco(path, content, [], truth)
+        return _arranged(path, np.array(content, np.float64), truth)  # null becomes nan
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{path}: neither our predictions.json, COCO keypoints nor a list of people's joints ({reason})."
+        ) from None
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: people's lists of joints are not of one length ({error}).") from None
+
+
+def _by_id(path, people: list[dict], truth: truths.Truth) -> np.ndarray:
+    if truth.ids is None:
+        raise ValueError(f"{path}: goes by id, but the annotations have none; for MPII use valid.h5.")
+    found = {str(person["id"]): person["joints"] for person in people}
+    if len(found) < len(people):
+        raise ValueError(
+            f"{path}: {len(people) - len(found)} ids come twice; each person has one prediction."
+        )
+    wanted = list(map(str, truth.ids))
+    for lacking, who in ((set(wanted) - found.keys(), "lacks"), (found.keys() - set(wanted), "has unknown")):
+        if lacking:
+            raise ValueError(
+                f"{path}: {who} {len(lacking)} people, {min(lacking)} first; the annotations have "
+                f"{len(wanted)}. --rows=START:STOP:STEP scores some of them."
+            )
+    return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), truth)
+
+
+def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) -> np.ndarray:
+    """By picture, and in it by position; names are compared without folder, ending and leading zeros."""
+    if truth.pictures is None:
+        raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
+    names = {image["id"]: image["file_name"] for image in images}
+    found = {}
+    for person in people:
+        picture = _stem(names.get(person["image_id"], person["image_id"]))
+        triples = np.array(person["keypoints"], np.float64).reshape(-1, 3)
+        found.setdefault(picture, []).append(triples[:, :2])
+    wanted = list(map(_stem, truth.pictures))
+    for picture in dict.fromkeys([*wanted, *found]):
+        has, wants = len(found.get(picture, ())), wanted.count(picture)
+        if has != wants:
+            raise ValueError(
+                f"{path}: predicts {has} people in picture {picture}, the annotations have {wants}; give one "
+                "for each, in their order."
+            )
+    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), truth)
+
+
+def _stem(name) -> str:
+    return Path(str(name)).stem.lstrip("0")
+
+
+def _rows(text: str) -> slice:
+    try:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not START:STOP:STEP, such as 1000:2000") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m hourglass_jax.score", description="Scores predicted joints as the papers do."
+    )
+    parser.add_argument("--dataset", required=True, choices=truths.DATASETS)
+    parser.add_argument("--annotations", required=True, metavar="FILE", help=".h5, .mat, .json, .json.gz")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help=".h5, .mat (preds), .json")
+    parser.add_argument("--rule", default="mpii", choices=RULES, help="whose rule (default: %(default)s)")
+    parser.add_argument("--metric", default="auto", choices=("auto", *tables.METRICS), help=(
+        "pckh: share of the head size; pck (also called PDJ): of the torso, LSP's left hip to right shoulder"
+    ))  # fmt: skip
+    parser.add_argument("--threshold", type=float, help="default: 0.5 of the head, 0.2 of the torso")
+    parser.add_argument("--rows", type=_rows, default=slice(None), help="annotations START:STOP:STEP alone")
+    parser.add_argument("--curves", metavar="FILE.png", help="draws the curves, and writes FILE.csv")
+    parser.add_argument("--json", metavar="FILE", help="writes all figures, for hourglass_jax.compare")
+    args = parser.parse_args(arguments)
+    try:
+        truth = truths.read(args.annotations, args.dataset).rows(args.rows)
+        if not len(truth):
+            raise ValueError(f"{args.annotations}: no people to score; see --rows.")
+        predicted = read_predictions(args.predictions, truth)
+        scores = score(predicted, truth, rule=args.rule, metric=args.metric, threshold=args.threshold)
+        about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
+        if args.rows != slice(None):
+            about["data"] += f", {len(truth)} people of --rows"
+        about |= {"predictions": Path(args.predictions).name}
+        print(f"{about['predictions']}: {about['data']}, {len(truth)} people\n{report(scores)}")
+        if args.curves:
+            tables.write_curve(args.curves, scores)
+            rows = dict(scores["curve"])
+            tables.plot_curves(args.curves, rows, rows.pop("thresholds"), scores["metric"])
+        if args.json:
+            files.write_json(args.json, about | scores)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

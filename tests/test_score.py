@@ -1,0 +1,333 @@
+"""Scores of others' predictions: published figures, small files by hand, and what is refused."""
+
+import gzip
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hourglass_jax import score
+from hourglass_jax.data import truth as truths
+from hourglass_jax.data.skeletons import SKELETONS
+
+h5py = pytest.importorskip("h5py")
+scipy_io = pytest.importorskip("scipy.io")
+
+DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+N, K = 5, 16
+
+
+def run(capsys, **options):
+    """The command's exit code and what it printed, one of them empty: output or error."""
+    code = score.main([f"--{name}={value}" for name, value in options.items()])
+    return code, "".join(capsys.readouterr())
+
+
+def made(folder):
+    """valid.h5 of 5 people, heads of 20 px: joint 0 is missing in the first, all of the last are occluded."""
+    rng = np.random.default_rng(0)
+    joints = rng.integers(50, 400, (N, K, 2)).astype(float)
+    joints[0, 0], joints[1, 9] = (0, 0), (30, -4)  # a head top above the picture is a true place
+    visible = np.ones((N, K))
+    visible[0, 0] = visible[4] = 0
+    with h5py.File(folder / "valid.h5", "w") as file:
+        file["part"], file["visible"], file["normalize"] = joints, visible, np.full(N, 20.0)
+        file["imgname"] = np.array([b"007.jpg", b"007.jpg", b"a.jpg", b"b.jpg", b"c.jpg"])
+        file["person"] = np.array([2.0, 0, 0, 0, 1])
+    return joints
+
+
+def write(path, joints):
+    if path.suffix == ".mat":
+        scipy_io.savemat(path, {"preds": joints})
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["preds"] = joints
+    else:
+        path.write_text(json.dumps(joints))
+    return path
+
+
+def scored(folder, capsys, path, **options):
+    """What --json says of a file of predictions."""
+    files = {"annotations": folder / "valid.h5", "predictions": path, "json": folder / "score.json"}
+    code, text = run(capsys, dataset="mpii", **files, **options)
+    assert code == 0, text
+    return json.loads((folder / "score.json").read_text()), text
+
+
+def refused(folder, capsys, path, **options):
+    """The one line with which a file of predictions is refused."""
+    options = {"dataset": "mpii", "annotations": folder / "valid.h5", "predictions": path} | options
+    code, text = run(capsys, **options)
+    assert code == 1 and text.startswith("Error: ") and text.count("\n") == 1, text
+    return text
+
+
+# Published predictions and figures.
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "pools"),
+    [
+        (
+            "newell_valid.h5",
+            [96.6917, 94.6841, 88.5291, 83.3823, 87.4848, 83.0944, 79.0740, 88.0354],
+            [87.5629, 58.8205, 92.8567, 68.9308],
+        ),
+        (
+            "bearpaw_hg_s2_b1.mat",
+            [96.7428, 94.5652, 88.1200, 83.3124, 86.2558, 80.8787, 77.4686, 87.3042],
+            [86.7633, 57.5507, 92.4754, 66.8130],
+        ),
+    ],
+)
+def test_published_predictions_have_their_figures(name, expected, pools, capsys):
+    path = DATA / "mpii" / "reference_predictions" / name
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    code, text = run(capsys, dataset="mpii", annotations=DATA / "mpii" / "valid.h5", predictions=path)
+    lines = text.splitlines()
+    assert code == 0 and lines[1].split() == ["PCKh@0.5", *"Head Sho Elb Wri Hip Knee Ank Mean".split()]
+    assert lines[2].split() == ["stack", "1", *(f"{value:.4f}" for value in expected)]
+    assert lines[3] == "Macro mean {:.4f}, AUC {:.4f}, visible {:.4f}, occluded {:.4f}".format(*pools)
+
+
+def test_pytorch_poses_rule_gives_its_published_figures(capsys):
+    path = DATA / "mpii" / "detections_our_format.mat"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    predictions = DATA / "mpii" / "reference_predictions" / "bearpaw_hg_s2_b1.mat"
+    options = {"annotations": path, "predictions": predictions, "rule": "pytorch-pose"}
+    code, text = run(capsys, dataset="mpii", **options)
+    assert code == 0
+    found = [f"{float(value):.2f}" for value in text.splitlines()[2].split()[2:]]
+    assert found == ["95.80", "94.57", "88.12", "83.31", "86.24", "80.88", "77.44", "86.76"]
+
+
+def test_the_public_json_has_the_people_of_valid_h5_in_their_order():
+    if not (DATA / "mpii" / "mpii_annotations.json.gz").exists():
+        pytest.skip(f"no MPII annotations in {DATA}")
+    json_, h5 = (
+        truths.read(DATA / "mpii" / name, "mpii") for name in ("mpii_annotations.json.gz", "valid.h5")
+    )
+    np.testing.assert_array_equal(json_.ids, h5.ids)
+    assert np.abs(json_.joints - h5.joints).max() <= 1  # these are truncated
+    np.testing.assert_array_equal(json_.pictures, h5.pictures)
+
+
+def test_lsp_and_flic_score_by_the_torso():
+    if not (DATA / "lsp" / "joints.mat").exists():
+        pytest.skip(f"no LSP annotations in {DATA}")
+    lsp = truths.read(DATA / "lsp" / "joints.mat", "lsp").rows(slice(1000, 2000))
+    assert (len(lsp), lsp.ids[0]) == (1000, "lsp-im1001")
+    scores = score.score(lsp.joints, lsp)
+    assert (scores["metric"], scores["table"]["Mean"], scores["pcp"]["table"]["Mean"]) == (
+        "PCK@0.2",
+        100,
+        100,
+    )
+    if "flic" in SKELETONS:
+        flic = truths.read(DATA / "flic" / "valid.h5", "flic")
+        scores = score.score(flic.joints + flic.torso[:, None, None] * (0.1999, 0), flic)
+        assert (scores["metric"], scores["table"]["Mean"], scores["left_out"]) == ("PCK@0.2", 100, 0)
+
+
+# By hand.
+
+
+def test_scores_by_hand(tmp_path, capsys):
+    joints = made(tmp_path)
+    joints[0, 0] = 1e6  # not annotated
+    joints[1, 9] += (6, -8)  # at the limit of 0.5 * 20 px, and negative
+    joints[2, 0] = np.nan  # wrong
+    joints[3, 1] += (11, 0)  # wrong
+    joints[4, 2] += (11, 0)  # wrong, occluded
+    joints[4, 6] += (99, 0)  # the pelvis is in no table
+    options = {"curves": tmp_path / "curves.png"}
+    found, text = scored(tmp_path, capsys, write(tmp_path / "preds.h5", joints), **options)
+    # 14 joints of 5 people but one; 14 of them occluded. Ankles (3/4 + 5/5) / 2, hips (4/5 + 5/5) / 2.
+    assert found["table"]["Mean"] == pytest.approx(100 * 66 / 69)
+    assert found["table"] | {"Mean": 0} == dict(
+        Head=100, Sho=100, Elb=100, Wri=100, Hip=90, Knee=90, Ank=87.5, Mean=0
+    )
+    assert found["visible"] == pytest.approx(100 * 53 / 55) and found["occluded"] == pytest.approx(1300 / 14)
+    assert found["macro"] == pytest.approx((75 + 80 + 80 + 11 * 100) / 14)
+    assert found["joints"]["pelvis"] == 80 and found["not_a_number"] == 1
+    assert "1 joints that count have no number as prediction: wrong." in text
+    # Below 0.5 one more is wrong: 65 of 69 at all but the last of 51 places.
+    assert found["auc"] == pytest.approx((65 * 49.5 + 66 * 0.5) / 50 / 69 * 100)
+    rows = (tmp_path / "curves.csv").read_text().splitlines()
+    assert len(rows) == 52 and rows[0].startswith("thresholds,Head") and rows[51].startswith("0.5,100,")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_pytorch_poses_rule_by_hand(tmp_path, capsys):
+    joints = made(tmp_path)
+    joints[:, 8] += (99, 0)  # the neck is not in its Head, but in its mean
+    joints[2, 9] += (10, 0)  # at the threshold: wrong by <
+    found, _ = scored(tmp_path, capsys, write(tmp_path / "a.h5", joints), rule="pytorch-pose")
+    assert found["metric"] == "PCKh@0.5 pytorch-pose" and found["table"]["Head"] == 80
+    assert found["table"]["Mean"] == pytest.approx((0 + 80 + 12 * 100) / 14)
+
+
+def test_threshold_is_of_the_head(tmp_path, capsys):
+    joints = made(tmp_path) + (3, 4)  # a quarter of 20 px
+    path = write(tmp_path / "a.h5", joints)
+    for threshold, mean in ((0.25, 100), (0.24, 0)):
+        found, _ = scored(tmp_path, capsys, path, threshold=threshold)
+        assert (found["metric"], found["table"]["Mean"]) == (f"PCKh@{threshold}", mean)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+@pytest.mark.parametrize("suffix", [".mat", ".h5"])
+def test_matlabs_orders_are_told_by_their_shape(order, suffix, tmp_path, capsys):
+    path = write(tmp_path / f"p{suffix}", made(tmp_path).transpose(order))
+    assert scored(tmp_path, capsys, path)[0]["table"]["Mean"] == 100
+
+
+def test_matlab_7_files_are_hdf5_with_their_axes_reversed(tmp_path, capsys):
+    joints = made(tmp_path)
+    with h5py.File(tmp_path / "new.mat", "w") as file:
+        file["preds"] = joints.T
+    assert scored(tmp_path, capsys, tmp_path / "new.mat")[0]["table"]["Mean"] == 100
+
+
+IDS = ["mpii-007-2", "mpii-007-0", "mpii-a-0", "mpii-b-0", "mpii-c-1"]
+
+
+def test_json_goes_by_id_by_picture_or_by_position(tmp_path, capsys):
+    joints = made(tmp_path).tolist()
+    joints[3][4] = [None, None]
+    own = [{"id": id_, "joints": places, "scores": []} for id_, places in zip(IDS, joints, strict=True)]
+    flat = [[*(0 if c is None else c for c in p), 2] for person in joints for p in person]
+    triples = np.array(flat, float).reshape(N, -1).tolist()
+    names = ["007.jpg", "007.jpg", "x/a.png", "b", "c.jpg"]
+    coco = [{"image_id": i, "keypoints": t} for i, t in zip([7, 7, 1, 2, 3], triples, strict=True)]
+    images = [{"id": i, "file_name": n} for i, n in zip([7, 7, 1, 2, 3], names, strict=True)]
+    results = [{"image_id": i, "keypoints": t} for i, t in zip([7, 7, "a", "b", "c"], triples, strict=True)]
+    turned = [coco[i] for i in (4, 0, 3, 1, 2)]  # the two people of 007 stay in order
+    for content, broken in (
+        *((own[::-1], 1), (joints, 1), (results, 0)),
+        ({"annotations": turned, "images": images}, 0),
+    ):
+        path = tmp_path / "p.json.gz"
+        path.write_bytes(gzip.compress(json.dumps(content).encode()))
+        found, _ = scored(tmp_path, capsys, path)
+        assert found["not_a_number"] == broken
+        assert found["table"]["Mean"] == pytest.approx(100 * 68 / 69)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda j: j[:4],
+            r"(4, 16, 2) are of 4 people; the annotations want (5, 16, 2): 5 people, 16 joints",
+        ),
+        (lambda j: j[:, :14], r"(5, 14, 2) have 14 joints; the annotations want (5, 16, 2)"),
+        (lambda j: j.transpose(0, 2, 1), r"(5, 2, 16) have their axes swapped; the annotations want"),
+        (lambda j: j[..., :1], "(5, 16, 1); the annotations want"),
+        (lambda j: j[0], "(16, 2); the annotations want"),
+        (
+            lambda j: j[..., ::-1],
+            "x and y have changed places: as (y, x) 100.0% of the joints would be right",
+        ),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".h5", ".json"])
+def test_predictions_that_do_not_fit_are_refused(change, message, suffix, tmp_path, capsys):
+    joints = change(made(tmp_path))
+    path = write(tmp_path / f"p{suffix}", joints.tolist() if suffix == ".json" else joints)
+    assert message in refused(tmp_path, capsys, path)
+
+
+def test_two_people_in_an_order_that_may_be_two_are_refused(tmp_path, capsys):
+    joints = made(tmp_path)
+    path = write(tmp_path / "p.h5", joints[:2])
+    assert "may be (people, joints, 2) and (2, joints, people)" in refused(tmp_path, capsys, path, rows=":2")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".mat", ".json"])
+def test_broken_and_missing_files_are_refused(suffix, tmp_path, capsys):
+    joints = made(tmp_path)
+    whole = write(tmp_path / f"whole{suffix}", joints.tolist() if suffix == ".json" else joints)
+    for name, data in (("cut", whole.read_bytes()[:-300]), ("empty", b""), ("text", b"no predictions")):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(data)
+        assert f"{path}: not readable" in refused(tmp_path, capsys, path)
+    assert "no such file" in refused(tmp_path, capsys, tmp_path / f"none{suffix}")
+
+
+def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
+    made(tmp_path)
+    scipy_io.savemat(tmp_path / "p.mat", {"predictions": np.zeros((5, 16, 2))})
+    said = refused(tmp_path, capsys, tmp_path / "p.mat")
+    assert "has no dataset 'preds'; there is predictions (5, 16, 2)." in said
+    scipy_io.savemat(tmp_path / "p.mat", {"preds": np.array(["a", "b"])})
+    assert "'preds' is <U1, not real numbers" in refused(tmp_path, capsys, tmp_path / "p.mat")
+    path = write(tmp_path / "p.h5", np.zeros((5, 16, 2)))
+    assert "no dataset 'part'; there is preds" in refused(tmp_path, capsys, path, annotations=path)
+    assert "unknown kind of file" in refused(tmp_path, capsys, tmp_path / "p.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own[1:], "lacks 1 people, mpii-007-2 first"),
+        (lambda own: [*own, own[0]], "1 ids come twice"),
+        (lambda own: [*own, own[0] | {"id": "mpii-z-0"}], "has unknown 1 people, mpii-z-0 first"),
+        (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints are not of one length"),
+        (lambda own: [{"keypoints": [1, 2, 2]}], "(no 'image_id')"),
+        (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "cannot reshape"),
+        (lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}], "predicts 0 people in picture 7, the anno"),
+        (lambda own: {"annotations": []}, "(no 'images')"),
+        (lambda own: [], "predictions (0,); the annotations want (5, 16, 2)"),
+        (lambda own: 3, "neither our predictions.json, COCO keypoints nor a list"),
+        (lambda own: ["x"], "could not convert"),
+    ],
+)
+def test_json_that_does_not_fit_is_refused(change, message, tmp_path, capsys):
+    joints = made(tmp_path).tolist()
+    own = [{"id": id_, "joints": places} for id_, places in zip(IDS, joints, strict=True)]
+    assert message in refused(tmp_path, capsys, write(tmp_path / "p.json", change(own)))
+
+
+def test_rules_and_rows_that_do_not_suit_are_refused(tmp_path, capsys):
+    table = np.ones((14, 3, 4))
+    table[:, :2] = np.random.default_rng(0).uniform(10, 50, (14, 2, 4))
+    scipy_io.savemat(tmp_path / "joints.mat", {"joints": table})
+    path = write(tmp_path / "p.h5", table[:, :2].transpose(2, 0, 1))
+    lspet = {"dataset": "lspet", "annotations": tmp_path / "joints.mat", "predictions": path}
+    assert "is for MPII's joints, not lsp's" in refused(tmp_path, capsys, path, **lspet, rule="pytorch-pose")
+    assert "no people to score" in refused(tmp_path, capsys, path, **lspet, rows="9:")
+    assert "threshold=0.0: give a positive share" in refused(tmp_path, capsys, path, **lspet, threshold=0)
+    code, text = run(capsys, **lspet)
+    assert code == 0 and "PCK@0.2" in text and "PCP mean" in text
+    with pytest.raises(SystemExit):
+        run(capsys, **lspet, rows="a:b")
+    assert "'a:b' is not START:STOP:STEP" in capsys.readouterr().err
+
+
+def test_annotations_that_are_not_numbers_are_refused(tmp_path, capsys):
+    joints = made(tmp_path)
+    path = write(tmp_path / "p.h5", joints)
+    with h5py.File(tmp_path / "valid.h5", "a") as file:
+        file["part"][3, 3] = np.nan
+    assert "annotated joints, flags or sizes are not finite" in refused(tmp_path, capsys, path)
+    with h5py.File(tmp_path / "valid.h5", "a") as file:
+        del file["visible"]
+        file["visible"] = np.ones((N, 14))
+    assert "mpii wants (people, 16, 2) and (people, 16)" in refused(tmp_path, capsys, path)
+
+
+def test_scoring_needs_neither_tensorflow_nor_jax():
+    heavy = "{'tensorflow', 'tensorflow_datasets', 'jax'}"
+    code = f"import sys, hourglass_jax.score; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
