@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import chu, common, mssh, tang
+from configs import chu, common, mssh, newell, tang
 from hourglass_jax import models, optimizer, part_groups
 from hourglass_jax.data import skeletons
 
@@ -18,7 +18,10 @@ NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"__ini
 SMALL = "stacks=1,width=16,size=64"
 ARGUMENTS = {
     "quickstart": ["", "model=newell,stacks=2,width=16", *(f"model={name}" for name in models.names())],
-    "newell": ["", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"],
+    "newell": [
+        *("", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"),
+        *(f"variant={variant},stacks=2,width=16,size=64" for variant in newell.VARIANTS),
+    ],
     "chu": [
         "stacks=2",
         *(f"variant={variant},{SMALL}" for variant in chu.VARIANTS),
@@ -65,6 +68,16 @@ def joints_of(config):
     return len(skeletons.LSP if config.data.dataset in ("lsp", "lspet") else skeletons.MPII)
 
 
+def strides_of(config, model):
+    """Input px per cell of each of the model's heatmaps."""
+    if config.model.name == "mssh":
+        return model.strides_of_stacks()
+    supervision = config.model.get("supervision", "stacks")
+    if supervision == "resolutions":
+        return [32, 16, 8, 4]
+    return [4] * (config.model.stacks if supervision == "stacks" else 1)
+
+
 def test_every_config_is_in_the_table_of_cases():
     assert set(ARGUMENTS) == set(NAMES)
 
@@ -79,7 +92,7 @@ def test_config_is_whole_and_builds_its_model(name, string):
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
     channels = 1 if config.loss.kind == "coordinates" else k
-    strides = model.strides_of_stacks() if config.model.name == "mssh" else [4] * config.model.stacks
+    strides = strides_of(config, model)
     assert [maps.shape for maps in outputs.heatmaps] == [
         (1, size // stride, size // stride, channels) for stride in strides
     ]
@@ -109,13 +122,18 @@ def test_documented_arguments_and_command_are_those_that_there_are(name):
 
 
 def test_variants_differ_in_what_they_name():
+    one, two = (load("newell", f"variant={variant}").model for variant in ("hg", "hg_stacked_add"))
+    assert (one.stacks, one.units, one.stem_units, one.supervision) == (1, 2, 2, "last")
+    assert (two.stacks, two.units, two.stem_units, two.supervision) == (2, 1, 1, "sum")
+    assert load("newell", "variant=hg_int").model.supervision == "resolutions"
+    assert load("newell", "variant=flic,stacks=8").model.stacks == 1
     assert load("chu", "variant=softmax").model.attention == "softmax"
     assert not load("chu", "variant=ms_hru").model.multi_resolution
     assert load("tang", "variant=data5").model.groups == part_groups.named("data5", skeletons.LSP)
     synthetic = load("tang", "variant=data5,dataset=synthetic").model.groups
     assert synthetic == part_groups.named("data5", skeletons.MPII)
     assert load("tang", "variant=deep_baseline").model.head == "unit"
-    for name in ("chu", "mssh", "tang"):
+    for name in ("newell", "chu", "mssh", "tang"):
         with pytest.raises(ValueError, match="variant='all' is unknown; choose from "):
             load(name, "variant=all")
 
@@ -138,11 +156,19 @@ def test_unlabelled_joints_are_masked_where_crowds_labelled():
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_every_model_has_a_config_a_test_and_a_row(name):
+def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     assert (ROOT / "configs" / f"{name}.py").exists() and load(name, "").model.name == name
     assert (ROOT / "tests" / f"test_{name}.py").exists()
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
-    assert any(f"`configs/{name}.py`" in r and f"`hourglass_jax/models/{name}.py`" in r for r in rows)
+    (row,) = [r for r in rows if f"`configs/{name}.py`" in r]
+    assert f"`hourglass_jax/models/{name}.py`" in row
+    told = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # of a config's arguments, so many
+    assert told
+    for arguments, number in told:
+        model = models.create(joints=16, **load(name, f"{arguments},dataset=synthetic").model)
+        image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+        assert f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}" == number, arguments
 
 
 # Arguments.

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import models
+from configs import newell as config
+from hourglass_jax import heatmaps, inference, losses, models
+from hourglass_jax.data import skeletons
 from hourglass_jax.models import layers
 
 # Trainable parameters for 16 joints: Newell's released Torch model, and the public PyTorch port.
@@ -67,6 +69,29 @@ def test_parameter_counts_are_the_published_ones(stem, stacks):
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert count == PARAMETERS[stem, stacks]
+
+
+# Figure 8, for 16 joints. Of the paper's two stacks hg lacks one lin, 256*256+256 + 2*256 = 66,304, one layer
+# of heatmaps, 256*16+16 = 4,112, and the remaps, 256*256+256 + 16*256+256 = 70,144: 140,560 in all. Its stem
+# has three units more, 128 -> 128 twice, (256 + 128*64+64) + (128 + 9*64*64+64) + (128 + 64*128+128) =
+# 54,016, and 256 -> 256, (512 + 256*128+128) + (256 + 9*128*128+128) + (256 + 128*256+256) = 214,528:
+# 322,560.
+# hg_int has a norm and a layer of heatmaps for 8, 16 and 32 cells: 3 * (512 + 4,112) = 13,872.
+FIGURE_8 = {
+    "hg_stacked_int": 6_570_400,
+    "hg_stacked": 6_570_400,
+    "hg_stacked_add": 6_570_400,
+    "hg": 6_570_400 - 140_560 + 322_560,
+    "hg_int": 6_570_400 - 140_560 + 322_560 + 13_872,
+    "flic": 3_426_448,
+}
+
+
+@pytest.mark.parametrize("variant", config.VARIANTS)
+def test_the_networks_of_figure_8_have_their_parameters(variant):
+    model = models.create(joints=16, **config.get_config(f"variant={variant}").model)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == FIGURE_8[variant]
 
 
 def test_heatmaps_are_a_quarter_of_the_input_in_each_stack():
@@ -311,6 +336,102 @@ def test_bfloat16_keeps_float32_parameters_and_statistics_and_is_close():
         error = np.abs(exact - close).mean() / np.abs(exact).mean()
         # bfloat16 has 8 bits, a step of 0.4 %, in some dozens of layers; near 0 means "not used".
         assert 1e-3 < error < 0.05
+
+
+# Figure 8
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_one_loss_on_the_last_stack_or_on_the_sum_of_all():
+    variables = small_variables()
+    first, second = run(variables, IMAGE)[0]
+    for supervision, expected in (("last", second), ("sum", first + second)):
+        model = models.create("newell", supervision=supervision, **SMALL)
+        (maps,) = jax.jit(model.apply)(variables, IMAGE).heatmaps
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@jax.jit
+def gradients_with_the_heatmaps_cut_off():
+    """Of the sum of squares of all that is supervised, where no heatmap reaches the next stack."""
+    variables = small_variables()
+    cut = jax.tree.map(np.zeros_like, variables["params"]["stack0_remap_heatmaps"])
+    params = variables["params"] | {"stack0_remap_heatmaps": cut}
+
+    def loss(params, supervision):
+        model = models.create("newell", supervision=supervision, **SMALL)
+        outputs = model.apply(variables | {"params": params}, IMAGE)
+        return sum(jnp.sum(maps**2) for maps in outputs.heatmaps)
+
+    return {kind: jax.grad(loss)(params, kind) for kind in ("stacks", "last", "sum")}
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_gradients_reach_the_first_stacks_heatmaps_only_where_they_have_a_loss():
+    gradients = gradients_with_the_heatmaps_cut_off()
+    first = {kind: gradient["stack0_heatmaps"] for kind, gradient in gradients.items()}
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(first["last"]))
+    assert all((jnp.abs(leaf) > 0).all() for leaf in jax.tree.leaves((first["stacks"], first["sum"])))
+    # The features still get theirs, by way of the second stack.
+    assert all((jnp.abs(leaf) > 0).any() for leaf in jax.tree.leaves(gradients["last"]["stack0_hourglass"]))
+    # d/db of (a + b + c)^2 is the same for the biases of both.
+    second = gradients["sum"]["stack1_heatmaps"]["bias"]
+    np.testing.assert_allclose(first["sum"]["bias"], second, rtol=1e-4)
+
+
+@functools.cache
+def of_resolutions():
+    model = models.create("newell", joints=3, stacks=1, width=8, depth=2, supervision="resolutions")
+    return model, randomised(model, IMAGE)
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_supervision_of_resolutions_comes_before_what_they_lead_to():
+    model, variables = of_resolutions()
+
+    def value(params, index):
+        return jnp.sum(model.apply(variables | {"params": params}, IMAGE).heatmaps[index] ** 2)
+
+    coarse, fine = jax.jit(lambda p: [jax.grad(value)(p, i) for i in (0, 1)])(variables["params"])
+
+    def reached(gradient):
+        return {
+            name for name in gradient if any((jnp.abs(g) > 0).any() for g in jax.tree.leaves(gradient[name]))
+        }
+
+    # 2 x 2 cells, from the hourglass before its last addition; 4 x 4, whose way does not lead by the others.
+    assert reached(coarse) == {"stem", "stack0_hourglass", "stack0_lower0_norm", "stack0_lower0_heatmaps"}
+    names = {f"stack0_{name}" for name in ("hourglass", "unit0", "lin", "lin_norm", "heatmaps")}
+    assert reached(fine) == {"stem", *names}
+    assert not reached(coarse["stack0_hourglass"]) & {"level0_skip0", "level0_up0"}
+    assert "level1_up0" in reached(coarse["stack0_hourglass"])
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_each_resolution_has_its_loss_and_its_joints_in_evaluation():
+    model, variables = of_resolutions()
+    skeleton = skeletons.Skeleton("three", ("right", "left", "middle"), ((0, 1),), (), ())
+    network = inference.Network(model, skeleton, 16, (0.0, 0.0, 0.0), 1.0, logits=False)
+    canvases = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    estimate = inference.estimator(network, canvas=16, margin=1.0, flip=False)
+    joints, scores, seen = jax.jit(estimate)(variables, canvases)
+    outputs = jax.jit(model.apply)(variables, canvases / np.float32(255))
+    assert [maps.shape for maps in outputs.heatmaps] == [(2, 2, 2, 3), (2, 4, 4, 3)]
+    assert seen["heatmaps"].shape == (2, 4, 4, 3)
+    for s, px in enumerate((8, 4)):  # px of the input per cell
+        cells, values = heatmaps.decode(outputs.heatmaps[s])
+        np.testing.assert_allclose(joints[:, s], px * cells, atol=1e-3)
+        np.testing.assert_allclose(scores[:, s], values, rtol=1e-3)
+    loss = losses.create(
+        kind="mean_squared_error", size=16, sigma=1.0, heatmap_weight=1.0, mask_unlabelled=False
+    )
+    _, per_stack = loss(outputs, jnp.full((2, 3, 2), -50.0), jnp.full((2, 3), 2))  # far outside: no target
+    np.testing.assert_allclose(per_stack, [jnp.mean(maps**2) for maps in outputs.heatmaps], rtol=1e-5)
+
+
+def test_an_unknown_supervision_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="'all' is unknown; choose from stacks, last, sum, resolutions"):
+        jax.eval_shape(models.create("newell", supervision="all", **SMALL).init, jax.random.key(0), IMAGE)
 
 
 # Wrong names

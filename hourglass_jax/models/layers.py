@@ -128,6 +128,7 @@ class Stem(nn.Module):
     norm: Part
     unit: Part
     kind: str = "newell"
+    units: int = 1  # units per place
 
     @nn.compact
     def __call__(self, x):
@@ -139,7 +140,12 @@ class Stem(nn.Module):
         # Torch pads by 3 on both sides; "SAME" would pad a 7x7/2 window by 2 and 3.
         x = self.conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
         x = nn.relu(self.norm(name="norm")(x))
-        x = self.unit(self.width // 2, name="unit0")(x)
-        x = max_pool(x)
-        x = self.unit(middle[self.kind], name="unit1")(x)
-        return self.unit(self.width, name="unit2")(x)
+        x = max_pool(self._place("unit0", x, self.width // 2))
+        x = self._place("unit1", x, middle[self.kind])
+        return self._place("unit2", x, self.width)
+
+    def _place(self, name, x, width):
+        x = self.unit(width, name=name)(x)
+        for i in range(1, self.units):
+            x = self.unit(width, name=f"{name}_{i}")(x)
+        return x
