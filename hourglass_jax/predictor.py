@@ -7,6 +7,7 @@ result.joints, result.scores, result.names
 """
 
 import collections
+import contextlib
 import dataclasses
 import difflib
 import pathlib
@@ -144,7 +145,8 @@ class Predictor:
         else:
             items = pictures.expand(source)
         crops = self._crops(_with_boxes(items, boxes), unreadable)
-        results = self._results(pictures.ahead(crops, depth=self._batch_size))
+        # One more than a batch, so that batches of one are decoded ahead, too.
+        results = self._results(pictures.ahead(crops, depth=self._batch_size + 1))
         if not single:
             return results
         (result,) = results
@@ -163,13 +165,14 @@ class Predictor:
     def _results(self, prepared) -> Iterator[Result]:
         """Batches across pictures; a result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
-        for picture, squares, crops in prepared:
-            begun.append((picture, squares))
-            people += zip(crops, squares, strict=True)
-            while len(people) >= self._batch_size:
-                batch, people, full = people[: self._batch_size], people[self._batch_size :], True
-                answers.extend(self._run(batch, self._batch_size))
-            yield from self._finished(begun, answers)
+        with contextlib.closing(prepared):  # its thread ends when nobody asks for more
+            for picture, squares, crops in prepared:
+                begun.append((picture, squares))
+                people += zip(crops, squares, strict=True)
+                while len(people) >= self._batch_size:
+                    batch, people, full = people[: self._batch_size], people[self._batch_size :], True
+                    answers.extend(self._run(batch, self._batch_size))
+                yield from self._finished(begun, answers)
         if people:
             # After full batches the rest is padded to one: compiling another would take longer.
             bucket = 1 << (len(people) - 1).bit_length()
