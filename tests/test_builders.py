@@ -160,14 +160,15 @@ def test_people_are_never_dropped_silently(drawn, tmp_path, flaw):
     (tmp_path / "empty.jpg").touch()
     _, picture, id_ = line.split()[:3]
     builder = drawn(PEOPLE + line)
-    with pytest.raises(ValueError, match="1 people cannot be prepared.*--allow_missing") as caught:
+    with pytest.raises(ValueError, match=r"1 of \d+ people cannot be prepared.*--allow_missing") as caught:
         builders.prepare(builder, manual_dir=tmp_path)
     assert f"({picture}: {id_}: {what})" in str(caught.value) and "\n" not in str(caught.value)
     assert builder.problems.read_text() == f"left out: {picture}: {id_}: {what}\n"
 
     partial = drawn(PEOPLE + line, allow_missing=True)
     builders.prepare(partial, manual_dir=tmp_path)
-    assert packed.TfdsSource(partial, "train").ids == ["a-0", "a-1"]
+    train = packed.TfdsSource(partial, "train")
+    assert train.ids == ["a-0", "a-1"] and train.name == "drawn-train-partial"
     assert packed.TfdsSource(partial, "validation").ids == ["b-0"]
     assert partial.info.metadata["left_out"] == 1 and not builder.is_prepared()
     assert partial.problems.read_text() == builder.problems.read_text()

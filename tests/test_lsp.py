@@ -173,7 +173,7 @@ def test_damaged_pictures_stop_the_preparation(tmp_path):
     (images / "im00003.jpg").write_bytes(whole[:-40])
     (images / "im00007.jpg").write_bytes(b"")
     builder = builders.builder("lspet", data_dir=tmp_path / "data", **SMALL)
-    message = r"2 people cannot be prepared \(im00003.jpg: lspet-im00003: truncated .*; im00007.jpg: .*unpack"
+    message = r"2 of \d+ people cannot be prepared \(im00003.jpg: \S+: truncated .*; im00007.jpg: .*unpack"
     with pytest.raises(ValueError, match=message):
         builders.prepare(builder, manual_dir=tmp_path / "manual")
     assert builder.problems.read_text().count("left out: ") == 2
@@ -192,7 +192,7 @@ def test_missing_and_surplus_pictures(tmp_path):
         builders.prepare(builder, manual_dir=tmp_path / "manual")
     for name in ("im00002.jpg", "im00005.jpg"):
         (images / name).unlink()
-    with pytest.raises(ValueError, match=r"1 people .*\(im00002.jpg: \S+: the picture is missing\)"):
+    with pytest.raises(ValueError, match=r"1 of \d+ people .*\(im00002.jpg: \S+: the picture is missing\)"):
         builders.prepare(builder, manual_dir=tmp_path / "manual")
 
 

@@ -91,14 +91,14 @@ def test_a_killed_preparation_starts_again(archive, tmp_path):
     code = (
         "import time\n"
         "from hourglass_jax.data import builders\n"
-        "builders.make_example = lambda *_: (print('begun', flush=True), time.sleep(600))\n"
+        "builders.make_example = lambda *_: (print('begun', flush=True), time.sleep(60))\n"
         f"builder = builders.builder('lspet', data_dir={str(tmp_path)!r}, canvas=48)\n"
         f"builders.prepare(builder, manual_dir={str(archive)!r})\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert any(line == "begun\n" for line in process.stdout)
+        assert any("begun" in line for line in process.stdout)  # its threads' lines may run together
         process.kill()
     builder = builders.builder("lspet", data_dir=tmp_path, canvas=48)
     assert list(builder.home.glob("incomplete.*"))
@@ -112,7 +112,7 @@ def test_command_leaves_out_what_is_missing_only_when_told(archive, tmp_path, ca
     (manual / "lspet_dataset" / "images" / "im00003.jpg").unlink()
     flags = ["--dataset=lspet", f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", "--canvas=48"]
     assert prepare.main(flags) == 1
-    assert "1 people cannot be prepared (im00003.jpg: lspet-im00003" in capsys.readouterr().err
+    assert "1 of 20 people cannot be prepared (im00003.jpg: lspet-im00003" in capsys.readouterr().err
     assert prepare.main([*flags, "--allow_missing"]) == 0
     output = capsys.readouterr().out
     assert "train: 17 examples" in output and "1 people left out, 0 remarks: see" in output

@@ -212,7 +212,9 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         annotations = self.find(dl_manager.manual_dir)
         self.info.metadata["annotations"] = checksums(annotations)
         self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
-        splits = self._sound(self.people(*annotations))
+        splits = self.people(*annotations)
+        self._listed = sum(map(len, splits.values()))
+        splits = self._sound(splits)
         if self._lost:
             self._conclude()
         if self.builder_config.allow_missing:
@@ -279,10 +281,10 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._lost and not self.builder_config.allow_missing:
             # Never a dataset that lacks some people; TFDS removes what it has written so far.
             more = "; ..." if len(self._lost) > 3 else ""
-            first = "; ".join(self._lost[:3])
+            first = "; ".join(self._lost[:3]) + more
             raise ValueError(
-                f"{self.name}: {len(self._lost)} people cannot be prepared ({first}{more}); see "
-                f"{self.problems}, unpack the archive again, or prepare the others with --allow_missing"
+                f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared ({first}); "
+                f"see {self.problems}, unpack the archive again, or prepare the others with --allow_missing"
             )
 
 

@@ -43,6 +43,8 @@ class TfdsSource:
             raise ValueError(f"split={split!r}: {builder.name} has {splits}")
         config = builder.builder_config
         self.name, self.skeleton = f"{builder.name}-{split}", builder.skeleton
+        if config.allow_missing:
+            self.name += "-partial"  # logs and packed files tell it from the whole split
         self._extras = list(builder.extras)
         self.canvas, self.margin = config.canvas, config.margin
         raw = {"image": tfds.decode.SkipDecoding()}
