@@ -11,6 +11,7 @@ In reading order:
                      prepared by data.builders from the people that data.lsp and data.mpii list
     inference, metrics, evaluate              from crops to joints, to tables
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
+    fold, flops                               for prediction without batch norm; the operations of a network
     checkpoint, weights, devices, files, logs, draw    what these stand on
 """
 

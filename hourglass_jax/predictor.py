@@ -18,7 +18,7 @@ import cv2
 import jax
 import numpy as np
 
-from hourglass_jax import checkpoint, draw, inference, pictures, weights
+from hourglass_jax import checkpoint, draw, fold, inference, pictures, weights
 from hourglass_jax.data import crop
 from hourglass_jax.data.skeletons import Skeleton
 
@@ -107,7 +107,8 @@ class Predictor:
         # A few pictures need no mesh: one device.
         mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
         path = weights.shipped() if path is None else path
-        self.network, self._variables, self.metadata = checkpoint.load(path, mesh)
+        network, variables, self.metadata = checkpoint.load(path, mesh)
+        self.network, self._variables = fold.fold(network, variables)
         if threshold is None:
             threshold = self.metadata.get("evaluation", {}).get("confidence", {}).get("threshold")
         self.threshold = THRESHOLD if threshold is None else threshold
