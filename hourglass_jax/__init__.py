@@ -13,6 +13,7 @@ In reading order:
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
     fold, flops                               for prediction without batch norm; the operations of a network
     checkpoint, weights, devices, files, logs, draw    what these stand on
+    import_torch     networks of the public PyTorch stacked hourglass
 """
 
 __all__ = ["Predictor"]

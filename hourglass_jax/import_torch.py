@@ -1,0 +1,227 @@
+"""Checkpoints of the public PyTorch stacked hourglass.
+
+    python -m hourglass_jax.import_torch hg_s2_b1.pth.tar --workdir=runs/imported
+
+reads those of bearpaw/pytorch-pose and anibali/pytorch-stacked-hourglass, and writes an ordinary workdir: its
+network predicts, is evaluated and is fine-tuned like one of our own.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+from flax import traverse_util
+
+from hourglass_jax import checkpoint, devices, files, weights
+from hourglass_jax.data.skeletons import SKELETONS, Skeleton
+from hourglass_jax.inference import Network
+from hourglass_jax.train_step import State
+
+COMMAND = "python -m hourglass_jax.import_torch"
+SUFFIXES = (".pth", ".pt", ".tar")
+
+_PARTS = {  # a module of ours -> the port's
+    r"stem/conv": "conv1",
+    r"stem/norm": "bn1",
+    r"stem/unit(\d)": "layer{}.0",
+    r"stack(\d+)_hourglass/level(\d+)_(skip|down|up)(\d+)": "hg.{}.hg.{}.{}.{}",
+    r"stack(\d+)_hourglass/bottom(\d+)": "hg.{}.hg.0.3.{}",
+    r"stack(\d+)_unit(\d+)": "res.{}.{}",
+    r"stack(\d+)_lin": "fc.{}.0",
+    r"stack(\d+)_lin_norm": "fc.{}.1",
+    r"stack(\d+)_heatmaps": "score.{}",
+    r"stack(\d+)_remap_features": "fc_.{}",
+    r"stack(\d+)_remap_heatmaps": "score_.{}",
+}
+_LAYERS = {f"norm{i}": f".bn{i + 1}" for i in range(3)} | {f"conv{i}": f".conv{i + 1}" for i in range(3)}
+_LAYERS |= {"skip": ".downsample.0"}  # of a unit
+_LEAVES = {
+    **{"kernel": "weight", "bias": "bias", "scale": "weight"},
+    **{"mean": "running_mean", "var": "running_var"},
+}
+
+
+def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) -> tuple[Network, dict]:
+    """A network of the port, of any number of stacks, units, levels, joints and any width.
+
+    Args:
+      path: of what `torch.save` wrote: a state_dict, or a dictionary with one at "state_dict"; plain or of a
+        DataParallel. It is read without running any code that it may hold.
+      skeleton: its joints; None for MPII's 16, on which the public checkpoints were trained.
+      size: side of its input, px.
+
+    Returns:
+      the network, whose input is an image in [0, 1] minus the port's mean, and its variables.
+
+    Raises:
+      ImportError: PyTorch is not installed.
+      ValueError: no such checkpoint, or one that does not fit; all names that are missing, too much or of
+        another shape are listed.
+    """
+    metadata, variables = _import(path, skeleton, size)
+    return checkpoint.network_of(metadata), variables
+
+
+def _import(path, skeleton, size):
+    tensors = _read(path)
+    metadata = _metadata(path, tensors, skeleton or SKELETONS["mpii"], size)
+    network = checkpoint.network_of(metadata)
+    like = checkpoint.abstract(network, devices.replicated(devices.mesh()))
+    like = traverse_util.flatten_dict(like, sep="/")
+    names = {name: foreign_name(name, network.model.depth) for name in like}
+    found = {name: _ours(tensor) for name, tensor in tensors.items()}
+    found = weights.arrange(path, found, {names[name]: like[name] for name in like})
+    return metadata, traverse_util.unflatten_dict({name: found[names[name]] for name in like}, sep="/")
+
+
+def _read(path) -> dict[str, np.ndarray]:
+    """The state_dict as float32, without `module.` before the names and without the counters of the norms."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(f"{path}: reading it needs PyTorch: pip install torch.") from None
+    try:
+        # Anything but tensors and plain values is refused: a pickle can run any program.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = content.get("state_dict", content)
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        return {
+            name: tensor.float().numpy()
+            for name, tensor in tensors.items()
+            if not name.endswith("num_batches_tracked")
+        }
+    except OSError:
+        raise
+    except Exception as error:  # pickle, zipfile and torch each have their own
+        # torch's own message advises to read it with weights_only=False, which would run the program.
+        raise ValueError(
+            f"{path}: no state_dict of tensors alone ({type(error).__name__}); a file with other objects is "
+            "refused, as it could run any program: save its state_dict again where you trust it."
+        ) from None
+
+
+def _metadata(path, tensors, skeleton, size) -> dict:
+    """What a checkpoint's metadata say of a network, from the shapes of the port's tensors."""
+
+    def count(pattern):
+        return 1 + max((int(m[1]) for name in tensors if (m := re.match(pattern, name))), default=-1)
+
+    counts = {
+        "stacks": count(r"score\.(\d+)\.weight"),
+        "depth": count(r"hg\.0\.hg\.(\d+)\."),
+        "units": count(r"res\.0\.(\d+)\."),
+    }
+    needed = ("score.0.weight", "fc.0.0.weight", "layer2.0.conv3.weight")
+    if not all(counts.values()) or not all(name in tensors for name in needed):
+        raise ValueError(
+            f"{path}: not a checkpoint of the public PyTorch stacked hourglass, which has names such as "
+            f"{', '.join(needed)}; found {', '.join(sorted(tensors)[:4]) or 'none'} ..."
+        )
+    joints, width, middle = (len(tensors[name]) for name in needed)
+    if joints != len(skeleton):
+        raise ValueError(
+            f"{path} has {joints} joints, {skeleton.name} has {len(skeleton)}; say which they are: "
+            f"--skeleton={'|'.join(SKELETONS)}|FILE.json, in Python skeleton=."
+        )
+    model = {"name": "newell", "dtype": "float32", "width": width, "stem": "port"} | counts
+    if middle != width:
+        model["stem"] = "newell"
+    return {
+        "config": {
+            "model": model,
+            # Theirs, as are the squared error and the Gaussians of one cell.
+            "data": {"size": size, "mean": [0.4404, 0.4440, 0.4327]},
+            "loss": {"kind": "mean_squared_error", "sigma": 1.0},
+            "train": {"average_decay": 0.0},
+        },
+        "skeleton": skeleton.to_dict(),
+    }
+
+
+def foreign_name(name: str, depth: int) -> str:
+    """The port's name of a variable: "params/stem/conv/kernel" -> "conv1.weight".
+
+    Args:
+      name: its path in the variables of `models.newell.Model`.
+      depth: of the model's hourglasses.
+    """
+    _, *modules, leaf = name.split("/")
+    layer = _LAYERS[modules.pop()] if modules[-1] in _LAYERS else ""
+    module = "/".join(modules)
+    pattern, match = next((p, m) for p in _PARTS if (m := re.fullmatch(p, module)))
+    numbers = list(match.groups())
+    if pattern.startswith("stem/unit"):
+        numbers = [int(numbers[0]) + 1]
+    elif "level" in pattern:  # the port counts from the lowest resolution on
+        stack, level, place, unit = numbers
+        numbers = [stack, depth - 1 - int(level), ("skip", "down", "up").index(place), unit]
+    return f"{_PARTS[pattern].format(*numbers)}{layer}.{_LEAVES[leaf]}"
+
+
+def _ours(tensor):
+    """A kernel's axes: out, in, height, width -> height, width, in, out."""
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -> dict:
+    """Writes config.json and a checkpoint of step 0; for the arguments see `load_checkpoint`.
+
+    Returns:
+      the config.
+
+    Raises:
+      ValueError: also where the workdir holds something already.
+    """
+    workdir = pathlib.Path(workdir)
+    metadata, variables = _import(path, skeleton, size)
+    if (workdir / "checkpoints").exists() or (workdir / "config.json").exists():
+        raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")
+    with checkpoint.Checkpoints(workdir) as saved:
+        state = State(step=np.int32(0), optimizer={"none": np.zeros(())}, averaged=None, **variables)
+        saved.save(state, metadata, None)
+    files.write_json(workdir / "config.json", metadata["config"])
+    return metadata["config"]
+
+
+def _skeleton(name: str | None) -> Skeleton | None:
+    if name is None or name in SKELETONS:
+        return SKELETONS.get(name)
+    try:
+        return Skeleton.from_dict(json.loads(pathlib.Path(name).read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--skeleton={name}: choose {', '.join(SKELETONS)}, or a json file like Skeleton.to_dict() "
+            f"({type(error).__name__}: {error})."
+        ) from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description="Imports a checkpoint of the public PyTorch stacked hourglass."
+    )
+    parser.add_argument("checkpoint", help="what torch.save wrote, by custom *.pth or *.pth.tar")
+    parser.add_argument("--workdir", required=True, help="a new folder, as a training would make it")
+    parser.add_argument("--skeleton", help="its joints: mpii (the default), lsp, or a json file")
+    parser.add_argument("--size", type=int, default=256, help="side of its input, px (default: 256)")
+    args = parser.parse_args(arguments)
+    try:
+        config = write(args.checkpoint, args.workdir, skeleton=_skeleton(args.skeleton), size=args.size)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    model = config["model"]
+    print(f"{args.workdir}: {model['stacks']} stacks of width {model['width']}, input {args.size} px.")
+    fields = " ".join(f"--config.model.{name}={model[name]}" for name in ("stem", "depth", "units"))
+    print(
+        f"To evaluate: main.py --config=configs/newell.py:stacks={model['stacks']},width={model['width']},"
+        f"size={args.size} {fields} --workdir={args.workdir} --mode=evaluate"
+    )
+    print(f"To fine-tune: the same with a new --workdir and --config.train.init_from={args.workdir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
