@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -80,6 +81,9 @@ class Sandbox:
         scipy.io.savemat(downloads.parent / "joints.mat", {"joints": joints})
         for number in range(1, 25):
             cv2.imwrite(str(downloads / f"im{number:05d}.jpg"), rng.integers(0, 256, (60, 60, 3), np.uint8))
+        with h5py.File(folder / "valid.h5", "w") as file, h5py.File(folder / "preds.h5", "w") as predictions:
+            file["part"] = predictions["preds"] = rng.uniform(10, 50, (3, 16, 2))
+            file["visible"], file["normalize"] = np.ones((3, 16)), np.full(3, 10.0)
         (folder / "photos").mkdir()
         for name in ("photos/a.jpg", "photos/b.png", "photo.jpg"):
             cv2.imwrite(str(folder / name), rng.integers(0, 256, (50, 70, 3), np.uint8))
@@ -158,7 +162,10 @@ def test_command_of_the_readme_works(sandbox, command):
         assert used == DISTRIBUTED | {"--config", "--workdir"}
         assert all(name.removeprefix("--") in flags.FLAGS for name in used)
         return
-    if "hourglass_jax.predict" in words:
+    if "hourglass_jax.compare" in words:
+        for needed in (c for c in COMMANDS if "hourglass_jax.score" in c):
+            sandbox.run(needed)
+    if {"hourglass_jax.predict", "hourglass_jax.compare"} & set(words):
         sandbox.run("bash launch/quickstart.sh")
     if "dataset=lspet" in command:
         for prepare in (c for c in COMMANDS if "data.prepare" in c and "lspet" in c):
@@ -173,8 +180,9 @@ def test_command_of_the_readme_works(sandbox, command):
     }
     expected = made.get(words[0], []) + made.get(words[1], [])
     if "output" in given:
-        expected.append(f"{given['output']}/predictions.json")
-    expected += [given[name] for name in ("sheet", "pack") if name in given]
+        written = "compared.md" if "hourglass_jax.compare" in words else "predictions.json"
+        expected.append(f"{given['output']}/{written}")
+    expected += [given[name] for name in ("sheet", "pack", "curves", "json") if name in given]
     if given.get("mode") == "evaluate":
         expected += [f"{given['workdir']}/{name}.json" for name in ("evaluation", "predictions")]
     assert expected and all((sandbox.folder / path).exists() for path in expected)

@@ -1,0 +1,124 @@
+"""Runs and published rows side by side."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from hourglass_jax import compare, tables
+from hourglass_jax.data.skeletons import LSP, MPII
+from hourglass_jax.files import write_json
+
+SEEDS = pathlib.Path(__file__).parents[2] / "shared" / "seeds"
+
+
+def run(path, data, error, *, skeleton=MPII, metric="pckh", **options):
+    """A json file of three people, one of whom is `error` px off; heads are 10 px, torsos 50."""
+    truth = np.random.default_rng(0).uniform(0, 99, (3, len(skeleton), 2))
+    joints = truth[:, None] + np.array([0, 0, error])[:, None, None, None] * (0, 1)
+    visible, reference = np.full(truth.shape[:2], 2), np.full(3, 10.0 if metric == "pckh" else 50)
+    scores = tables.score(joints, truth, visible, reference, skeleton, metric=metric, **options)
+    write_json(path, {"data": data} | scores)
+    return str(path)
+
+
+def cells(text):
+    """{title: {row: cells}} of the Markdown."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("**"):
+            rows = found[line.strip("*")] = {}
+        elif line.startswith("|"):
+            name, *values = [cell.strip() for cell in line.strip("|").split("|")]
+            rows[name] = values
+    return found
+
+
+def test_tables_never_mix_data_or_metrics(tmp_path, capsys):
+    paths = [
+        run(tmp_path / "a.json", "mpii-validation", 6),
+        run(tmp_path / "b.json", "mpii-validation", 4),
+        run(tmp_path / "c.json", "mpii-test", 4),
+        run(tmp_path / "d.json", "mpii-validation", 4, threshold=0.3),
+        run(tmp_path / "e.json", "lsp-test", 11, skeleton=LSP, metric="pck"),
+    ]
+    assert compare.main([*paths, f"--output={tmp_path / 'out'}"]) == 0
+    text = capsys.readouterr().out
+    found = cells(text)
+    own = {title: rows for title, rows in found.items() if "Published" not in title}
+    assert {title: list(rows)[2:] for title, rows in own.items()} == {
+        "mpii-validation: PCKh@0.5": paths[:2],
+        "mpii-test: PCKh@0.5": [paths[2]],
+        "mpii-validation: PCKh@0.3": [paths[3]],
+        "lsp-test: PCK@0.2": [paths[4]],
+        "lsp-test: PCP@0.5": [paths[4]],
+        "lsp-test: PCP mean": [paths[4]],
+    }
+    rows = own["mpii-validation: PCKh@0.5"]
+    assert rows[""] == [*"Head Sho Elb Wri Hip Knee Ank Mean AUC".split()]
+    # One of three is 6 px off, more than 5; the other run's 4 px count at 0.4 and above: 2/3 at 40 of 50
+    # steps, then 1: (66.67 * 39.5 + 100 * 10.5) / 50, half of the step from 0.39 to 0.4 each.
+    assert rows[paths[0]] == ["66.67"] * 9
+    assert rows[paths[1]] == ["100.00"] * 8 + [f"{(200 / 3 * 39.5 + 100 * 10.5) / 50:.2f}"]
+    published = [title for title in found if title not in own]
+    assert published == [
+        f"Published by the papers, their own results on {name}"
+        for name in (
+            "MPII test: PCKh@0.5",
+            "MPII validation: PCKh@0.5",
+            "LSP test: PCK@0.2",
+            "LSP test: PCP@0.5",
+        )
+    ]
+    assert found[published[0]]["Chu et al. 2017"] == "98.50 96.30 91.90 88.10 90.60 88.00 85.00 91.50".split()
+    assert (tmp_path / "out" / "compared.md").read_text() == text
+    assert len(list((tmp_path / "out").glob("curves_*.png"))) == 4  # of each data and metric
+
+
+def test_activities_stand_beside_selvams(tmp_path, capsys):
+    groups = {"category": np.array(["dancing", "sports", "sports"])}
+    path = run(tmp_path / "a.json", "mpii-validation", 6, groups=groups)
+    assert compare.main([path]) == 0
+    found = cells(capsys.readouterr().out)
+    rows = found["mpii-validation: Mean PCKh@0.5 by category"]
+    assert (rows[""], rows[path]) == (["dancing", "sports"], ["100.00", "50.00"])
+    selvam = found["Published by the papers, their own results on MPII, by activity: average accuracy"]
+    assert selvam["global attention"][2] == "76.67" and "Mountain biking" in selvam[""]
+
+
+def test_a_workdir_is_read_and_what_is_missing_is_said(tmp_path, capsys):
+    (tmp_path / "workdir").mkdir()
+    workdir = str(tmp_path / "workdir")
+    run(tmp_path / "workdir" / "evaluation.json", "synthetic-validation", 6)
+    assert compare.main([workdir]) == 0 and workdir in capsys.readouterr().out
+    (tmp_path / "old.json").write_text(json.dumps({"data": "a", "metric": "b", "table": {}}))
+    (tmp_path / "cut.json").write_text("{")
+    for runs, message in (
+        ([str(tmp_path)], "evaluation.json: no such file; evaluate the run first"),
+        ([str(tmp_path / "old.json")], "old.json: lacks 'auc'; evaluate the run again"),
+        ([str(tmp_path / "cut.json")], "cut.json: is not readable"),
+        ([workdir, workdir], "A run is named twice"),
+    ):
+        assert compare.main(runs) == 1
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("rows", compare.PUBLISHED.values(), ids=map(str, compare.PUBLISHED))
+def test_published_rows_are_as_the_papers_print_them(rows):
+    if not SEEDS.exists():
+        pytest.skip(f"no {SEEDS}")
+    # The text recognition lost some points, and set others apart as columns.
+    printed = " ".join(path.read_text() for path in sorted(SEEDS.glob("*.txt"))).replace(".", "").split()
+    printed = f" {' '.join(printed)} "
+    columns = rows[""].split()
+    for name, text in list(rows.items())[1:]:
+        if columns[0] == "Torso":  # MSSH prints methods as columns, its own as the last of seven
+            printed_rows = zip([*columns[:-1], "Total"], text.split(), strict=True)
+            for title, rate in printed_rows:
+                pattern = rf" {title.replace('.', '')}( \d+){{6}} {rate.replace('.', '')} "
+                assert re.search(pattern, printed), title
+        else:
+            assert f" {text.replace('.', '')} " in printed, name
