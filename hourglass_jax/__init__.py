@@ -9,9 +9,10 @@ In reading order:
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
     data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
                      prepared by data.builders from the people that data.lsp and data.mpii list
-    inference, metrics, evaluate              from crops to joints, to tables
+    inference, metrics, tables, evaluate      from crops to joints, to tables
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
     fold, flops                               for prediction without batch norm; the operations of a network
+    score, compare                            others' predictions in files; runs and papers side by side
     checkpoint, weights, devices, files, logs, draw    what these stand on
     import_torch     networks of the public PyTorch stacked hourglass
 """
