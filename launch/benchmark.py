@@ -5,6 +5,11 @@
 trains a small form of each of the five systems on the quickstart's drawn figures, the same people in the same
 order, and puts validation score, size and speed side by side. Each training is an ordinary one in a workdir
 of its own, with the command that the table prints, so that an interrupted benchmark goes on.
+
+    python launch/benchmark.py inference
+
+times the stacked hourglass as prediction runs it against a twin in PyTorch (pip install torch) of the same
+layers and weights, whose heatmaps are compared first.
 """
 
 import argparse
@@ -24,8 +29,9 @@ from jax.experimental.compilation_cache import compilation_cache
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
 from configs import quickstart
-from hourglass_jax import checkpoint, devices, evaluate, files, flops, models, phases, train
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax import checkpoint, devices, evaluate, files, flops, fold, models, phases, train
+from hourglass_jax.data import pipeline, skeletons, sources
+from hourglass_jax.inference import Network
 
 SYSTEMS = tuple(models.names())
 STACKS = 2  # one has neither the scales nor the weights of MSSH
@@ -189,6 +195,77 @@ def trained_scores(config, workdir) -> dict:
     return evaluate.evaluate(config, workdir, workdir)
 
 
+def inference(args) -> dict:
+    """Times the folded hourglass against its PyTorch twin: a row for each batch size and peer."""
+    import torch
+
+    from launch import torch_twin
+
+    fields = {"joints": 16, "stacks": args.stacks, "width": args.width, "depth": args.depth}
+    model = models.create("newell", **fields)
+    plain = Network(model, skeletons.MPII, args.size, mean=(0.0,) * 3, sigma=1.0, logits=False)
+    variables = random_variables(model, args.size)
+    network, folded = fold.fold(plain, variables)
+    ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
+    folded, twin = jax.device_put(folded), torch_twin.create(variables, **fields).eval()
+    peers = {"PyTorch, channels_last": twin}
+    if args.compile:
+        peers["PyTorch, channels_last, torch.compile"] = torch.compile(twin)
+    rows = []
+    for b in args.batch_sizes:
+        images = np.random.default_rng(b).uniform(0, 1, (b, args.size, args.size, 3)).astype(np.float32)
+        theirs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels_last, as it lies
+        runs = {"ours": functools.partial(ours, folded, jax.device_put(images))}
+        runs |= {
+            name: torch.inference_mode()(functools.partial(peer, theirs)) for name, peer in peers.items()
+        }
+        for name in peers:
+            check_equal(runs["ours"](), [maps.permute(0, 2, 3, 1).numpy() for maps in runs[name]()])
+        rows += against(f"inference, batch {b}", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
+    return {"title": f"Inference, float32, PyTorch {torch.__version__}", "rows": rows}
+
+
+def random_variables(model, size: int) -> dict:
+    """Variables in which every parameter and statistic matters; features keep about their size."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        inputs = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return (rng.normal(0, 1, leaf.shape) / np.sqrt(inputs)).astype(np.float32)
+
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+    )
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def check_equal(ours, theirs) -> None:
+    """Raises ValueError unless all heatmaps agree to 1e-4 of the largest value."""
+    for a, b in zip(ours, theirs, strict=True):
+        if not np.abs(a - b).max() <= 1e-4 * np.abs(b).max():
+            raise ValueError(f"The networks differ by {np.abs(a - b).max()} of {np.abs(b).max()}.")
+
+
+def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
+    """A row for each peer of "ours": milliseconds (quartiles), and how many times as fast ours is."""
+    seconds = interleaved(runs, rounds)
+
+    def told(name):
+        low, median, high = (1000 * value for value in seconds[name])
+        return f"{median:.1f} ms ({low:.1f} to {high:.1f})"
+
+    return [
+        {
+            **{"what": what, "size": size, "ours": told("ours"), "peer": name, "of the peer": told(name)},
+            "ratio": round(seconds[name][1] / seconds["ours"][1], 2),
+        }
+        for name in runs
+        if name != "ours"
+    ]
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Measures speed; see the top of launch/benchmark.py.", allow_abbrev=False
@@ -202,6 +279,13 @@ def parser() -> argparse.ArgumentParser:
     five.add_argument("--workdir", default="runs/systems", help="folder of the five trainings' workdirs")
     five.add_argument("--steps", type=int, default=1800, help="of each training (default: %(default)s)")
     five.set_defaults(run=systems, name="systems")
+    predict = command("inference", help="the hourglass as prediction runs it, against PyTorch")
+    for name, value in (("stacks", 2), ("width", 256), ("depth", 4), ("size", 256)):
+        predict.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    predict.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8], help="(default: 1 8)")
+    compiled = "torch.compile too, which takes minutes (default: on)"
+    predict.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
+    predict.set_defaults(run=inference, name="inference")
     return parser
 
 
@@ -210,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
     where = machine()  # with the load that there was at the beginning
     try:
         result = args.run(args) | {"machine": where}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     text = f"{result['title']}; {where}\n\n{markdown(result['rows'])}\n"

@@ -90,6 +90,30 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
         benchmark.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
 
 
+def test_inference_is_timed_against_a_twin_that_says_the_same(quick_compiles, tmp_path):
+    pytest.importorskip("torch")
+    small = ["--stacks=2", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=2"]
+    assert benchmark.main(["inference", *small, "--batch_sizes", "1", "3", f"--output={tmp_path}"]) == 0
+    rows = json.loads((tmp_path / "inference.json").read_text())["rows"]
+    assert [row["what"] for row in rows] == ["inference, batch 1", "inference, batch 3"]
+    assert all(row["ratio"] > 0 and row["peer"] == "PyTorch, channels_last" for row in rows)
+
+
+def test_networks_that_differ_are_not_compared():
+    maps = np.arange(6.0)
+    benchmark.check_equal([maps], [maps * (1 + 9e-5)])
+    for other in (maps * (1 + 2e-4), maps * np.nan):
+        with pytest.raises(ValueError, match="The networks differ"):
+            benchmark.check_equal([maps], [other])
+
+
+def test_the_ratio_is_the_peers_time_over_ours(monkeypatch):
+    seconds = {"ours": (0.001, 0.002, 0.004), "peer": (0.004, 0.005, 0.006)}
+    monkeypatch.setattr(benchmark, "interleaved", lambda runs, rounds: seconds)
+    (row,) = benchmark.against("inference", "small", dict.fromkeys(seconds), rounds=1)
+    assert (row["ours"], row["peer"], row["ratio"]) == ("2.0 ms (1.0 to 4.0)", "peer", 2.5)
+
+
 def test_what_is_wrong_is_said_in_a_line(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["speed"])
