@@ -26,7 +26,16 @@ _TILE = 192  # px, of a heatmap in the pictures of all heatmaps
 
 
 def predict(
-    paths, output, *, checkpoint=None, boxes=None, table=False, heatmaps=False, threshold=None, **options
+    paths,
+    output,
+    *,
+    checkpoint=None,
+    boxes=None,
+    table=False,
+    heatmaps=False,
+    attention=False,
+    threshold=None,
+    **options,
 ) -> int:
     """Draws and writes the joints of all pictures; see `main` for the arguments.
 
@@ -37,7 +46,9 @@ def predict(
       the number of files that could not be read.
     """
     items, output = pictures.find(paths), pathlib.Path(output)
-    boxes_by_name, names = _read_boxes(boxes), _names(items, heatmaps)
+    sheets = {"heatmaps": heatmap_sheet} if heatmaps else {}
+    sheets |= {"attention": attention_sheet} if attention else {}
+    boxes_by_name, names = _read_boxes(boxes), _names(items, sheets)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
     read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
@@ -49,14 +60,19 @@ def predict(
     coco, rows = _coco(predictor.network.skeleton), [("file", "frame", "person", "joint", "x", "y", "score")]
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
     for path, found in itertools.groupby(bar, key=lambda result: result.path):
-        overlay, maps = (output / name for name in names[path])
+        overlay, *maps = (output / name for name in names[path])
         with _writer(overlay, path) as write:
             for result in found:
+                if attention and len(result.joints) and not result.attention[0]:
+                    raise ValueError(
+                        "--attention: this network has none; give a --checkpoint of chu or selvam."
+                    )
                 write(result.draw())
                 _add(coco, result)
                 rows += _rows(result)
-                if heatmaps and result.frame is None and len(result.joints):
-                    draw.save(maps, heatmap_sheet(result))
+                if result.frame is None and len(result.joints):
+                    for path_of_sheet, sheet in zip(maps, sheets.values(), strict=True):
+                        draw.save(path_of_sheet, sheet(result))
     files.write_json(output / "predictions.json", coco)
     if table:
         text = io.StringIO()
@@ -90,17 +106,17 @@ def _count(items) -> int | None:
     return count
 
 
-def _names(items, heatmaps: bool) -> dict[pathlib.Path, tuple[str, str]]:
-    """Names of the overlays and of the pictures of heatmaps; what has the same name gets a number."""
+def _names(items, sheets) -> dict[pathlib.Path, tuple[str, ...]]:
+    """Names of the overlays and of the sheets (heatmaps, attention); what has the same name gets a number."""
     names, used = {}, set()
     for path in items:
         suffix = ".mp4" if pictures.is_video(path) else ".png"
         for count in itertools.count(1):
             stem = path.stem if count == 1 else f"{path.stem}_{count}"
-            own = (stem + suffix, f"{stem}_heatmaps.png")
-            if not used.intersection(own if heatmaps else own[:1]):
+            own = (stem + suffix, *(f"{stem}_{sheet}.png" for sheet in sheets))
+            if not used.intersection(own):
                 break
-        used.update(own if heatmaps else own[:1])
+        used.update(own)
         names[path] = own
     return names
 
@@ -114,6 +130,13 @@ def heatmap_sheet(result: Result) -> np.ndarray:
         values = np.moveaxis(maps, -1, 0)
         tiles += [draw.titled(draw.heatmap(person, v), t) for v, t in zip(values, titles, strict=True)]
     return draw.sheet(tiles, columns=min(8, len(tiles)))
+
+
+def attention_sheet(result: Result) -> np.ndarray:
+    """Each person's crop under the network's attention maps, a row for each stack."""
+    people = zip(result.crop, result.attention, strict=True)
+    sheets = [draw.attention_sheet(cut(result.picture, c, _TILE), maps, result.names) for c, maps in people]
+    return np.concatenate(sheets)
 
 
 def _read_boxes(path: str | None) -> dict[str, list] | None:
@@ -202,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
     add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
+    add("--attention", action="store_true", help="draw attention maps over each person: NAME_attention.png")
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
     add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
     args = parser.parse_args(arguments)

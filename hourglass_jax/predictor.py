@@ -39,6 +39,7 @@ class Result:
       threshold: joints with this score or more are drawn.
       picture: image, size, path and frame, see `pictures.Picture`.
       heatmaps: for each person (h, w, k) over the crop, or (h, w, 1) for all joints together.
+      attention: for each person maps (h, w, m) over the crop by name; none of a network without attention.
     """
 
     joints: np.ndarray
@@ -48,6 +49,7 @@ class Result:
     threshold: float
     picture: pictures.Picture = dataclasses.field(repr=False)
     heatmaps: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
+    attention: tuple[dict[str, np.ndarray], ...] = dataclasses.field(repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,25 +189,28 @@ class Predictor:
             found = [answers.popleft() for _ in squares]
             skeleton = self.network.skeleton
             yield Result(
-                joints=np.reshape([joints for joints, _, _ in found], (-1, len(skeleton), 2)),
-                scores=np.reshape([scores for _, scores, _ in found], (-1, len(skeleton))).astype(np.float32),
+                joints=np.reshape([joints for joints, *_ in found], (-1, len(skeleton), 2)),
+                scores=np.reshape([scores for _, scores, *_ in found], (-1, len(skeleton))).astype(
+                    np.float32
+                ),
                 crop=squares,
                 skeleton=skeleton,
                 threshold=self.threshold,
                 picture=picture,
-                heatmaps=tuple(maps for _, _, maps in found),
+                heatmaps=tuple(seen["heatmaps"] for *_, seen in found),
+                attention=tuple(seen["attention"] for *_, seen in found),
             )
 
     def _run(self, people, bucket: int):
-        """One call of the network for at most `bucket` people: joints (k, 2) px, scores (k,) and heatmaps."""
+        """One call of the network for at most `bucket` people: joints (k, 2) px, scores (k,) and maps."""
         crops, squares = (np.stack(values) for values in zip(*people, strict=True))
         padded = np.pad(crops, [(0, bucket - len(crops))] + [(0, 0)] * 3)
-        joints, scores, seen = self._estimate(self._variables, padded)
-        answers = jax.device_get((joints, scores, seen["heatmaps"]))
-        joints, scores, maps = (values[: len(crops)] for values in answers)
+        joints, scores, seen = jax.device_get(self._estimate(self._variables, padded))
+        joints, scores = joints[: len(crops)], scores[: len(crops)]
+        seen = [jax.tree.map(lambda maps, i=i: maps[i], seen) for i in range(len(crops))]
         center, scale = _frame(squares)
         joints = inference.image_joints(joints[:, -1], center, scale, size=self.network.size)
-        return zip(joints, scores[:, -1], maps, strict=True)
+        return zip(joints, scores[:, -1], seen, strict=True)
 
 
 def whole(size) -> np.ndarray:

@@ -7,12 +7,14 @@ import os
 import pathlib
 
 import cv2
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SPOTS, picture
+from conftest import SPOTS, Spots, picture
 from PIL import Image
 
-from hourglass_jax import draw, pictures, predict, videos
+from hourglass_jax import checkpoint, draw, inference, pictures, predict, videos
 from hourglass_jax.data import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -118,6 +120,47 @@ def test_videos_come_out_as_videos(spots, tmp_path, capsys):
         assert after.shape == before.shape and np.abs(after.astype(int) - before).max() > 50
     assert "4 people in 4 pictures, 1 skipped" in capsys.readouterr().out
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 1 + 4 * 16
+
+
+class Attending(nn.Module):
+    """`Spots`, with attention where it is red."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        red = image.reshape(-1, 16, 4, 16, 4, 3).mean(axis=(2, 4))[..., :1]
+        attention = {"stack1_refined": red / 100, "stack1_parts": red * jnp.ones(16)}
+        return Spots()(image)._replace(attention=attention)
+
+
+def test_attention_is_drawn_for_each_person_and_joint(spots, monkeypatch, tmp_path):
+    network = inference.Network(Attending(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
+    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    save(tmp_path / "in/a.png", picture(100, 160, (40, 30)))
+    (tmp_path / "boxes.json").write_text('{"a.png": [[20, 10, 40, 40], [100, 40, 40, 20]]}')
+    code, _ = run(tmp_path, tmp_path / "in", "--attention", boxes=tmp_path / "boxes.json")
+    assert code == 0 and sorted(os.listdir(tmp_path / "out")) == [
+        "a.png",
+        "a_attention.png",
+        "predictions.json",
+    ]
+    sheet = shown(tmp_path / "out/a_attention.png")
+    # 2 people with one stack: the crop, a map for each of 16 joints and the refined one.
+    assert sheet.shape[0] % 2 == 0 and sheet.shape[1] == 18 * 164
+    last = sheet[: sheet.shape[0] // 2, 17 * 164 :].sum(-1)[-162:]  # without its title
+    y, x = np.unravel_index(cv2.blur(last[:160, 2:162].astype(np.float32), (9, 9)).argmax(), (160, 160))
+    # The crop is 50 px from (15, 5) on, in 160 px, and the spot at (40, 30) is its middle; 0.01 at most, it
+    # is seen as bright as any.
+    np.testing.assert_allclose([x, y], 80, atol=12)
+    assert last[y, x + 2] > 500  # of 0.01 it would be 102 of the red spot and little else
+
+
+def test_attention_of_a_network_without_is_refused_before_anything_is_written(spots, tmp_path, capsys):
+    save(tmp_path / "a.png", picture(60, 60, (40, 30)))
+    code, _ = run(tmp_path, tmp_path / "a.png", "--attention")
+    assert code == 1 and not (tmp_path / "out").exists()
+    assert (
+        "--attention: this network has none; give a --checkpoint of chu or selvam." in capsys.readouterr().err
+    )
 
 
 def test_heatmaps_are_drawn_for_each_person_and_joint(spots, tmp_path):
@@ -281,10 +324,8 @@ def test_command_explains_itself(capsys):
         predict.main(["--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
-    flags = (
-        "--checkpoint --workdir --output --boxes --threshold --no-flip --csv --heatmaps --device --batch_size"
-    )
-    for flag in flags.split():
+    flags = "--checkpoint --workdir --output --boxes --threshold --no-flip --csv --heatmaps --attention"
+    for flag in (*flags.split(), "--device", "--batch_size"):
         assert flag in text
 
 
