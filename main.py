@@ -40,8 +40,9 @@ def main(argv: list[str]) -> None:
 
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     # Only now: `--help` and wrong flags are answered at once.
-    from hourglass_jax import evaluate, train
+    from hourglass_jax import devices, evaluate, train
 
+    devices.keep_programs()
     if FLAGS.mode == "train":
         train.train(FLAGS.config, FLAGS.workdir, allow_changed_config=FLAGS.allow_changed_config)
     else:

@@ -1,6 +1,10 @@
 """The device mesh, what lies where on it, and how programs are compiled for it."""
 
 import functools
+import os
+import pathlib
+import platform
+import zlib
 
 import jax
 import numpy as np
@@ -35,3 +39,35 @@ def check_divides(batch_size: int, what: str) -> None:
         raise ValueError(
             f"{what}={batch_size} must be a positive multiple of the {jax.device_count()} devices."
         )
+
+
+def keep_programs() -> pathlib.Path | None:
+    """Keeps compiled programs for the next run; JAX_COMPILATION_CACHE_DIR says where else, "" nowhere.
+
+    Returns:
+      the folder, in the user's cache; None where it is set already or cannot be written.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    # JAX files a program for "cpu", whatever it can do: a home shared with an older processor would give it
+    # instructions that it does not have.
+    folder = pathlib.Path(home) / "hourglass_jax" / f"programs-{zlib.crc32(_processor()):08x}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _processor() -> bytes:
+    """What tells processors apart: model and instructions, as the kernel lists them."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:  # not Linux
+        return f"{platform.node()} {platform.processor()}".encode()
+    names = (b"model", b"flags", b"CPU", b"Features")  # on x86 and on ARM
+    return b"".join(sorted({line for line in lines if line.startswith(names)}))

@@ -18,6 +18,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", "")  # tests leave nothing in the user's cache
+
 
 class Small(nn.Module):
     """Stands in for an hourglass where only what is around it is tested."""
