@@ -80,6 +80,8 @@ def base() -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 32
     c.evaluate.flip = True
+    c.evaluate.scales = (1.0,)  # of a pyramid; Chu's and Tang's are (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    c.evaluate.decode = "quarter"  # dark, soft_argmax; see hourglass_jax/heatmaps.py
     c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck
     return c
 

@@ -40,7 +40,8 @@ class Predictions:
 class Evaluator:
     """A network with a split: `predict(variables)` compiles once and can be called at every evaluation."""
 
-    def __init__(self, network: inference.Network, source, mesh, *, batch_size: int, flip: bool):
+    def __init__(self, network: inference.Network, source, mesh, *, batch_size: int, **protocol):
+        """protocol: flip, scales and decode, see `protocol` and `inference.estimator`."""
         devices.check_divides(batch_size, "evaluate.batch_size")
         if len(source.skeleton) != len(network.skeleton):
             raise ValueError(
@@ -48,7 +49,7 @@ class Evaluator:
                 f"{source.name} has {len(source.skeleton)} ({source.skeleton.name})."
             )
         self.network, self.source, self._mesh, self._batch_size = network, source, mesh, batch_size
-        estimate = inference.estimator(network, canvas=source.canvas, margin=source.margin, flip=flip)
+        estimate = inference.estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
         same, spread = devices.replicated(mesh), devices.sharded(mesh)
         self._estimate = jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
 
@@ -120,6 +121,11 @@ class Evaluator:
         return kept
 
 
+def protocol(options) -> dict:
+    """How a config's section `evaluate` wants a network to be asked: options of `inference.estimator`."""
+    return {"flip": options.flip, "scales": tuple(options.scales), "decode": options.decode}
+
+
 def evaluate(config, workdir, path) -> dict:
     """Evaluates a checkpoint on the validation split; its tables and predictions go to the workdir.
 
@@ -137,8 +143,8 @@ def evaluate(config, workdir, path) -> dict:
     network, variables, metadata = checkpoint.load(path, mesh)
     checkpoint.check_model(path, metadata, config)
     source = sources.open_source(config.data, train=False)
-    options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
-    evaluator = Evaluator(network, source, mesh, **options)
+    options = protocol(config.evaluate)
+    evaluator = Evaluator(network, source, mesh, batch_size=config.evaluate.batch_size, **options)
     # One process shows a bar, and only where somebody looks at it (None: a terminal).
     silent = jax.process_index() > 0 or None
     with tqdm.tqdm(total=len(source), unit=" people", desc="Evaluating", disable=silent) as bar:
@@ -152,7 +158,7 @@ def evaluate(config, workdir, path) -> dict:
     scores = score(predictions, network.skeleton, metric=config.evaluate.metric, groups=groups)
     say(f"{source.name}, step {metadata['step']}, {len(source)} people")
     say(report(scores))
-    about = {"data": source.name, "step": metadata["step"], "flip": config.evaluate.flip}
+    about = {"data": source.name, "step": metadata["step"], **options}
     if jax.process_index() == 0:
         write(workdir, predictions, scores, source.ids, about)
         if predictions.pictures:

@@ -1,6 +1,7 @@
 """Crops -> joints: what evaluation and prediction share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -70,29 +71,102 @@ class Network:
         return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
 
 
-def estimator(network: Network, *, canvas: int, margin: float, flip: bool) -> Callable:
+def estimator(
+    network: Network,
+    *,
+    canvas: int,
+    margin: float,
+    flip: bool,
+    scales: tuple[float, ...] = (1.0,),
+    decode: str = "quarter",
+) -> Callable:
     """Makes estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
     for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k) and the
     attention by name, both as `outputs` has them. A network that regresses coordinates answers once: s is 1.
+
+    Args:
+      network: with its meaning.
+      canvas: side of the canvases, px; margin: its side / side of the nominal crop. Scales below 1 / margin
+        see black around the canvas.
+      flip: average with the mirrored image.
+      scales: of a pyramid (Chu and Tang: 0.7, 0.8, 0.9, 1.0, 1.1, 1.2): at 1.2 the person is 1.2 times
+        larger, and the crop 1.2 times smaller. Every scale goes through the network's one input size, so that
+        one program serves all and a scale changes what training varied, the person's size, and nothing else.
+        All scales of a batch run at once: memory grows with their number.
+      decode: see `heatmaps.decode`; coordinates need none.
     """
+    scales = tuple(scales)
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
+    heatmaps.check_method(decode)
 
     def estimate(variables, canvases):
-        images = augment.plain(canvases, size=network.size, canvas=canvas, margin=margin)
-        maps, coordinates, attention = network.outputs(variables, images, flip=flip)
+        views = [
+            augment.plain(canvases, size=network.size, canvas=canvas, margin=margin * scale)
+            for scale in scales
+        ]
+        # Each person's views side by side: a batch that is spread over devices stays where it is.
+        images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+        maps, coordinates, attention = merged(network.outputs(variables, images, flip=flip), scales)
         seen = {"heatmaps": maps[-1], "attention": attention or {}}
         if coordinates is not None:
             scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
             return coordinates[:, None] * network.size, scores[:, None], seen
         decoded = []
         for stack in maps:
-            joints, scores = heatmaps.decode(stack)
+            joints, scores = heatmaps.decode(stack, method=decode, sigma=network.sigma)
             decoded.append((joints * (network.size / stack.shape[1]), scores))
         joints, scores = (jnp.stack(values, axis=1) for values in zip(*decoded, strict=True))
         return joints, scores, seen
 
     return estimate
+
+
+def merged(outputs: Outputs, scales: tuple[float, ...]) -> Outputs:
+    """Averages the views of a pyramid, each brought to the nominal crop first.
+
+    Args:
+      outputs: of views (b * scales): maps (b * scales, h, w, k) and coordinates (b * scales, k, 2).
+      scales: how much larger than nominal a view shows the person, about the middle.
+
+    Returns:
+      Outputs of the nominal crop, of b in the place of b * scales.
+    """
+    if scales == (1.0,):
+        return outputs
+    average = functools.partial(_average, scales=scales)
+    maps, attention = jax.tree.map(average, (outputs.heatmaps, outputs.attention))
+    coordinates = outputs.coordinates
+    if coordinates is not None:
+        views = coordinates.reshape(-1, len(scales), *coordinates.shape[1:])
+        coordinates = (0.5 + (views - 0.5) / jnp.array(scales)[:, None, None]).mean(axis=1)
+    return Outputs(maps, coordinates, attention)
+
+
+def _average(maps, scales):
+    views = maps.reshape(-1, len(scales), *maps.shape[1:])
+    total = sum(nominal(views[:, i], scale) for i, scale in enumerate(scales))
+    # A cell counts in the views that see it; what none sees is 0.
+    seen = sum(nominal(jnp.ones((1, *maps.shape[1:3], 1)), scale) for scale in scales)
+    return total / jnp.maximum(seen, 1)
+
+
+def nominal(maps: jax.Array, scale: float) -> jax.Array:
+    """Maps of a view, resampled linearly to the cells of the nominal crop; 0 where the view ends.
+
+    A Gaussian becomes `scale` times narrower, about the place where it belongs.
+
+    Args:
+      maps: (b, h, w, k) of a crop that is 1 / scale of the nominal one, about the same middle.
+      scale: above 0.
+    """
+    middle = jnp.array(maps.shape[1:3]) / 2
+    # JAX's coordinates are this project's: cell i covers [i, i + 1).
+    return jax.image.scale_and_translate(
+        maps, maps.shape, (1, 2), jnp.full(2, 1 / scale), middle * (1 - 1 / scale), "linear", antialias=False
+    )
 
 
 def image_joints(joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, size: int) -> np.ndarray:

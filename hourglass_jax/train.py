@@ -66,7 +66,11 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         state = make_state(config, network, optimiser, mesh, saved)
         step = int(state.step)
         evaluator = evaluate.Evaluator(
-            network, validation, mesh, batch_size=config.evaluate.batch_size, flip=config.evaluate.flip
+            network,
+            validation,
+            mesh,
+            batch_size=config.evaluate.batch_size,
+            **evaluate.protocol(config.evaluate),
         )
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())

@@ -10,7 +10,7 @@ import pytest
 from hourglass_jax import heatmaps
 
 render = jax.jit(heatmaps.render, static_argnames=("size", "sigma"))
-decode = jax.jit(heatmaps.decode)
+decode = jax.jit(heatmaps.decode, static_argnames="method")
 
 
 def rendered_by_loops(joints, shown, size, sigma):
@@ -222,3 +222,75 @@ def test_logits_sharper_than_their_target_are_cut_off_at_one():
     values[3, 5] = 100
     maps = heatmaps.from_logits(single(values), sigma=1.0)
     assert maps[0, 3, 5, 0] == 1 and float(maps.sum()) == 1
+
+
+# The other decodings
+
+
+def rendered(joints, size=16, sigma=1.0):
+    joints = jnp.asarray(joints, jnp.float32)[None]
+    return render(joints, jnp.ones(joints.shape[:2], bool), size=size, sigma=sigma)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_dark_finds_the_peak_of_a_gaussian(sigma):
+    joints = np.random.default_rng(7).uniform(6, 12, (400, 2))
+    found, scores = decode(rendered(joints, 18, sigma), method="dark", sigma=sigma)
+    # Its logarithm is a parabola, blurred or not; the end of the targets at 3 sigma is what is left.
+    assert np.abs(found[0] - joints).max() < 0.02
+    np.testing.assert_array_equal(scores, decode(rendered(joints, 18, sigma))[1])
+
+
+def test_dark_follows_a_slanted_peak():
+    # Without the mixed derivative the place would be off by the slant: H = -[[0.5, 0.2], [0.2, 0.4]].
+    x, y = np.meshgrid(np.arange(15) + 0.5, np.arange(15) + 0.5)
+    dx, dy = x - 7.8, y - 7.3
+    values = np.exp(-(0.5 * dx**2 + 0.4 * dx * dy + 0.4 * dy**2) / 2)
+    found, _ = decode(single(values), method="dark", sigma=1.0)
+    np.testing.assert_allclose(found[0, 0], [7.8, 7.3], atol=1e-3)
+
+
+def test_dark_keeps_the_quarter_where_there_is_no_peak():
+    ramp = np.tile(np.exp(np.arange(9.0)), (9, 1))  # rises to the border: no neighbour there
+    flat = np.zeros((9, 9))
+    # Two cells far apart, blurred by sigma 3: the peak lies between them, more than a cell from either.
+    apart = np.zeros((9, 9))
+    apart[4, 1], apart[4, 6], apart[3, 1] = 1, 0.99, 0.5
+    for values, sigma in ((ramp, 1.0), (flat, 1.0), (apart, 3.0)):
+        maps = single(values)
+        found, _ = decode(maps, method="dark", sigma=sigma)
+        np.testing.assert_array_equal(found, decode(maps)[0])
+
+
+def test_soft_argmax_is_the_mean_place_by_hand():
+    values = np.zeros((9, 9))
+    values[4, 4], values[4, 5], values[2, 4], values[4, 3] = 0.6, 0.3, 0.1, -0.2
+    values[4, 8] = 0.5  # four cells away, beyond 3 sigma
+    found, scores = decode(single(values), method="soft_argmax", sigma=1.0)
+    # x: 0.3 of a mass of 1 lies one cell to the right; y: 0.1 lies two cells up; what is below 0 has no mass.
+    np.testing.assert_allclose(found[0, 0], [4.5 + 0.3, 4.5 - 0.2], rtol=1e-6)
+    assert scores[0, 0] == np.float32(0.6)
+    empty, _ = decode(single(np.zeros((5, 5))), method="soft_argmax", sigma=1.0)
+    np.testing.assert_array_equal(empty[0, 0], [0.5, 0.5])
+
+
+def test_soft_argmax_of_what_was_rendered_is_the_joint():
+    joints = np.random.default_rng(8).uniform(5, 11, (400, 2))
+    found, _ = decode(rendered(joints), method="soft_argmax", sigma=1.0)
+    # The target and the window end at 3 sigma, each about another place: at most 0.02 of a cell.
+    assert np.abs(found[0] - joints).max() < 0.02
+
+
+@pytest.mark.parametrize("method", ["quarter", "dark", "soft_argmax"])
+def test_every_decoding_commutes_with_the_mirror(method):
+    joints = np.random.default_rng(9).uniform(0, 9, (100, 2))
+    maps = rendered(joints, 9)
+    found, _ = decode(maps, method=method, sigma=1.0)
+    mirrored, _ = decode(maps[:, :, ::-1], method=method, sigma=1.0)
+    np.testing.assert_allclose(mirrored[..., 0], 9 - found[..., 0], atol=1e-4)
+    np.testing.assert_allclose(mirrored[..., 1], found[..., 1], atol=1e-4)
+
+
+def test_unknown_decodings_are_refused():
+    with pytest.raises(ValueError, match="decode='udp' is unknown; choose quarter, dark or soft_argmax"):
+        decode(rendered([[3, 3]]), method="udp")
