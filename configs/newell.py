@@ -68,7 +68,7 @@ def get_config(string: str | None = None):
     c.optimizer.schedule = "steps"
     c.optimizer.milestones = (100,)  # epochs; the paper waits for a plateau, and drops once
     c.optimizer.factor = 0.2
-    c.train.batch_size = 6  # this and the epochs are the released code's; the paper gives none
+    c.train.batch_size = 6  # the released code's; the paper gives neither this nor the epochs
     c.train.epochs = 140.0
     if args.quick:
         common.quick(c, learning_rate=1e-3)
