@@ -27,6 +27,7 @@ def get_config(string: str | None = None):
     variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8) or softmax. Figure 10 is
       variant=softmax,stacks=2 against variant=full,stacks=2; the paper does not say with which of
       Figure 8's parts, and --config.model.attention=softmax goes with any.
+    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
@@ -51,9 +52,7 @@ def get_config(string: str | None = None):
     c.augment.flip_probability = 0.5
     c.augment.colour = 0.4  # "color jittering"; the amount is that of Newell's released code
 
-    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
-    leeds = args.dataset in ("lsp", "lspet")
-    c.loss.mask_unlabelled = leeds
+    c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4
@@ -61,7 +60,8 @@ def get_config(string: str | None = None):
     c.optimizer.factor = 0.1
     c.train.batch_size = 8  # the released code's; the paper gives none
     # 130 epochs on MPII, the drops by the released README; 60 on LSP, drops in the same proportion.
-    c.train.epochs, c.optimizer.milestones = (60.0, (46, 58)) if leeds else (130.0, (100, 125))
+    lsp, mpii = (60.0, (46, 58)), (130.0, (100, 125))
+    c.train.epochs, c.optimizer.milestones = lsp if common.for_leeds(args.dataset) else mpii
     if args.quick:
         common.quick(c, learning_rate=1e-3)
     return c

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+LEEDS = {"lsp", "lspet"}
+
 
 def base() -> ConfigDict:
     """Every field that there is. A config file sets the values of its paper."""
@@ -11,13 +13,15 @@ def base() -> ConfigDict:
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
 
     c.data = ConfigDict()
-    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii
+    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic; several together: "lsp+lspet+mpii"
+    c.data.validation_dataset = ""  # "" is the first of them
+    c.data.joints = ""  # the network's: lsp, mpii or flic; "" is the first dataset's
     c.data.source = "tfds"  # tfds, or packed: FOLDER of files written by data.prepare --pack
     c.data.data_dir = ""  # where TFDS keeps what it prepared; "" is ~/tensorflow_datasets
     c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
     c.data.packed_dir = ""
     c.data.train_split = "train"  # also train_all: MPII's people of train and validation
-    c.data.validation_split = "validation"
+    c.data.validation_split = "auto"  # validation; test for lsp, which has no other
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
     c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are
     c.data.box = "auto"  # whence a training crop: annotated, joints, image; auto is the dataset's own
@@ -84,6 +88,19 @@ def base() -> ConfigDict:
     c.evaluate.decode = "quarter"  # dark, soft_argmax; see hourglass_jax/heatmaps.py
     c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck
     return c
+
+
+def crowd_labelled(dataset: str) -> bool:
+    """Whether Leeds' sets are among those of a dataset or mixture: crowds left out joints that are there.
+
+    These say nothing, not "absent", and must not count (`loss.mask_unlabelled`).
+    """
+    return not LEEDS.isdisjoint(dataset.split("+"))
+
+
+def for_leeds(dataset: str) -> bool:
+    """Whether a dataset is Leeds', or a mixture is in its joints, as the papers train for LSP."""
+    return dataset.split("+")[0] in LEEDS
 
 
 def quick(c: ConfigDict, learning_rate: float) -> None:

@@ -28,6 +28,7 @@ def get_config(string: str | None = None):
     block: inception_a, inception_b or residual (5.2.2).
     fusion: addition or concatenation (5.2.4).
     lateral: connections from small features to large ones (5.2.3).
+    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
@@ -57,8 +58,7 @@ def get_config(string: str | None = None):
     c.loss.adaptive = adaptive
     c.loss.sum_over_cells = True  # equation 2
     c.loss.occluded_amplitude = 1.0  # -1 in equation 1; +1 to compare with the other systems
-    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
-    c.loss.mask_unlabelled = args.dataset in ("lsp", "lspet")
+    c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4

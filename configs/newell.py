@@ -32,7 +32,7 @@ def get_config(string: str | None = None):
     variant: hg_stacked_int (the paper's network), hg_stacked (a loss on the last stack alone),
       hg_stacked_add (one loss on the sum of the heatmaps), hg (one hourglass with `stacks` units in place of
       each one), hg_int (and losses at its lower resolutions, too), which are the five of Figure 8; or flic
-      (one hourglass, whatever `stacks` says).
+      (one hourglass, whatever `stacks` says, as in the paper for dataset=flic).
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
@@ -60,8 +60,7 @@ def get_config(string: str | None = None):
     c.augment.flip_probability = 0.5
     c.augment.colour = 0.4
 
-    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
-    c.loss.mask_unlabelled = args.dataset in ("lsp", "lspet")
+    c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4

@@ -25,6 +25,7 @@ def get_config(string: str | None = None):
       overlapping), or a network without branches (baseline, deep_baseline).
     onward: the features that the next stack gets, shared or specific.
     branch_width, branch_depth: W and D of Figures 5a and 5b.
+    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
@@ -40,7 +41,7 @@ def get_config(string: str | None = None):
     c.model.update(head=BASELINES.get(args.variant, "branches"), onward=args.onward, groups=())
     c.model.update(branch_width=args.branch_width, branch_depth=args.branch_depth)
     if c.model.head == "branches":
-        skeleton = skeletons.LSP if args.dataset in ("lsp", "lspet") else skeletons.MPII
+        skeleton = skeletons.LSP if common.for_leeds(args.dataset) else skeletons.MPII
         c.model.groups = part_groups.named(args.variant, skeleton)
 
     c.data.dataset = args.dataset
@@ -54,8 +55,7 @@ def get_config(string: str | None = None):
     c.augment.flip_probability = 0.5
     c.augment.colour = 0.4  # "color jittering"; the amount is that of Newell's released code
 
-    # Crowd workers left out joints that are there (LSPet): they say nothing, not "absent".
-    c.loss.mask_unlabelled = args.dataset in ("lsp", "lspet")
+    c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4

@@ -25,7 +25,7 @@ class Predictions:
 
     Attributes:
       joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
-      truth: (n, k, 2); visible (n, k) flags; head_size (n,), 0 where unknown.
+      truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 where unknown.
       pictures: of the first few examples, what `picture` and `attention` draw.
     """
 
@@ -142,7 +142,7 @@ def evaluate(config, workdir, path) -> dict:
     mesh = devices.mesh()
     network, variables, metadata = checkpoint.load(path, mesh)
     checkpoint.check_model(path, metadata, config)
-    source = sources.open_source(config.data, train=False)
+    source = sources.open_source(config.data, train=False, skeleton=network.skeleton)
     options = protocol(config.evaluate)
     evaluator = Evaluator(network, source, mesh, batch_size=config.evaluate.batch_size, **options)
     # One process shows a bar, and only where somebody looks at it (None: a terminal).

@@ -125,12 +125,12 @@ def on_heatmaps(
     Args:
       outputs: `models.outputs.Outputs`.
       joints: (b, k, 2) input pixels.
-      visible: (b, k) flags, 0 where a joint is not labelled, 1 where it is occluded.
+      visible: (b, k) signed flags, 0 where a joint is not labelled, 1 where it is occluded; -1, where the
+        dataset has no such joint, never counts.
       size: side of the input, px.
       sigma: of the targets, in cells; where a stack's maps are smaller, it covers more of the input.
       kind: a name in `KINDS`.
       mask_unlabelled: joints that are not labelled count nothing; otherwise their target is zero.
-
       occluded_amplitude: of an occluded joint's target (MSSH, equation 1).
       sum_over_cells: stacks of different sizes count alike, as by MSSH's equation 2, a sum over cells; the
         unit is the mean over maps of a quarter of the input. The cross-entropy is a sum over cells anyway.
@@ -146,7 +146,7 @@ def on_heatmaps(
             "cannot have; choose loss.kind=mean_squared_error or an amplitude of 0 or more."
         )
     shown = visible > 0
-    counted = shown if mask_unlabelled else jnp.ones_like(shown)
+    counted = shown if mask_unlabelled else visible >= 0
     amplitude = jnp.where(visible == 1, occluded_amplitude, 1.0)[:, None, None]  # b 1 1 k
     targets = []
     for maps in outputs.heatmaps:
@@ -188,7 +188,8 @@ def on_coordinates(
     Args:
       outputs: `models.outputs.Outputs` with coordinates; its heatmaps have one channel.
       joints: (b, k, 2) input pixels.
-      visible: (b, k) flags; a joint that is not labelled counts nothing, and has no Gaussian.
+      visible: (b, k) flags; a joint that is not labelled (0), or that the dataset does not have (-1), counts
+        nothing, and has no Gaussian: a map for all joints cannot leave single ones out.
       size: side of the input, px.
       sigma: of the targets, in cells.
       heatmap_weight: of the heatmaps' mean squared errors.

@@ -31,7 +31,7 @@ def correct(
 
     Args:
       distance: (n, k) px.
-      labelled: (n, k) bool (or the flags, not 0), which joints count.
+      labelled: (n, k) bool (or the flags, above 0), which joints count.
       reference: (n,) px: head size (PCKh) or torso (PCK); a person whose reference is 0 or not a number
         does not count at all.
       threshold: for instance 0.5.
@@ -53,7 +53,7 @@ def judged(
     strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which joints are right and which count, (n, k) bool each; arguments as those of `correct`."""
-    counted = labelled.astype(bool) & (reference > 0)[:, None]
+    counted = (labelled > 0) & (reference > 0)[:, None]
     limit = threshold * reference[:, None]
     return counted & (distance < limit if strictly else distance <= limit), counted
 
@@ -125,7 +125,7 @@ def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.nd
         raise ValueError(f"The joint set {skeleton.name!r} states no torso for PCK.")
     a, b = skeleton.torso
     length = distances(joints[:, a], joints[:, b])
-    return np.where(labelled[:, a] & labelled[:, b], length, 0.0)
+    return np.where((labelled[:, a] > 0) & (labelled[:, b] > 0), length, 0.0)
 
 
 def correct_parts(
@@ -141,7 +141,7 @@ def correct_parts(
 
     Args:
       predicted, truth: (n, k, 2) px.
-      labelled: (n, k) bool (or the flags, not 0); a limb counts where all joints of its ends are labelled
+      labelled: (n, k) bool (or the flags, above 0); a limb counts where all joints of its ends are labelled
         and its length is not 0.
       sticks: L limbs, see `Skeleton.sticks`.
       threshold: for instance 0.5.
@@ -156,7 +156,7 @@ def correct_parts(
         found = (np.asarray(predicted, np.float64)[:, list(joints)].mean(axis=1) for joints in ends)
         error = np.stack([distances(*pair) for pair in zip(found, (start, end), strict=True)])  # 2 n
         length = distances(start, end)
-        counted = labelled[:, [*ends[0], *ends[1]]].astype(bool).all(axis=1) & (length > 0)
+        counted = (labelled[:, [*ends[0], *ends[1]]] > 0).all(axis=1) & (length > 0)
         error = error.max(axis=0) if strict else error.mean(axis=0)
         hits[i], counts[i] = (counted & (error <= threshold * length)).sum(), counted.sum()
     return hits, counts

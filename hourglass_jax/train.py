@@ -50,7 +50,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     mesh = devices.mesh()
     devices.check_divides(config.train.batch_size, "train.batch_size")
     source = sources.open_source(config.data, train=True)
-    validation = sources.open_source(config.data, train=False)
+    validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
     metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
     network = checkpoint.network_of(metadata)
     plan = phases.create(config.train.phases, len(source) / config.train.batch_size)

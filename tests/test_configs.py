@@ -20,15 +20,18 @@ ARGUMENTS = {
     "quickstart": ["", "model=newell,stacks=2,width=16", *(f"model={name}" for name in models.names())],
     "newell": [
         *("", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"),
+        "variant=flic,dataset=flic,width=16,size=64",
         *(f"variant={variant},stacks=2,width=16,size=64" for variant in newell.VARIANTS),
     ],
     "chu": [
         "stacks=2",
+        f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in chu.VARIANTS),
         f"{SMALL},dataset=synthetic,quick=true",
     ],
     "mssh": [
         "stacks=3",
+        f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in mssh.VARIANTS),
         *(f"block={block},{SMALL}" for block in ("inception_a", "inception_b", "residual")),
         *(f"fusion={fusion},stacks=3,width=16,size=128" for fusion in ("addition", "concatenation")),
@@ -37,6 +40,7 @@ ARGUMENTS = {
     ],
     "tang": [
         "stacks=3",
+        f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in tang.VARIANTS),
         f"variant=data8,{SMALL},dataset=synthetic,quick=true",
         "onward=specific,stacks=2,width=16,size=64",
@@ -65,7 +69,8 @@ def _flat(values, prefix=""):
 
 
 def joints_of(config):
-    return len(skeletons.LSP if config.data.dataset in ("lsp", "lspet") else skeletons.MPII)
+    first = config.data.dataset.split("+")[0]
+    return len(skeletons.SKELETONS.get(first, skeletons.LSP if first == "lspet" else skeletons.MPII))
 
 
 def strides_of(config, model):
@@ -150,6 +155,18 @@ def test_unlabelled_joints_are_masked_where_crowds_labelled():
     for name in ("newell", "chu", "mssh", "tang"):
         assert load(name, "dataset=lspet").loss.mask_unlabelled
         assert not load(name, "dataset=synthetic").loss.mask_unlabelled
+        assert load(name, "dataset=mpii+lspet").loss.mask_unlabelled
+
+
+def test_a_mixture_is_trained_for_its_first_dataset():
+    for name in ("chu", "mssh", "tang"):
+        assert load(name, "dataset=lsp+mpii").data.dataset == "lsp+mpii"
+    assert (
+        load("chu", "dataset=lsp+mpii").train.epochs == 60
+        and load("chu", "dataset=mpii+lsp").train.epochs == 130
+    )
+    groups = [load("tang", f"dataset={dataset}").model.groups for dataset in ("lsp+mpii", "mpii+lsp")]
+    assert groups == [part_groups.named("data5", s) for s in (skeletons.LSP, skeletons.MPII)]
 
 
 # A system is found by its name.

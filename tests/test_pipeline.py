@@ -144,7 +144,7 @@ def test_batch_holds_the_examples_it_names(loader, drawn):
     assert types == {
         "image": ((4, 40, 40, 3), "uint8"),
         "joints": ((4, 14, 2), "float32"),
-        "visible": ((4, 14), "uint8"),
+        "visible": ((4, 14), "int8"),
         "center": ((4, 2), "float32"),
         "scale": ((4,), "float32"),
         "head_size": ((4,), "float32"),

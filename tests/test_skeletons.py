@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax.data import skeletons
-from hourglass_jax.data.skeletons import LSP, MPII, SKELETONS, Skeleton
+from hourglass_jax.data.skeletons import FLIC, LSP, MPII, SKELETONS, Skeleton
 
 BOTH = pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
 ORDERS = {  # as in the published annotation files; r and l are the person's own sides
@@ -15,10 +15,12 @@ ORDERS = {  # as in the published annotation files; r and l are the person's own
     "r_wrist r_elbow r_shoulder l_shoulder l_elbow l_wrist",
     "lsp": "r_ankle r_knee r_hip l_hip l_knee l_ankle r_wrist r_elbow r_shoulder "
     "l_shoulder l_elbow l_wrist neck head_top",
+    "flic": "l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist l_hip r_hip l_eye r_eye nose",
 }
 FLIPS = {
     "mpii": [5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10],
     "lsp": [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13],
+    "flic": [3, 4, 5, 0, 1, 2, 7, 6, 9, 8, 10],
 }
 
 
@@ -32,7 +34,7 @@ def test_joints_have_the_order_of_the_published_files(skeleton):
     short = ORDERS[skeleton.name].split()
     full = [re.sub("^r_", "right_", re.sub("^l_", "left_", name)) for name in short]
     assert list(skeleton.joints) == full
-    assert len(skeleton) == {"mpii": 16, "lsp": 14}[skeleton.name]
+    assert len(skeleton) == {"mpii": 16, "lsp": 14, "flic": 11}[skeleton.name]
 
 
 @BOTH
@@ -65,15 +67,20 @@ def test_limbs_join_all_joints_into_one_figure(skeleton):
 @BOTH
 def test_parts_pool_each_joint_once_and_both_sides_together(skeleton):
     pooled = [joint for _, joints in skeleton.parts for joint in joints]
-    assert len(pooled) == len(set(pooled)) == 14
-    left_out = {skeleton.joints[joint] for joint in set(range(len(skeleton))) - set(pooled)}
-    # The papers' MPII tables are on 14 of the 16 joints.
-    assert left_out == {"mpii": {"pelvis", "thorax"}, "lsp": set()}[skeleton.name]
+    assert len(pooled) == len(set(pooled)) == {"mpii": 14, "lsp": 14, "flic": 4}[skeleton.name]
     for _, joints in skeleton.parts:
         assert set(skeleton.flip[list(joints)].tolist()) == set(joints)
 
 
-@BOTH
+@pytest.mark.parametrize("skeleton", [MPII, LSP], ids=["mpii", "lsp"])
+def test_the_papers_tables_are_of_14_joints(skeleton):
+    pooled = {joint for _, joints in skeleton.parts for joint in joints}
+    left_out = {skeleton.joints[joint] for joint in set(range(len(skeleton))) - pooled}
+    # The papers' MPII tables are on 14 of the 16 joints.
+    assert left_out == {"mpii": {"pelvis", "thorax"}, "lsp": set()}[skeleton.name]
+
+
+@pytest.mark.parametrize("skeleton", [MPII, LSP], ids=["mpii", "lsp"])
 def test_parts_hold_the_joints_that_their_titles_say(skeleton):
     words = dict(Head="head", Sho="shoulder", Elb="elbow", Wri="wrist", Hip="hip", Knee="knee")
     words["Ank"] = "ankle"
@@ -104,7 +111,7 @@ def test_json_keeps_the_absence_of_a_torso():
 
 
 def test_skeletons_are_found_by_their_own_name():
-    assert skeletons.SKELETONS == {"mpii": MPII, "lsp": LSP}
+    assert skeletons.SKELETONS == {"mpii": MPII, "lsp": LSP, "flic": FLIC}
 
 
 @BOTH

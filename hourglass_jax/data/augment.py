@@ -36,7 +36,7 @@ def augment(
       key: random key of this step.
       images: (b, canvas, canvas, 3) uint8.
       joints: (b, k, 2) canvas pixels.
-      visible: (b, k) flags, 0 where a joint is not labelled.
+      visible: (b, k) flags, see `pipeline`.
       size: side of the network's input, px.
       canvas, margin: geometry of the stored canvas, see `crop`.
       flip_order: (k,) joint k of the mirrored image is joint flip_order[k].

@@ -326,9 +326,9 @@ def checksums(paths) -> dict[str, str]:
 
 def _classes() -> dict[str, type[PeopleBuilder]]:
     """The builder of each dataset."""
-    from hourglass_jax.data import lsp, mpii  # these stand on this module
+    from hourglass_jax.data import flic, lsp, mpii  # these stand on this module
 
-    return {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii}
+    return {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii, "flic": flic.Flic}
 
 
 def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hourglass_jax.data import pipeline
 from hourglass_jax.data.skeletons import Skeleton
 
 
@@ -14,7 +15,8 @@ class Mixture:
     Args:
       sources: at least one, see `pipeline`; all with canvases of one size and margin.
       skeleton: the joint set of the mixture. Joints go by name (`Skeleton.places_in`); those that a source
-        does not have are not labelled.
+        does not have are flagged -1, so that no loss and no score counts them: an unlabelled joint may mean
+        "not there" (`loss.mask_unlabelled`), a joint that the whole source lacks says nothing.
 
     Raises:
       ValueError: the canvases differ, or a source shares no joint with the skeleton.
@@ -40,7 +42,7 @@ class Mixture:
         source, places = self.sources[which], self._places[which]
         example = source[index - (int(self._ends[which - 1]) if which else 0)]
         joints = np.zeros((len(self.skeleton), 2), np.float32)
-        visible = np.zeros(len(self.skeleton), example["visible"].dtype)
+        visible = np.full(len(self.skeleton), -1, pipeline.FIELDS["visible"])
         known = places >= 0
         joints[places[known]] = example["joints"][known]
         visible[places[known]] = example["visible"][known]

@@ -107,7 +107,7 @@ class PackedSource:
             raise ValueError(f"{message}; write it again with {COMMAND}") from error
         self.ids = content["ids"].tolist()
         self._bytes, self._offsets = content["bytes"], content["offsets"]
-        self._fields = {name: content[name] for name in pipeline.FIELDS}
+        self._fields = {name: content[name].astype(dtype) for name, dtype in pipeline.FIELDS.items()}
         self.extras = {name[len(EXTRA) :]: content[name] for name in content if name.startswith(EXTRA)}
         for array in (*self._fields.values(), *self.extras.values()):
             array.flags.writeable = False  # examples are views
@@ -168,6 +168,8 @@ def _validate(content) -> dict:
         **{"head_size": (n,), "ids": (n,), "bytes": (size,), "offsets": (n + 1,)},
     }
     types = pipeline.FIELDS | {"bytes": np.uint8, "offsets": np.int64, "ids": content["ids"].dtype}
+    if content["visible"].dtype == np.uint8:  # of files written before mixtures had their -1
+        types["visible"] = np.uint8
     extras = [name for name in content if name.startswith(EXTRA)]
     layout |= {name: (n,) for name in extras}
     types |= {name: content[name].dtype for name in extras}

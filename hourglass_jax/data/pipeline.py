@@ -6,7 +6,8 @@ array} of what else is known of each example (MPII's activity), often empty. An 
 
     image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
     joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled
-    visible    (k,) uint8: 0 not labelled, 1 labelled but occluded, 2 visible
+    visible    (k,) int8: 0 not labelled, 1 labelled but occluded, 2 visible; -1: the dataset has no such
+               joint (see `mixture`), which counts nowhere
     center     (2,) float32 px, centre of the nominal crop, whose side is
     scale      float32, times 200 px
     head_size  float32 px, 0 where unknown
@@ -35,7 +36,7 @@ import numpy as np
 
 FIELDS = {
     "joints": np.float32,
-    "visible": np.uint8,
+    "visible": np.int8,
     "center": np.float32,
     "scale": np.float32,
     "head_size": np.float32,

@@ -14,7 +14,7 @@ _SAME = {"neck": "upper_neck"}  # LSP's neck is where MPII's upper neck is, not 
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """One joint set of K joints, person-centric: "left" is the person's own left.
+    """One joint set of K joints, person-centric ("left" is the person's own left) unless it says otherwise.
 
     Attributes:
       name: short name, as in configs.
@@ -123,4 +123,21 @@ LSP = Skeleton(
     ),
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, LSP)}
+# Observer-centric, other than the sets above: the left shoulder is always on the picture's right, also of
+# people who are seen from behind.
+FLIC = Skeleton(
+    name="flic",
+    joints=(
+        *("left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist"),
+        *("left_hip", "right_hip", "left_eye", "right_eye", "nose"),
+    ),
+    flip_pairs=((0, 3), (1, 4), (2, 5), (6, 7), (8, 9)),
+    limbs=(
+        *((0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (6, 7), (0, 6), (3, 7)),
+        *((8, 10), (9, 10), (0, 10), (3, 10)),
+    ),
+    parts=(("Elbow", (1, 4)), ("Wrist", (2, 5))),
+    torso=(6, 3),
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, LSP, FLIC)}

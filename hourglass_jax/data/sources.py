@@ -1,6 +1,8 @@
 """Opens the data that a config names. See `pipeline` for what a source is."""
 
-from hourglass_jax.data import mixture, packed, synthetic
+import re
+
+from hourglass_jax.data import mixture, packed, skeletons, synthetic
 
 # The boxes that a person's place and size may come from, see `builders.CropConfig`; "auto" is the first.
 DATASETS = {
@@ -8,38 +10,69 @@ DATASETS = {
     "lsp": ("joints", "image"),
     "lspet": ("joints", "image"),
     "mpii": ("annotated", "joints", "image"),
+    "flic": ("annotated", "joints", "image"),
 }
 UNIONS = {("mpii", "train_all"): ("train", "validation")}  # splits that are others together
+VALIDATION = {"lsp": "test"}  # the split that "auto" stands for, where it is not "validation"
 
 
-def open_source(data, *, train: bool):
+def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None):
     """The training or the validation source of `config.data`.
 
-    `data.dataset`, its box and its split may each name several, with commas: a `mixture.Mixture` in the
-    joints of the first dataset.
+    `data.dataset`, its box and its split may each name several, with commas or plus signs: a
+    `mixture.Mixture`. Validation is on `data.validation_dataset`, by default the first of `data.dataset`.
+
+    Args:
+      data: `config.data`.
+      train: which of the two.
+      skeleton: the joint set to give, that of the network or of the training. None for the one that
+        `data.joints` names, by default the first dataset's.
 
     Raises:
-      ValueError: an unknown dataset or source.
+      ValueError: an unknown dataset, source or joint set, or none of its joints are there.
       FileNotFoundError: data that is not there; the message says where to put it.
     """
     split = data.train_split if train else data.validation_split
     box = data.box if train else data.validation_box
+    datasets = data.dataset if train else data.validation_dataset or names(data.dataset)[0]
     found = [
         _open(data, dataset, box, part, train)
-        for dataset, box, split in _together(dataset=data.dataset, box=box, split=split)
-        for part in UNIONS.get((dataset, split), (split,))
+        for dataset, box, split in _together(dataset=datasets, box=box, split=split)
+        for part in _parts(dataset, split)
     ]
-    return found[0] if len(found) == 1 else mixture.Mixture(found, found[0].skeleton)
+    skeleton = skeleton or (_skeleton(data.joints) if data.joints else found[0].skeleton)
+    if len(found) == 1 and found[0].skeleton == skeleton:
+        return found[0]
+    return mixture.Mixture(found, skeleton)
 
 
-def _together(**names: str) -> list[tuple[str, ...]]:
-    """Lists with commas, side by side; a single name goes with all the others."""
-    lists = {field: [name.strip() for name in value.split(",")] for field, value in names.items()}
+def names(several: str) -> list[str]:
+    """Those of a value that may name several: "lsp,mpii", or, inside of a config's arguments, "lsp+mpii"."""
+    return [name.strip() for name in re.split("[,+]", several)]
+
+
+def _skeleton(name: str) -> skeletons.Skeleton:
+    if name not in skeletons.SKELETONS:
+        known = ", ".join(skeletons.SKELETONS)
+        raise ValueError(f"data.joints={name!r} is unknown; choose from {known}, or leave it empty.")
+    return skeletons.SKELETONS[name]
+
+
+def _together(**values: str) -> list[tuple[str, ...]]:
+    """Lists side by side; a single name goes with all the others."""
+    lists = {field: names(value) for field, value in values.items()}
     count = max(map(len, lists.values()))
     for field, found in lists.items():
         if len(found) not in (1, count):
-            raise ValueError(f"data.{field} names {len(found)} ({names[field]}), but others {count}.")
+            raise ValueError(f"data.{field} names {len(found)} ({values[field]}), but others {count}.")
     return list(zip(*(found * (count // len(found)) for found in lists.values()), strict=True))
+
+
+def _parts(dataset, split) -> tuple[str, ...]:
+    """The splits of a dataset that a split's name stands for."""
+    if split == "auto":
+        split = VALIDATION.get(dataset, "validation")
+    return UNIONS.get((dataset, split), (split,))
 
 
 def _open(data, dataset, box, split, train):
