@@ -14,7 +14,7 @@ In reading order:
     fold, flops                               for prediction without batch norm; the operations of a network
     score, compare                            others' predictions in files; runs and papers side by side
     checkpoint, weights, devices, files, logs, draw    what these stand on
-    import_torch     networks of the public PyTorch stacked hourglass
+    import_torch     networks of the public PyTorch stacked hourglass; export: ours for other runtimes
 """
 
 __all__ = ["Predictor"]

@@ -53,7 +53,9 @@ def decode(
     heatmaps = heatmaps.astype(jnp.float32)
     b, h, w, k = heatmaps.shape
     index = jnp.argmax(heatmaps.reshape(b, h * w, k), axis=1)  # b k; the first of equals
-    cell = jnp.stack([index % w, index // w], axis=-1)
+    # Here and below, plain forms that the runtimes of `export` know: no remainder, no range of a batch.
+    y = jax.lax.div(index, w)
+    cell = jnp.stack([index - y * w, y], axis=-1)
     if method == "quarter":
         joints = cell + 0.5 + _quarter(heatmaps, cell)
     elif method == "dark":
@@ -72,10 +74,11 @@ def check_method(method: str) -> None:
 def _at(heatmaps, cell, dx=0, dy=0):
     """The values (b, k) beside cells (b, k, 2); -inf outside of the heatmap."""
     h, w = heatmaps.shape[1:3]
-    people, joints = jnp.ogrid[: cell.shape[0], : cell.shape[1]]
     x, y = cell[..., 0] + dx, cell[..., 1] + dy
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    value = heatmaps[people, jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1), joints]
+    index = jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1)
+    flat = heatmaps.reshape(heatmaps.shape[0], h * w, heatmaps.shape[3])
+    value = jnp.take_along_axis(flat, index[:, None], axis=1)[:, 0]
     return jnp.where(inside, value, -jnp.inf)
 
 
@@ -87,7 +90,7 @@ def _quarter(heatmaps, cell):
 
 
 def _direction(low, high):
-    known = jnp.isfinite(low) & jnp.isfinite(high)
+    known = (low > -jnp.inf) & (high > -jnp.inf)  # isfinite goes wrong in TensorFlow Lite
     return jnp.where(known, jnp.sign(high - low), 0.0)
 
 
@@ -152,8 +155,8 @@ def value_at(heatmaps: jax.Array, joints: jax.Array) -> jax.Array:
     h, w = heatmaps.shape[1:3]
     x, y = jnp.moveaxis(jnp.floor(joints).astype(jnp.int32), -1, 0)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    people = jnp.arange(heatmaps.shape[0])[:, None]
-    cells = heatmaps[people, jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1), 0]
+    index = jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1)
+    cells = jnp.take_along_axis(heatmaps.reshape(heatmaps.shape[0], h * w), index, axis=1)
     return jnp.where(inside, cells, 0.0).astype(jnp.float32)
 
 

@@ -204,7 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", help="what torch.save wrote, by custom *.pth or *.pth.tar")
     parser.add_argument("--workdir", required=True, help="a new folder, as a training would make it")
-    parser.add_argument("--skeleton", help="its joints: mpii (the default), lsp, or a json file")
+    parser.add_argument(
+        "--skeleton", help=f"its joints: {', '.join(SKELETONS)}, or a json file (default: mpii)"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of its input, px (default: 256)")
     args = parser.parse_args(arguments)
     try:

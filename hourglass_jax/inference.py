@@ -111,17 +111,24 @@ def estimator(
         images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
         maps, coordinates, attention = merged(network.outputs(variables, images, flip=flip), scales)
         seen = {"heatmaps": maps[-1], "attention": attention or {}}
-        if coordinates is not None:
-            scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
-            return coordinates[:, None] * network.size, scores[:, None], seen
-        decoded = []
-        for stack in maps:
-            joints, scores = heatmaps.decode(stack, method=decode, sigma=network.sigma)
-            decoded.append((joints * (network.size / stack.shape[1]), scores))
-        joints, scores = (jnp.stack(values, axis=1) for values in zip(*decoded, strict=True))
-        return joints, scores, seen
+        return *joints_of(network, Outputs(maps, coordinates), decode=decode), seen
 
     return estimate
+
+
+def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:
+    """Joints (b, s, k, 2) in input pixels and scores (b, s, k) for each of the s stacks of `Network.outputs`;
+    s is 1 where the network regresses coordinates. `decode`: see `heatmaps.decode`; coordinates need none."""
+    maps, coordinates = outputs.heatmaps, outputs.coordinates
+    if coordinates is not None:
+        scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
+        return coordinates[:, None] * network.size, scores[:, None]
+    decoded = []
+    for stack in maps:
+        joints, scores = heatmaps.decode(stack, method=decode, sigma=network.sigma)
+        decoded.append((joints * (network.size / stack.shape[1]), scores))
+    joints, scores = (jnp.stack(values, axis=1) for values in zip(*decoded, strict=True))
+    return joints, scores
 
 
 def merged(outputs: Outputs, scales: tuple[float, ...]) -> Outputs:

@@ -1,0 +1,171 @@
+"""Exported networks, each run by its own runtime, against ours."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax import checkpoint, export, inference, models, weights
+from hourglass_jax.data.skeletons import MPII
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+SIZE = 32
+SYSTEMS = {
+    "newell": {"stacks": 2},
+    "chu": {"stacks": 2, "window": 3},  # one stack each of refined and of part attention
+    "mssh": {"stacks": 2},
+    "selvam": {"stacks": 1, "attention_width": 8},
+    "tang": {"stacks": 1, "branch_width": 8},
+}
+
+
+def test_no_system_is_missing():
+    assert set(SYSTEMS) == set(models.names())
+
+
+@functools.cache
+def drawn(name):
+    """A tiny network of a system, its variables without default values, three images and what it says."""
+    config = {"model": {"name": name, "width": 8, "depth": 1, **SYSTEMS[name]}}
+    config |= {"data": {"size": SIZE, "mean": (0.5, 0.4, 0.3)}, "train": {"average_decay": 0.0}}
+    config["loss"] = {"kind": "cross_entropy" if name == "newell" else "mean_squared_error", "sigma": 1.0}
+    metadata = {"step": 1, "config": config, "skeleton": MPII.to_dict()}
+    network = checkpoint.network_of(metadata)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        kind = path[-1].key
+        if kind in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        spread = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if kind == "kernel" else 0.3
+        return (spread * rng.normal(size=leaf.shape)).astype(np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, checkpoint.abstract(network, None))
+    images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    # The three pictures' canvases are their crops: what a predictor would see.
+    estimate = jax.jit(inference.estimator(network, canvas=SIZE, margin=1.0, flip=False))
+    joints, scores, seen = jax.device_get(estimate(variables, images))
+    expected = {"joints": joints[:, -1], "scores": scores[:, -1], "heatmaps": seen["heatmaps"]}
+    return metadata, network, variables, images, expected
+
+
+def agrees(run, name, outputs, counts):
+    """Asserts that run(images) -> {name: array} is what our network says, for batches of these sizes."""
+    _, _, _, images, expected = drawn(name)
+    for count in counts:
+        found = run(images[:count])
+        assert set(found) == set(outputs)
+        for key in outputs:
+            assert found[key].dtype == np.float32
+            np.testing.assert_allclose(found[key], expected[key][:count], atol=1e-4, err_msg=key)
+
+
+def run_onnx(path):
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
+
+
+def run_stablehlo(path):
+    return jax.export.deserialize(bytearray(path.read_bytes())).call
+
+
+def run_savedmodel(path):
+    tf = pytest.importorskip("tensorflow")
+    module = tf.saved_model.load(path)
+    return lambda images: {name: value.numpy() for name, value in module.run(images).items()}
+
+
+RUNTIMES = {"stablehlo": run_stablehlo, "onnx": run_onnx, "savedmodel": run_savedmodel}
+NEEDED = {"stablehlo": "jax", "onnx": "jax2onnx", "savedmodel": "tensorflow", "tflite": "tensorflow"}
+JOINTS = ("joints", "scores")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in ("stablehlo", "onnx") for name in SYSTEMS] + [("savedmodel", "newell")],
+)
+def test_every_runtime_finds_our_joints(kind, name, tmp_path):
+    pytest.importorskip(NEEDED[kind])
+    _, network, variables, _, _ = drawn(name)
+    export.FORMATS[kind](export.function(network, variables), SIZE, tmp_path / "a")
+    # Each batch of StableHLO is a compilation.
+    counts = (3,) if kind == "stablehlo" and name != "newell" else (1, 3)
+    agrees(RUNTIMES[kind](tmp_path / "a"), name, JOINTS, counts)
+
+
+def test_tflite_finds_our_joints_in_its_one_batch(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    _, network, variables, images, expected = drawn("newell")
+    for batch in (1, 3):
+        export.tflite(export.function(network, variables), SIZE, tmp_path / "a", batch)
+        runner = tf.lite.Interpreter(str(tmp_path / "a")).get_signature_runner()
+        found = runner(images=images[:batch])
+        for key in JOINTS:
+            np.testing.assert_allclose(found[key], expected[key][:batch], atol=1e-4, err_msg=key)
+
+
+# The command.
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Weights of a small network."""
+    metadata, _, variables, _, _ = drawn("newell")
+    weights.write(tmp_path / "w.npz", variables, metadata)
+    return tmp_path / "w.npz"
+
+
+def test_command_writes_heatmaps_and_says_how_to_load(file, tmp_path, capsys):
+    output = tmp_path / "made" / "a.stablehlo"
+    arguments = [f"--workdir={file}", "--format=stablehlo", f"--output={output}", "--heatmaps"]
+    assert export.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "images of uint8 RGB in, heatmaps out" in told and "pip install jax" in told
+    exported = jax.export.deserialize(bytearray(output.read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    _, network, _, images, _ = drawn("newell")
+    _, variables, _ = checkpoint.load(file)
+    expected = network.outputs(variables, images / jnp.float32(255), flip=False).heatmaps[-1]
+    np.testing.assert_allclose(exported.call(images)["heatmaps"], expected, atol=1e-4)
+    assert [path.name for path in output.parent.iterdir()] == ["a.stablehlo"]
+
+
+def test_what_is_there_already_survives(file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    arguments = [f"--workdir={file}", "--format=savedmodel", f"--output={tmp_path / 'folder'}"]
+    assert export.main(arguments) == 1
+    assert "is a folder that is there already; choose another name" in capsys.readouterr().err
+    (tmp_path / "a.onnx").write_text("before")
+
+    def refusing(*args):
+        raise NotImplementedError("[converter] No plugins registered for primitive 'fft'")
+
+    monkeypatch.setitem(export.FORMATS, "onnx", refusing)
+    assert export.main([f"--workdir={file}", "--format=onnx", f"--output={tmp_path / 'a.onnx'}"]) == 1
+    message = capsys.readouterr().err
+    assert "--format=onnx cannot take a network 'newell': there is no operation fft" in message
+    assert message.count("\n") == 1 and (tmp_path / "a.onnx").read_text() == "before"
+
+
+def test_operation_that_tflite_lacks_is_named():
+    error = RuntimeError(
+        "layers.py:50:18: error: 'vhlo.dynamic_gather_v1' op is not part of the vhlo support"
+    )
+    assert export._reason(error).startswith("there is no operation vhlo.dynamic_gather_v1 (layers.py:50")
+    assert export._reason(RuntimeError("disk\nfull")) == "disk full"
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "needs"),
+    [("onnx", "jax2onnx", "pip install jax2onnx"), ("tflite", "tensorflow", "pip install tensorflow")],
+)
+def test_missing_converters_are_said_in_one_line(file, tmp_path, kind, module, needs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert export.main([f"--workdir={file}", f"--format={kind}", f"--output={tmp_path / 'a'}"]) == 1
+    assert needs in capsys.readouterr().err and not (tmp_path / "a").exists()
