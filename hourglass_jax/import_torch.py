@@ -3,7 +3,7 @@
     python -m hourglass_jax.import_torch hg_s2_b1.pth.tar --workdir=runs/imported
 
 reads those of bearpaw/pytorch-pose and anibali/pytorch-stacked-hourglass, and writes an ordinary workdir: its
-network predicts, is evaluated and is fine-tuned like one of our own.
+network predicts and is evaluated like one of our own.
 """
 
 import argparse
@@ -221,7 +221,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"To evaluate: main.py --config=configs/newell.py:stacks={model['stacks']},width={model['width']},"
         f"size={args.size} {fields} --workdir={args.workdir} --mode=evaluate"
     )
-    print(f"To fine-tune: the same with a new --workdir and --config.train.init_from={args.workdir}")
     return 0
 
 
