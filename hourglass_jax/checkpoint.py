@@ -221,8 +221,8 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
         metadata, arrays = weights.read(path)
-        network = network_of(metadata)
-        return network, weights.arrange(path, arrays, abstract(network, same)), metadata
+        network, like = described(path, metadata, len(arrays), same)
+        return network, weights.arrange(path, arrays, like), metadata
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():
@@ -237,6 +237,28 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
         network = network_of(metadata)
         name = "averaged" if metadata["config"]["train"]["average_decay"] else "model"
         return network, checkpoints.variables(step, name, abstract(network, same)), metadata
+
+
+def described(path, metadata: dict, count: int, sharding) -> tuple[Network, dict]:
+    """The network of a stranger's file, and the shapes of its variables (`abstract`).
+
+    Args:
+      path: of the file, for the message.
+      metadata: see `network_of`.
+      count: of the arrays in the file; no network is built that has more.
+
+    Raises:
+      ValueError: the metadata are no network's, or a larger one's; one line.
+    """
+    try:
+        model = metadata["config"]["model"]
+        if (least := math.prod(model.get(name, 1) for name in ("stacks", "depth", "units"))) > count:
+            raise ValueError(f"{least} layers at least, but {count} arrays")
+        network = network_of(metadata)
+        return network, abstract(network, sharding)
+    except Exception as error:  # a wrong field may make any of Python's, Flax' and JAX'
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: describes no network ({type(error).__name__}: {reason}).") from error
 
 
 def abstract(network: Network, sharding) -> dict:

@@ -6,7 +6,6 @@ Scores of different data or by different metrics never share a table.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -57,11 +56,13 @@ def read(path) -> dict:
     file = path / "evaluation.json" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; evaluate the run first, main.py --mode=evaluate.")
+    scores = files.read_json(file)
     try:
-        scores = json.loads(file.read_bytes())
         for name in ("data", "metric", "table", "auc", "curve"):
             scores[name]
-    except (ValueError, KeyError, TypeError) as error:
+        markdown(titled_tables({"": scores}))
+        zip(scores["curve"]["thresholds"], scores["curve"]["Mean"], strict=True)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"is not readable ({error})"
         raise ValueError(
             f"{file}: {lacks}; evaluate the run again, or give a file of hourglass_jax.score --json."

@@ -1,10 +1,15 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and those of strangers unpacked only as far as memory bears it."""
 
 import contextlib
+import gzip
 import json
 import os
 import pathlib
 import tempfile
+import zipfile
+import zlib
+
+LARGEST = 2**29  # bytes that a foreign file may unpack to: twice those of the largest public annotations
 
 
 @contextlib.contextmanager
@@ -37,6 +42,41 @@ def write(path: str | os.PathLike, data: bytes) -> None:
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes json, indented, not-a-number as null."""
     write(path, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
+
+
+def read_json(path: str | os.PathLike):
+    """What a json file holds, as it is or packed by gzip.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is damaged, no json, or of more than `LARGEST` bytes; one line.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"more than {LARGEST >> 20} MiB")
+        return json.loads(data)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:  # the last: [[[[...
+        raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
+
+
+def check_archive(path: str | os.PathLike) -> None:
+    """Refuses a zip archive that unpacks to more bytes than it has: ours and PyTorch's are not compressed.
+
+    Raises:
+      ValueError: it does.
+      zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > os.path.getsize(path):
+        raise ValueError("its content is compressed, or overlaps")
 
 
 def _plain(value):

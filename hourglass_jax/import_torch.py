@@ -7,10 +7,11 @@ network predicts and is evaluated like one of our own.
 """
 
 import argparse
-import json
+import os
 import pathlib
 import re
 import sys
+import zipfile
 
 import numpy as np
 from flax import traverse_util
@@ -68,8 +69,7 @@ def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) 
 def _import(path, skeleton, size):
     tensors = _read(path)
     metadata = _metadata(path, tensors, skeleton or SKELETONS["mpii"], size)
-    network = checkpoint.network_of(metadata)
-    like = checkpoint.abstract(network, devices.replicated(devices.mesh()))
+    network, like = checkpoint.described(path, metadata, len(tensors), devices.replicated(devices.mesh()))
     like = traverse_util.flatten_dict(like, sep="/")
     names = {name: foreign_name(name, network.model.depth) for name in like}
     found = {name: _ours(tensor) for name, tensor in tensors.items()}
@@ -84,10 +84,15 @@ def _read(path) -> dict[str, np.ndarray]:
     except ImportError:
         raise ImportError(f"{path}: reading it needs PyTorch: pip install torch.") from None
     try:
+        if zipfile.is_zipfile(path):  # else PyTorch's older format
+            files.check_archive(path)
         # Anything but tensors and plain values is refused: a pickle can run any program.
         content = torch.load(path, map_location="cpu", weights_only=True)
         tensors = content.get("state_dict", content)
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        # Tensors may share a storage, or repeat a number along an axis: copies could take any memory.
+        if sum(tensor.nbytes for tensor in tensors.values()) > os.path.getsize(path):
+            raise ValueError("tensors that are larger than the file")
         return {
             name: tensor.float().numpy()
             for name, tensor in tensors.items()
@@ -107,7 +112,7 @@ def _metadata(path, tensors, skeleton, size) -> dict:
     """What a checkpoint's metadata say of a network, from the shapes of the port's tensors."""
 
     def count(pattern):
-        return 1 + max((int(m[1]) for name in tensors if (m := re.match(pattern, name))), default=-1)
+        return len({m[1] for name in tensors if (m := re.match(pattern, name))})
 
     counts = {
         "stacks": count(r"score\.(\d+)\.weight"),
@@ -120,7 +125,7 @@ def _metadata(path, tensors, skeleton, size) -> dict:
             f"{path}: not a checkpoint of the public PyTorch stacked hourglass, which has names such as "
             f"{', '.join(needed)}; found {', '.join(sorted(tensors)[:4]) or 'none'} ..."
         )
-    joints, width, middle = (len(tensors[name]) for name in needed)
+    joints, width, middle = (len(np.atleast_1d(tensors[name])) for name in needed)
     if joints != len(skeleton):
         raise ValueError(
             f"{path} has {joints} joints, {skeleton.name} has {len(skeleton)}; say which they are: "
@@ -190,7 +195,7 @@ def _skeleton(name: str | None) -> Skeleton | None:
     if name is None or name in SKELETONS:
         return SKELETONS.get(name)
     try:
-        return Skeleton.from_dict(json.loads(pathlib.Path(name).read_text()))
+        return Skeleton.from_dict(files.read_json(name))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"--skeleton={name}: choose {', '.join(SKELETONS)}, or a json file like Skeleton.to_dict() "

@@ -12,7 +12,6 @@ import csv
 import functools
 import io
 import itertools
-import json
 import pathlib
 import sys
 
@@ -147,14 +146,10 @@ def _read_boxes(path: str | None) -> dict[str, list] | None:
     """
     if not path:
         return None
-    try:
-        boxes = json.loads(pathlib.Path(path).read_text())
-    except ValueError as error:
-        boxes = error
+    boxes = files.read_json(path)
     if not isinstance(boxes, dict):
         expected = '{"photo.jpg": [[x, y, width, height], ...], ...}'
-        found = boxes if isinstance(boxes, Exception) else f"a {type(boxes).__name__}"
-        raise ValueError(f"{path}: expected json like {expected}; found {found}.")
+        raise ValueError(f"{path}: expected json like {expected}; found a {type(boxes).__name__}.")
     return boxes
 
 

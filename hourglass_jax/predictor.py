@@ -278,12 +278,12 @@ def _sound(name, boxes) -> np.ndarray | None:
     try:
         values = np.atleast_2d(np.asarray(boxes, np.float64))
         values = values if values.size else np.empty((0, 4))  # nobody
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.full((1, 4), np.nan)
     if values.shape[1:] != (4,) or not np.isfinite(values).all() or not (values[:, 2:] > 0).all():
         raise ValueError(
             f"boxes of {name!r}: expected [[x, y, width, height], ...] in pixels, with widths and heights "
-            f"above 0; found {boxes}"
+            f"above 0; found {' '.join(str(boxes).split())[:200]}"
         )
     return values
 

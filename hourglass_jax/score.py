@@ -8,10 +8,7 @@ them; any other number of people is refused.
 """
 
 import argparse
-import gzip
-import json
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -128,14 +125,7 @@ def _arranged(path, values: np.ndarray, truth: truths.Truth) -> np.ndarray:
 
 
 def _of_json(path, truth: truths.Truth) -> np.ndarray:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
-    try:
-        data = path.read_bytes()
-        content = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
+    content = files.read_json(path)
     try:
         if isinstance(content, dict):
             return _of_coco(path, content["annotations"], content["images"], truth)
@@ -143,7 +133,7 @@ def _of_json(path, truth: truths.Truth) -> np.ndarray:
             own = "id" in content[0] and "joints" in content[0]
             return _by_id(path, content, truth) if own else _of_coco(path, content, [], truth)
         return _arranged(path, np.array(content, np.float64), truth)  # null becomes nan
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"{path}: neither our predictions.json, COCO keypoints nor a list of people's joints ({reason})."
@@ -166,7 +156,7 @@ def _by_id(path, people: list[dict], truth: truths.Truth) -> np.ndarray:
     for lacking, who in ((set(wanted) - found.keys(), "lacks"), (found.keys() - set(wanted), "has unknown")):
         if lacking:
             raise ValueError(
-                f"{path}: {who} {len(lacking)} people, {min(lacking)} first; the annotations have "
+                f"{path}: {who} {len(lacking)} people, {min(lacking)!r} first; the annotations have "
                 f"{len(wanted)}. --rows=START:STOP:STEP scores some of them."
             )
     return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), truth)
@@ -187,8 +177,8 @@ def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) 
         has, wants = len(found.get(picture, ())), wanted.count(picture)
         if has != wants:
             raise ValueError(
-                f"{path}: predicts {has} people in picture {picture}, the annotations have {wants}; give one "
-                "for each, in their order."
+                f"{path}: predicts {has} people in picture {picture!r}, the annotations have {wants}; give "
+                "one for each, in their order."
             )
     return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), truth)
 

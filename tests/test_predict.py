@@ -286,7 +286,7 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
         (["nothing"], {}, "nothing holds no pictures or videos (.avi, .bmp,"),
         (["in"], {"boxes": "none.json"}, "none.json"),
         (["in"], {"boxes": "list.json"}, "list.json: expected json like {"),
-        (["in"], {"boxes": "broken.json"}, "broken.json: expected json like {"),
+        (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),
         (["in"], {"boxes": "three.json"}, "boxes of 'a.png': expected [[x, y, width, height], ...]"),
         (["in"], {"boxes": "name.json"}, "boxes: there is no picture 'b.png'; did you mean a.png?"),
         (["in"], {"batch_size": "0"}, "batch_size=0 must be at least 1."),

@@ -280,13 +280,16 @@ def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda own: own[1:], "lacks 1 people, mpii-007-2 first"),
+        (lambda own: own[1:], "lacks 1 people, 'mpii-007-2' first"),
         (lambda own: [*own, own[0]], "1 ids come twice"),
-        (lambda own: [*own, own[0] | {"id": "mpii-z-0"}], "has unknown 1 people, mpii-z-0 first"),
+        (lambda own: [*own, own[0] | {"id": "mpii-z-0"}], "has unknown 1 people, 'mpii-z-0' first"),
         (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints are not of one length"),
         (lambda own: [{"keypoints": [1, 2, 2]}], "(no 'image_id')"),
         (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "cannot reshape"),
-        (lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}], "predicts 0 people in picture 7, the anno"),
+        (
+            lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}],
+            "predicts 0 people in picture '7'",
+        ),
         (lambda own: {"annotations": []}, "(no 'images')"),
         (lambda own: [], "predictions (0,); the annotations want (5, 16, 2)"),
         (lambda own: 3, "neither our predictions.json, COCO keypoints nor a list"),

@@ -155,7 +155,7 @@ def test_scores_go_with_the_weights(workdir, tmp_path, capsys):
             "old.json: of step 5, but the weights are of step 7; eval",
         ),
         (["--workdir=run", "--evaluation=none.json"], "none.json"),
-        (["--workdir=run", "--card=broken.json"], "broken.json: no json"),
+        (["--workdir=run", "--card=broken.json"], "broken.json: not readable as json"),
         (["--workdir=run", "--card=list.json"], "list.json: expected a json object, found list."),
     ],
 )

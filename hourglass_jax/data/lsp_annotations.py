@@ -1,8 +1,8 @@
 """LSP's and LSPet's annotations (Johnson and Everingham, BMVC 2010 and CVPR 2011), without TensorFlow."""
 
-from pathlib import Path
-
 import numpy as np
+
+from hourglass_jax.data import matlab
 
 DIGITS = {"lsp": 4, "lspet": 5}  # of the pictures' numbers
 
@@ -23,15 +23,8 @@ def read_joints(path) -> tuple[np.ndarray, np.ndarray]:
       FileNotFoundError: there is no such file.
       ValueError: it holds something else.
     """
-    import scipy.io  # packed data do without
-
     expected = "expected a MATLAB file with `joints`, 14 x 3 x n (LSPet) or 3 x 14 x n (LSP)"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; {expected}")
-    try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:  # SciPy has a dozen different ones for what is not MATLAB's
-        raise ValueError(f"{path}: not readable ({type(error).__name__}); {expected}") from error
+    content = matlab.read(path, expected)
     if "joints" not in content:
         names = [name for name in content if not name.startswith("__")]
         raise ValueError(f"{path}: found the variables {names}; {expected}")

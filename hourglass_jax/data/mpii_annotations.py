@@ -6,12 +6,12 @@ training and validation, without head boxes and activities. Reading the json nee
 """
 
 import dataclasses
-import gzip
-import json
-import zlib
 from pathlib import Path
 
 import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.data import matlab
 
 JOINTS = 16
 HEAD = (8, 9)  # upper neck and head top, the ends of a head
@@ -76,7 +76,12 @@ def read(path) -> list[Annotation]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    return _read_mat(path) if path.suffix == ".mat" else _read_json(path)
+    people = _read_mat(path) if path.suffix == ".mat" else _read_json(path)
+    for picture in (person.picture for person in people):
+        # A name with folders in it would have any file of the machine read as a picture.
+        if Path(picture).name != picture or not picture.isprintable():
+            raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a file's name alone")
+    return people
 
 
 def head_size(joints: np.ndarray, visible: np.ndarray) -> float:
@@ -99,12 +104,7 @@ def _flags(table: np.ndarray) -> np.ndarray:
 
 
 def _read_json(path: Path) -> list[Annotation]:
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        people = json.loads(data)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is not readable as json: {error}") from None
+    people = files.read_json(path)
     try:
         return [_from_json(person) for person in [people[0], *people[1:]]]  # an empty list is none, either
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
@@ -138,13 +138,8 @@ def _from_json(person) -> Annotation:
 
 
 def _read_mat(path: Path) -> list[Annotation]:
-    import scipy.io  # not needed for the json
-
     expected = "expected mpii_human_pose_v1_u12_1.mat, with RELEASE.annolist and RELEASE.img_train"
-    try:
-        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # SciPy has a dozen different ones for what is not MATLAB's
-        raise ValueError(f"{path}: not readable ({type(error).__name__}); {expected}") from error
+    content = matlab.read(path, expected, squeeze_me=True, struct_as_record=False)
     release = content.get("RELEASE")
     images, training = _items(release, "annolist"), _items(release, "img_train")
     acts = _items(release, "act") or [None] * len(images)

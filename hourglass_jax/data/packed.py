@@ -94,6 +94,7 @@ class PackedSource:
 
     def __init__(self, path):
         try:
+            files.check_archive(path)
             with np.load(path, allow_pickle=False) as arrays:
                 content = {name: arrays[name] for name in arrays.files}
             meta = _validate(content)

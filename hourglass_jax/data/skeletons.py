@@ -66,7 +66,23 @@ class Skeleton:
         # Networks that were saved before PCP was there have no sticks.
         sticks = [(title, tuple(_stick(*ends) for ends in row)) for title, row in fields.get("sticks", ())]
         rows = {"parts": parts, "sticks": tuple(sticks)}
-        return cls(fields["name"], tuple(fields["joints"]), **pairs, **rows, torso=torso)
+        skeleton = cls(fields["name"], tuple(fields["joints"]), **pairs, **rows, torso=torso)
+        skeleton._check()
+        return skeleton
+
+    def _check(self) -> None:
+        """Raises a ValueError where titles are no text, or a joint has no name, or none of its own."""
+        names = [self.name, *self.joints, *(title for title, _ in (*self.parts, *self.sticks))]
+        if not all(isinstance(name, str) and name.isprintable() for name in names):
+            raise ValueError("a name in the joint set is no text of one line")
+        if not self.joints or len(set(self.joints)) < len(self.joints):
+            raise ValueError("a joint set needs joints, each with a name of its own")
+        rows = [*self.flip_pairs, *self.limbs, self.torso or (0, 0), *(joints for _, joints in self.parts)]
+        rows += [end for _, limbs in self.sticks for limb in limbs for end in limb]
+        pairs = [*self.flip_pairs, *self.limbs, self.torso or (0, 0)]
+        known = set(range(len(self)))
+        if not all(known.issuperset(row) for row in rows) or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"a joint set of {len(self)} joints names others, or not two in a pair")
 
 
 def _stick(start, end) -> Stick:

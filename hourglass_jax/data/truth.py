@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax.data import lsp_annotations, mpii_annotations
+from hourglass_jax import files
+from hourglass_jax.data import lsp_annotations, matlab, mpii_annotations
 from hourglass_jax.data.skeletons import SKELETONS, Skeleton
 
 _SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
@@ -77,19 +78,25 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
       FileNotFoundError: there is no such file.
       ValueError: it is not readable.
     """
-    import h5py  # requirements-minimal.txt does without both
-    import scipy.io
+    import h5py  # requirements-minimal.txt does without
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
+    if path.suffix == ".mat" and not h5py.is_hdf5(path):
+        content = matlab.read(path, "perhaps cut off")
+        return {name: value for name, value in content.items() if not name.startswith("__")}
     try:
-        if path.suffix != ".mat" or h5py.is_hdf5(path):
-            with h5py.File(path) as file:
-                arrays = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-            return {name: value.T for name, value in arrays.items()} if path.suffix == ".mat" else arrays
-        return {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
-    except Exception as error:  # SciPy and h5py have a dozen different ones for broken files
+        with h5py.File(path) as file:
+            # HDF5 follows links and virtual datasets to other files, and makes up what was never written.
+            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+            items = {name: file[name] for name in own if isinstance(file[name], h5py.Dataset)}
+            items = {name: item for name, item in items.items() if not (item.is_virtual or item.external)}
+            if sum(item.size * item.dtype.itemsize for item in items.values()) > files.LARGEST:
+                raise ValueError(f"more than {files.LARGEST >> 20} MiB")
+            arrays = {name: item[()] for name, item in items.items()}
+        return {name: value.T for name, value in arrays.items()} if path.suffix == ".mat" else arrays
+    except Exception as error:  # h5py has a dozen different ones for broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: not readable, perhaps cut off ({reason}).") from None
 
@@ -127,11 +134,16 @@ def _of_h5(path, dataset, skeleton) -> Truth:
     visible = np.where((joints == 0).all(axis=-1), 0, np.where(seen > 0, 2, 1)).astype(np.uint8)
     pictures = ids = None
     if "imgname" in arrays and arrays["imgname"].dtype.kind == "S":
-        pictures = np.char.decode(arrays["imgname"], "utf-8")
+        pictures = np.char.decode(arrays["imgname"], "utf-8", errors="replace")
+    numbers = named(path, arrays, "person") if "person" in arrays else np.zeros(len(sizes))
+    if not (pictures is None or pictures.shape == sizes.shape) or numbers.shape != sizes.shape:
+        raise ValueError(f"{path}: `imgname` or `person` are not of {len(sizes)} people.")
+    if not (np.abs(numbers) < 2**31).all():
+        raise ValueError(f"{path}: `person` holds what is no position in a picture.")
     if dataset != "mpii":
         return Truth(skeleton, joints, visible, np.zeros(len(sizes)), sizes, pictures=pictures)
     if pictures is not None and "person" in arrays:
-        people = zip(pictures, named(path, arrays, "person").astype(int), strict=True)
+        people = zip(pictures, numbers.astype(int), strict=True)
         ids = np.array([mpii_annotations.name(*person) for person in people])
     return Truth(skeleton, joints, visible, sizes, ids=ids, pictures=pictures)
 
@@ -140,6 +152,11 @@ def _of_detections(path, arrays, skeleton) -> Truth:
     """Tompson et al.'s ground truth; it does not tell occluded joints."""
     names = ("pos_gt_src", "jnt_missing", "headboxes_src")
     places, missing, boxes = (named(path, arrays, name) for name in names)
+    if places.ndim != 3 or boxes.ndim != 3 or len(boxes) != 2:
+        raise ValueError(
+            f"{path}: pos_gt_src {places.shape} and headboxes_src {boxes.shape}; expected (joints, 2, n) "
+            "and (2, 2, n)."
+        )
     joints, sizes = np.moveaxis(places, -1, 0), 0.6 * np.linalg.norm(boxes[1] - boxes[0], axis=0)
     _check(path, skeleton, joints, missing.T, sizes)
     return Truth(skeleton, joints, np.where(missing.T == 0, 2, 0).astype(np.uint8), sizes)

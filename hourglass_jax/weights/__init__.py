@@ -69,6 +69,7 @@ def read(path) -> tuple[dict, dict[str, np.ndarray]]:
       ValueError: the file is damaged or something else.
     """
     try:
+        files.check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
         if (content.pop("checksum") != _checksum(content)).any():
@@ -76,6 +77,8 @@ def read(path) -> tuple[dict, dict[str, np.ndarray]]:
         metadata = json.loads(content.pop("metadata").tobytes())
         if metadata.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
+        if strange := [name for name, value in content.items() if value.dtype.kind != "f"]:
+            raise ValueError(f"{min(strange)} is {content[min(strange)].dtype}, not floating point")
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own
         found = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: damaged or no file of {COMMAND} ({found})") from error
@@ -148,10 +151,7 @@ def export(workdir, output, *, evaluation=None, card=None) -> dict:
 
 
 def _read_json(path) -> dict:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: no json ({error}).") from None
+    value = files.read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a json object, found {type(value).__name__}.")
     return value
