@@ -27,6 +27,7 @@ class Predictions:
       joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
       truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 where unknown.
       pictures: of the first few examples, what `picture` and `attention` draw.
+      means: (n, k) float32, of the last stack's heatmaps over all cells; None where one is for all joints.
     """
 
     joints: np.ndarray
@@ -35,6 +36,7 @@ class Predictions:
     visible: np.ndarray
     head_size: np.ndarray
     pictures: list[dict]
+    means: np.ndarray | None = None
 
 
 class Evaluator:
@@ -83,20 +85,22 @@ class Evaluator:
             for batch in batches:
                 canvases = devices.put_batch({"image": batch["image"]}, self._mesh)["image"]
                 joints, scores, seen = self._estimate(variables, canvases)
-                joints, scores = _gather((joints, scores))
+                joints, scores, means = _gather((joints, scores, seen.pop("mean")))
                 fields = _gather({name: batch[name] for name in (*pipeline.FIELDS, "mask")})
                 if len(kept) < pictures:
                     kept += self._keep(batch, joints, _gather(seen), pictures - len(kept))
-                parts.append(self._in_image(joints, scores, fields))
+                parts.append(self._in_image(joints, scores, means, fields))
                 progress(min(len(parts) * self._batch_size, len(self.source)))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if whole["means"].shape[1] != len(self.network.skeleton):
+            whole["means"] = None
         return Predictions(**whole, pictures=kept)
 
-    def _in_image(self, joints, scores, fields) -> dict:
+    def _in_image(self, joints, scores, means, fields) -> dict:
         size = self.network.size
         joints = inference.image_joints(joints, fields["center"], fields["scale"], size=size)
         values = {
-            **{"joints": joints, "scores": scores, "truth": fields["joints"]},
+            **{"joints": joints, "scores": scores, "means": means, "truth": fields["joints"]},
             **{"visible": fields["visible"], "head_size": fields["head_size"]},
         }
         return {name: value[fields["mask"]] for name, value in values.items()}
@@ -166,6 +170,9 @@ def evaluate(config, workdir, path) -> dict:
             draw.save(folder / "evaluation.png", picture(predictions, network))
             if (sheet := attention(predictions)) is not None:
                 draw.save(folder / "evaluation_attention.png", sheet)
+        with contextlib.suppress(ModuleNotFoundError):  # told already
+            if curves := presence(predictions, network.skeleton):
+                tables.plot_presence(pathlib.Path(workdir) / "pictures" / "presence.png", curves)
     return scores
 
 
@@ -181,8 +188,9 @@ def score(
       groups: see `tables.score`.
 
     Returns:
-      those of `tables.score`, and "confidence": how well the last stack's scores tell right joints from
-      wrong ones, see `metrics.confidence`.
+      those of `tables.score`, "confidence": how well the last stack's scores tell right joints from wrong
+      ones, see `metrics.confidence`, and "presence": how well its heatmaps tell labelled joints from others,
+      see `presence`, without the curves.
     """
     truth, visible = predictions.truth, predictions.visible
     metric, reference = tables.choose(metric, truth, visible, predictions.head_size, skeleton)
@@ -190,7 +198,37 @@ def score(
     scores = tables.score(predictions.joints, truth, visible, reference, skeleton, **options)
     distance = metrics.distances(predictions.joints[:, -1], truth)
     right, counted = metrics.judged(distance, visible > 0, reference, tables.METRICS[metric][1])
-    return scores | {"confidence": metrics.confidence(predictions.scores[:, -1][counted], right[counted])}
+    scores["confidence"] = metrics.confidence(predictions.scores[:, -1][counted], right[counted])
+    scores["presence"] = {
+        part: {name: {k: found[name][k] for k in ("average_precision", "accuracy")} for name in found}
+        for part, found in presence(predictions, skeleton).items()
+    }
+    return scores
+
+
+def presence(predictions: Predictions, skeleton) -> dict[str, dict[str, dict]]:
+    """Whether a joint is labelled at all, from its heatmap's maximum and mean (Newell 5.3, Figure 11).
+
+    MPII leaves out joints that are severely occluded or outside of the picture, and Newell's targets are
+    empty there. After a spatial cross-entropy every map has the same mean, which then says nothing.
+
+    Returns:
+      {row of the table: {"max" and "mean": see `metrics.presence`}}; rows whose joints are all labelled are
+      left out.
+    """
+    values = {"max": predictions.scores[:, -1]}
+    if predictions.means is not None:
+        values["mean"] = predictions.means
+    found = {}
+    for part, joints in skeleton.parts:
+        flags = predictions.visible[:, list(joints)]
+        labelled, known = flags > 0, flags >= 0  # -1: the set has no such joint
+        if labelled.any() and not labelled[known].all():
+            found[part] = {
+                name: metrics.presence(value[:, list(joints)][known], labelled[known])
+                for name, value in values.items()
+            }
+    return found
 
 
 def scalars(scores: dict) -> dict[str, float]:
@@ -208,6 +246,10 @@ def report(scores: dict) -> str:
             f"Scores tell right joints from wrong ones with an AUROC of {sure['auroc']:.3f}; best F1 from "
             f"{sure['threshold']:.3f} on."
         )
+    rows = scores["presence"]
+    for name in ("max", "mean") if rows else ():
+        known = ", ".join(f"{part} {row[name]['accuracy']:.1f}" for part, row in rows.items() if name in row)
+        lines.append(f"Is it labelled? Accuracy by a heatmap's {name} (Newell 5.3): {known or 'unknown'}.")
     return "\n".join(lines)
 
 

@@ -83,8 +83,9 @@ def estimator(
     """Makes estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
-    for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k) and the
-    attention by name, both as `outputs` has them. A network that regresses coordinates answers once: s is 1.
+    for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
+    all cells (b, k), and the attention by name, as `outputs` has them. A network that regresses coordinates
+    answers once: s is 1.
 
     Args:
       network: with its meaning.
@@ -110,7 +111,7 @@ def estimator(
         # Each person's views side by side: a batch that is spread over devices stays where it is.
         images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
         maps, coordinates, attention = merged(network.outputs(variables, images, flip=flip), scales)
-        seen = {"heatmaps": maps[-1], "attention": attention or {}}
+        seen = {"heatmaps": maps[-1], "attention": attention or {}, "mean": maps[-1].mean(axis=(1, 2))}
         return *joints_of(network, Outputs(maps, coordinates), decode=decode), seen
 
     return estimate

@@ -119,6 +119,33 @@ def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]
     return {"auroc": auroc, "threshold": float(values[f1 == f1.max()][-1])}
 
 
+def presence(values: np.ndarray, labelled: np.ndarray) -> dict:
+    """How well values tell labelled joints from those that are not (Newell 5.3, Figure 11).
+
+    Args:
+      values: (m,) of any range, such as the maxima of heatmaps; a joint counts as found from a threshold on.
+      labelled: (m,) bool, at least one True.
+
+    Returns:
+      "precision" and "recall": (t,) in [0, 1], for each distinct value as the threshold, falling;
+      "average_precision": in per cent, precision summed over the steps of recall;
+      "accuracy": in per cent, of the best threshold, which may also be above all values.
+    """
+    distinct, places = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    hits, all_ = (
+        np.cumsum(np.bincount(places[chosen], minlength=len(distinct))[::-1])
+        for chosen in (labelled, np.ones_like(labelled))
+    )
+    precision, recall = hits / all_, hits / hits[-1]
+    absent = len(labelled) - hits[-1]
+    right = np.concatenate([[absent], hits + absent - (all_ - hits)])  # found and labelled, or neither
+    return {
+        **{"precision": precision, "recall": recall},
+        "average_precision": 100 * float((np.diff(recall, prepend=0) * precision).sum()),
+        "accuracy": 100 * float(right.max() / len(labelled)),
+    }
+
+
 def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """(n,) px: the length of the torso (LSP: left hip to right shoulder), 0 where it is not labelled."""
     if skeleton.torso is None:

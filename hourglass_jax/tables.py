@@ -166,6 +166,28 @@ def plot_curves(path, curves: dict[str, list[float]], thresholds: list[float], t
     axes.set(title=title, xlabel="threshold", ylabel="right (%)", ylim=(0, 100), xlim=(0, thresholds[-1]))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def plot_presence(path, curves: dict[str, dict[str, dict]]) -> None:
+    """Draws precision over recall as in Newell's Figure 11, from `evaluate.presence`; needs Matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (part, found) in enumerate(curves.items()):
+        for name, style in {"max": "-", "mean": "--"}.items():
+            if name in found:
+                values, label = found[name], f"{part}, {name}: {found[name]['average_precision']:.1f}"
+                line = {"color": f"C{number}", "linestyle": style, "label": label}
+                axes.plot(values["recall"], values["precision"], **line)
+    axes.set(title="Is the joint labelled?", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", title="average precision (%)")
+    _save(figure, path)
+
+
+def _save(figure, path):
     data = io.BytesIO()
     figure.savefig(data, format=pathlib.Path(path).suffix.lstrip(".") or "png", dpi=120)
     files.write(path, data.getvalue())

@@ -1,13 +1,14 @@
 import dataclasses
 import json
 
+import cv2
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import devices, draw, evaluate, heatmaps, inference, metrics
+from hourglass_jax import devices, draw, evaluate, heatmaps, inference, metrics, tables
 from hourglass_jax.data import crop, skeletons
 from hourglass_jax.models.outputs import Outputs
 
@@ -103,6 +104,10 @@ def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
     assert (predictions.scores >= 0.777).all() and (predictions.scores <= 1).all()
     np.testing.assert_array_equal(predictions.truth, source.joints)
     assert predictions.joints.dtype == np.float64
+    maps = np.stack(
+        [kept["heatmaps"] for kept in predict(told(source), source, pictures=10, flip=flip).pictures]
+    )
+    np.testing.assert_allclose(predictions.means, maps.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_batch():
@@ -244,6 +249,33 @@ def test_kept_pictures_hold_crop_truth_and_answer():
 
 
 # Scores.
+
+
+def test_presence_pools_a_row_and_leaves_out_what_says_nothing(tmp_path):
+    predictions = dataclasses.replace(made([0.0, 0.0]), visible=np.full((2, 16), 2, np.int8))
+    predictions.visible[0, [0, 5]] = [0, 1]  # ankles: right not labelled, left occluded
+    predictions.visible[:, [1, 4]] = -1  # the set has no knees
+    predictions.visible[1, [10, 15]] = -1  # nor, in the second picture, wrists: all others are labelled
+    predictions.scores[:, 0, [0, 5]] = [[0.4, 0.3], [0.8, 0.9]]
+    predictions = dataclasses.replace(predictions, means=np.ones((2, 16), np.float32))
+    found = evaluate.presence(predictions, skeletons.MPII)
+    assert list(found) == ["Ank"]
+    # Falling: 0.9 and 0.8 labelled, 0.4 not, 0.3 labelled.
+    np.testing.assert_allclose(found["Ank"]["max"]["precision"], [1, 1, 2 / 3, 3 / 4])
+    # One threshold for equal means: everything is found, three of four rightly.
+    np.testing.assert_allclose(found["Ank"]["mean"]["precision"], [3 / 4])
+    scores = evaluate.score(predictions, skeletons.MPII)
+    average = 100 * (1 + 1 + 3 / 4) / 3
+    assert scores["presence"]["Ank"]["max"] == pytest.approx({"average_precision": average, "accuracy": 75})
+    assert evaluate.report(scores).splitlines()[-2:] == [
+        "Is it labelled? Accuracy by a heatmap's max (Newell 5.3): Ank 75.0.",
+        "Is it labelled? Accuracy by a heatmap's mean (Newell 5.3): Ank 75.0.",
+    ]
+    tables.plot_presence(tmp_path / "presence.png", found)
+    assert cv2.imread(str(tmp_path / "presence.png")).std() > 10
+    everybody = made([0.0])
+    assert evaluate.presence(everybody, skeletons.MPII) == {}
+    assert evaluate.score(everybody, skeletons.MPII)["presence"] == {}
 
 
 def made(errors, *, k=16, head=10.0, skeleton=skeletons.MPII):

@@ -114,6 +114,34 @@ def test_confidence_by_hand(wrong, right, auroc, threshold):
     assert found == {"auroc": auroc, "threshold": threshold}
 
 
+def test_presence_by_hand():
+    # Falling: 0.9 labelled; 0.5 twice, one of them labelled; 0.2 labelled; 0.1 not.
+    values = np.array([0.5, 0.1, 0.9, 0.2, 0.5])
+    labelled = np.array([True, False, True, True, False])
+    found = metrics.presence(values, labelled)
+    np.testing.assert_allclose(found["precision"], [1, 2 / 3, 3 / 4, 3 / 5])
+    np.testing.assert_allclose(found["recall"], [1 / 3, 2 / 3, 1, 1])
+    # Steps of recall: 1/3 each for the first three thresholds.
+    assert found["average_precision"] == pytest.approx(100 * (1 + 2 / 3 + 3 / 4) / 3)
+    # From 0.2 on: three labelled ones found, and one of the two others left out.
+    assert found["accuracy"] == pytest.approx(100 * 4 / 5)
+    # Where most are not labelled, and the values say the opposite, it is best to find none.
+    assert metrics.presence(np.array([0.1, 0.8, 0.9]), np.array([True, False, False]))["accuracy"] == (
+        pytest.approx(100 * 2 / 3)
+    )
+
+
+def test_presence_is_what_another_library_says():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    labelled = rng.random(400) < 0.3
+    values = np.round(rng.random(400) + 0.4 * labelled, 1)  # with ties
+    found = metrics.presence(values, labelled)
+    expected = 100 * average_precision_score(labelled, values)
+    assert found["average_precision"] == pytest.approx(expected, abs=1e-9)
+
+
 def test_confidence_is_what_another_library_says():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(1)
