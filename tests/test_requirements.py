@@ -1,0 +1,64 @@
+"""The lock of the checks' packages: all that the ranges want, within the ranges, by hashes alone."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = pathlib.Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = {canonicalize_name(name): version for name, version in re.findall(r"^(\S+)==(\S+)", LOCK, re.M)}
+
+
+@pytest.mark.parametrize("name", ["requirements-minimal.txt", "requirements.txt"])
+def test_lock_has_what_the_ranges_want(name):
+    lines = (line.partition(" #")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
+    assert len(wanted) >= 10
+    for one in wanted:
+        # The lock is for Linux on x86_64.
+        if one.marker is None or one.marker.evaluate({"platform_machine": "x86_64"}):
+            assert one.specifier.contains(LOCKED[canonicalize_name(one.name)]), one
+
+
+def test_lock_is_of_hashes_and_names_no_server():
+    packages = re.split(r"^(?=[a-z])", "\n".join(re.findall(r"^[^#].*", LOCK, re.M)), flags=re.M)[1:]
+    assert len(packages) == len(LOCKED) > 80
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", package) for package in packages)
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", LOCK)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "lock", "installs"),
+    [
+        ("", "", "requirements.txt"),
+        ("ranges", "", None),
+        ("both", "", None),  # a lock is within the ranges
+        ("ranges", "lock", "lock"),
+        ("both", "lock", None),
+    ],
+)
+def test_setup_installs_only_what_is_not_there(tmp_path, stamp, lock, installs):
+    folder = tmp_path / "launch"
+    folder.mkdir()
+    (folder / "setup.sh").write_text((ROOT / "launch" / "setup.sh").read_text())
+    for name in ("requirements-minimal.txt", "requirements.txt", "lock"):
+        (tmp_path / name).write_text(name)
+    hashes = {
+        "": "",
+        "ranges": "$(cat requirements-minimal.txt requirements.txt | sha256sum)",
+        "both": "$(cat requirements-minimal.txt requirements.txt | sha256sum) $(sha256sum < lock)",
+    }
+    # In the place of pip: an interpreter that tells how it is called.
+    script = f"""
+        cd {tmp_path}; mkdir -p .venv/bin; echo "{hashes[stamp]}" > .venv/requirements.sha256
+        printf '#!/bin/sh\\necho "$@" >> called' > .venv/bin/python; chmod +x .venv/bin/python
+        LOCK={lock} PYTHON=.venv/bin/python; source launch/setup.sh; cat .venv/requirements.sha256
+        """
+    told = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout
+    called = (tmp_path / "called").read_text() if (tmp_path / "called").exists() else ""
+    assert ("Installing" in told) == (installs is not None)
+    assert not installs or f"-r {installs}\n" in called
