@@ -99,8 +99,7 @@ def estimator(
       decode: see `heatmaps.decode`; coordinates need none.
     """
     scales = tuple(scales)
-    if not scales or min(scales) <= 0:
-        raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
+    check_scales(scales)
     heatmaps.check_method(decode)
 
     def estimate(variables, canvases):
@@ -115,6 +114,12 @@ def estimator(
         return *joints_of(network, Outputs(maps, coordinates), decode=decode), seen
 
     return estimate
+
+
+def check_scales(scales: tuple[float, ...]) -> None:
+    """Raises a ValueError where `estimator` takes no such scales."""
+    if not scales or not all(0 < scale < float("inf") for scale in scales):
+        raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
 
 
 def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import tqdm
 
-from hourglass_jax import draw, files, pictures, videos
+from hourglass_jax import draw, files, inference, pictures, videos
 from hourglass_jax.predictor import Predictor, Result, cut
 
 _TILE = 192  # px, of a heatmap in the pictures of all heatmaps
@@ -192,6 +192,15 @@ def _rows(result: Result) -> list[tuple]:
     ]
 
 
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(map(float, text.split(",")))
+        inference.check_scales(scales)
+        return scales
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers above 0, such as 0.8,1,1.2") from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.predict",
@@ -217,6 +226,14 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--flip", action=argparse.BooleanOptionalAction, default=True,
         help="average with the mirrored picture (default: on)",
+    )  # fmt: skip
+    add(
+        "--scales", type=_scales, default=(1.0,), metavar="S,S,...",
+        help="average a pyramid, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
+    )  # fmt: skip
+    add(
+        "--decode", choices=("quarter", "dark", "soft_argmax"), default="quarter",
+        help="how joints are read from heatmaps (default: %(default)s)",
     )  # fmt: skip
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
     add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import difflib
+import math
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -99,11 +100,22 @@ class Predictor:
         weights that come with the package.
       batch_size: people at a time, at most.
       flip: average with the mirrored picture.
+      scales: of a pyramid, decode: of heatmaps, see `inference.estimator`.
       threshold: of drawn joints; None for what suits these weights best by their evaluation, or else 0.1.
       device: "cpu", "gpu" or "tpu"; None for the best that there is.
     """
 
-    def __init__(self, path=None, *, batch_size: int = 8, flip: bool = True, threshold=None, device=None):
+    def __init__(
+        self,
+        path=None,
+        *,
+        batch_size: int = 8,
+        flip: bool = True,
+        scales: tuple[float, ...] = (1.0,),
+        decode: str = "quarter",
+        threshold=None,
+        device=None,
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         # A few pictures need no mesh: one device.
@@ -115,8 +127,10 @@ class Predictor:
             threshold = self.metadata.get("evaluation", {}).get("confidence", {}).get("threshold")
         self.threshold = THRESHOLD if threshold is None else threshold
         self._batch_size = batch_size
-        estimate = inference.estimator(self.network, canvas=self.network.size, margin=1.0, flip=flip)
-        self._estimate = jax.jit(estimate)
+        self._canvas, self._margin = surroundings(self.network.size, scales)
+        place = {"canvas": self._canvas, "margin": self._margin}
+        options = {"flip": flip, "scales": scales, "decode": decode}
+        self._estimate = jax.jit(inference.estimator(self.network, **place, **options))
 
     def __call__(
         self, source, *, boxes=None, unreadable: Callable[[pictures.Unreadable], None] = _warn
@@ -156,12 +170,13 @@ class Predictor:
         return result
 
     def _crops(self, items, unreadable):
-        """Yields each picture with the squares of its people and the network's inputs cut from it."""
+        """Yields each picture with the squares of its people and the canvases cut from it."""
         for item, boxes in items:
             try:
                 for picture in pictures.of(item):
                     squares = whole(picture.size)[None] if boxes is None else around(boxes)
-                    yield picture, squares, [cut(picture, square, self.network.size) for square in squares]
+                    crops = [cut(picture, square, self._canvas, margin=self._margin) for square in squares]
+                    yield picture, squares, crops
             except pictures.Unreadable as error:
                 unreadable(error)
 
@@ -226,10 +241,22 @@ def around(boxes) -> np.ndarray:
     return np.concatenate([corner + extent / 2 - side / 2, side], axis=-1)
 
 
-def cut(picture: pictures.Picture, square, size: int) -> np.ndarray:
-    """A crop (x, y, side) as (size, size, 3) uint8; black where the picture ends."""
+def surroundings(size: int, scales: tuple[float, ...]) -> tuple[int, float]:
+    """Side (px) and margin of canvases on which the smallest of `scales` sees no end; see `estimator`.
+
+    A pixel of the canvas is one of the input, and the nominal crop ends between pixels: (size, 1.0) where no
+    scale is below 1, and at scale 1 nothing is resampled.
+    """
+    inference.check_scales(tuple(scales))
+    border = math.ceil((size / min(1, *scales) - size) / 2)
+    canvas = size + 2 * border
+    return canvas, canvas / size
+
+
+def cut(picture: pictures.Picture, square, size: int, *, margin: float = 1.0) -> np.ndarray:
+    """A crop (x, y, side), `margin` times larger, as (size, size, 3) uint8; black where the picture ends."""
     center, scale = _frame(square)
-    view = crop.canvas_from_image(center, scale, canvas=size, margin=1.0)
+    view = crop.canvas_from_image(center, scale, canvas=size, margin=margin)
     reduced = np.column_stack([np.diag(1 / picture.zoom), [0, 0]])  # from the pixels held to the picture's
     return crop.cut(picture.image, crop.compose(view, reduced), size)
 

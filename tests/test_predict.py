@@ -89,6 +89,21 @@ def test_table_has_a_row_for_each_joint(spots, tmp_path):
     np.testing.assert_allclose(found[:, 2], person["keypoint_scores"])
 
 
+def test_protocol_is_the_predictors(spots, tmp_path, capsys, monkeypatch):
+    save(tmp_path / "a.png", picture(60, 60, (30, 40)))
+    asked, real = [], predict.Predictor
+    monkeypatch.setattr(
+        predict, "Predictor", lambda *args, **options: asked.append(options) or real(*args, **options)
+    )
+    code, result = run(tmp_path, tmp_path / "a.png", scales="0.8,1,1.2", decode="dark")
+    assert code == 0 and np.abs(keypoints(result["annotations"][0])[RED, :2] - (30, 40)).max() < 3
+    assert (asked[0]["scales"], asked[0]["decode"]) == ((0.8, 1.0, 1.2), "dark")
+    for wrong in ("1,a", "1,,2", "0,1", "nan", ""):
+        with pytest.raises(SystemExit):
+            run(tmp_path, tmp_path / "a.png", scales=wrong)
+        assert f"{wrong!r} is not numbers above 0, such as 0.8,1,1.2" in capsys.readouterr().err
+
+
 def test_videos_come_out_as_videos(spots, tmp_path, capsys):
     pytest.importorskip("av")
     (tmp_path / "in").mkdir()

@@ -4,13 +4,16 @@ import subprocess
 import sys
 
 import cv2
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SPOTS, picture
 from PIL import Image
 
-from hourglass_jax import Predictor, checkpoint, pictures, predictor, weights
+from hourglass_jax import Predictor, checkpoint, inference, pictures, predictor, weights
 from hourglass_jax.data import skeletons
+from hourglass_jax.models.outputs import Outputs
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -83,6 +86,81 @@ def test_joints_of_a_reduced_picture_are_in_its_own_pixels(spots, tmp_path, monk
         assert overlay.shape == (200, 334, 3)
         x, y = (last[GREEN] * result.picture.zoom).astype(int)
         assert (overlay[y, x] != result.image[y, x]).any()
+
+
+class Bright(nn.Module):
+    """All heatmaps are the mean of the whole input in their middle: 15 cells of 4 px."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        mean = image.mean(axis=(1, 2, 3))
+        return Outputs((jnp.tile(mean[:, None, None, None], (1, 15, 15, 16)),))
+
+
+class Red(nn.Module):
+    """All heatmaps are the red channel: 15 cells of 4 px."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        maps = image[..., :1].reshape(-1, 15, 4, 15, 4, 1).mean(axis=(2, 4))
+        return Outputs((jnp.tile(maps, (1, 1, 1, 16)),))
+
+
+def replaced(monkeypatch, model):
+    network = inference.Network(model, skeletons.MPII, 60, (0.0, 0.0, 0.0), 1.5, logits=False)
+    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ((1.0,), (60, 1.0)),
+        ((1.1, 1.3), (60, 1.0)),
+        ((0.75, 1.0), (80, 4 / 3)),  # 60 / 0.75 = 80
+        ((0.7,), (86, 86 / 60)),  # 85.7: 12.9 and so 13 px more on each side
+    ],
+)
+def test_canvases_hold_what_the_smallest_scale_sees(scales, expected):
+    assert predictor.surroundings(60, scales) == expected
+
+
+def test_scales_below_1_see_the_picture_around_the_crop(monkeypatch):
+    replaced(monkeypatch, Bright())
+    white, box = np.full((300, 300, 3), 255, np.uint8), [102, 102, 96, 96]  # the crop's side is 120
+    find = Predictor("any", scales=(0.8, 1.0), decode="dark")
+    np.testing.assert_allclose(find(white, boxes=box).scores, 1, atol=1e-6)
+    # Where the picture ends with the crop, 0.8 * 0.8 of the smaller view is white: (0.64 + 1) / 2.
+    np.testing.assert_allclose(find(white).scores, 0.82, atol=1e-6)
+
+
+@pytest.mark.parametrize("decode", ["quarter", "dark", "soft_argmax"])
+@pytest.mark.parametrize("scales", [(1.0,), (0.7, 1.0, 1.3)])
+def test_all_protocols_find_the_same_joints(monkeypatch, scales, decode):
+    replaced(monkeypatch, Red())
+    place, side = np.array([211.0, 163.0]), 120  # a cell is 8 px, and a Gaussian of 1.5 cells 12 px
+    x, y = (
+        np.exp(-((np.arange(n) + 0.5 - c) ** 2) / (2 * 12**2)) for n, c in zip((400, 300), place, strict=True)
+    )
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[..., 0] = np.round(250 * np.outer(y, x))
+    # In the middle of the 15 cells, and 2 of them away from it, where a scale moves it between cells.
+    for shift, exact in (((0, 0), True), ((16, -16), False)):
+        corner = place - side / 2 + shift
+        inner = side / predictor.ENLARGEMENT
+        box = [*(corner + (side - inner) / 2), inner, inner]
+        result = Predictor("any", scales=scales, decode=decode)(image, boxes=box)
+        np.testing.assert_allclose(result.crop, [[*corner, side]])
+        # A quarter is as coarse as its name; of the others, linear resampling moves the peak a little.
+        limit = 2.01 if decode == "quarter" else 0.1 if exact else 0.5
+        assert np.abs(result.joints - place).max() < limit
+
+
+def test_scales_and_decodings_that_are_none_are_refused(spots):
+    for scales in ((), (0.0,), (-1.0, 1.0), (np.nan,), (np.inf,)):
+        with pytest.raises(ValueError, match="must be one or more numbers above 0"):
+            Predictor("any", scales=scales)
+    with pytest.raises(ValueError, match="decode='best' is unknown"):
+        Predictor("any", decode="best")
 
 
 def test_trained_network_predicts_what_it_evaluates(trained, quick_compiles):
