@@ -195,9 +195,9 @@ def test_python_of_the_readme_works(sandbox, capsys):
     found = {}
     with contextlib.chdir(sandbox.folder):
         exec(compile(snippet, "README.md", "exec"), found)
-    assert found["joints"].shape == (16, 2) and found["scores"].shape == (16,)
+    assert found["joints"].shape == (14, 2) and found["scores"].shape == (14,)
     assert found["overlay"].shape == (250, 350, 3)  # enlarged
-    assert capsys.readouterr().out.splitlines()[-2:] == [f"photos/{n} (1, 16, 2)" for n in ("a.jpg", "b.png")]
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"photos/{n} (1, 14, 2)" for n in ("a.jpg", "b.png")]
     assert ((found["scores"] >= 0) & (found["scores"] <= 1)).all()
     # The crop is the whole picture: a square of 70 px around its middle, (35, 25).
     assert (np.abs(found["joints"] - (35, 25)) <= 35).all()
