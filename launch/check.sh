@@ -7,4 +7,4 @@ esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
-python -m pytest
+python -m pytest -n auto --dist loadfile

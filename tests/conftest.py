@@ -80,7 +80,10 @@ def small_model(monkeypatch):
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Compiled programs of this session: its runs share most of them, also among processes."""
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder lies in the one of the whole session
+        folder = folder.parent
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled")
 
 
 @contextlib.contextmanager
