@@ -12,7 +12,7 @@ In reading order:
     inference, metrics, tables, evaluate      from crops to joints, to tables
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
     fold, flops                               for prediction without batch norm; the operations of a network
-    score, compare                            others' predictions in files; runs and papers side by side
+    score, compare, submission                others' predictions in files; papers side by side; MPII's server
     checkpoint, weights, devices, files, logs, draw    what these stand on
     import_torch     networks of the public PyTorch stacked hourglass; export: ours for other runtimes
 """

@@ -130,7 +130,7 @@ def protocol(options) -> dict:
     return {"flip": options.flip, "scales": tuple(options.scales), "decode": options.decode}
 
 
-def evaluate(config, workdir, path) -> dict:
+def evaluate(config, workdir, path) -> dict | None:
     """Evaluates a checkpoint on the validation split; its tables and predictions go to the workdir.
 
     Args:
@@ -141,7 +141,8 @@ def evaluate(config, workdir, path) -> dict:
       path: of the checkpoint, see `checkpoint.load`.
 
     Returns:
-      the scores, see `score`.
+      the scores, see `score`; None where no joint is labelled, as of MPII's test people: then there are
+      predictions and pictures alone.
     """
     mesh = devices.mesh()
     network, variables, metadata = checkpoint.load(path, mesh)
@@ -158,10 +159,14 @@ def evaluate(config, workdir, path) -> dict:
             threads=config.data.threads or None,
             progress=lambda done: bar.update(done - bar.n),
         )
-    groups = {name: source.extras[name] for name in ("category", "activity") if name in source.extras}
-    scores = score(predictions, network.skeleton, metric=config.evaluate.metric, groups=groups)
     say(f"{source.name}, step {metadata['step']}, {len(source)} people")
-    say(report(scores))
+    if (predictions.visible > 0).any():
+        groups = {name: source.extras[name] for name in ("category", "activity") if name in source.extras}
+        scores = score(predictions, network.skeleton, metric=config.evaluate.metric, groups=groups)
+        say(report(scores))
+    else:
+        scores = None
+        say("No joint is labelled: there are no scores, only predictions.json.")
     about = {"data": source.name, "step": metadata["step"], **options}
     if jax.process_index() == 0:
         write(workdir, predictions, scores, source.ids, about)
@@ -253,11 +258,12 @@ def report(scores: dict) -> str:
     return "\n".join(lines)
 
 
-def write(workdir, predictions: Predictions, scores: dict, ids: list[str], about: dict) -> None:
+def write(workdir, predictions: Predictions, scores: dict | None, ids: list[str], about: dict) -> None:
     """Writes evaluation.json, predictions.json and curves.csv, and curves.png where Matplotlib is installed.
 
-    predictions.json has for each person the last stack's joints in image pixels and their scores, and under
-    "stacks" those of every stack.
+    Without scores (None) it writes predictions.json alone, and an earlier evaluation's files stay: they name
+    their data. predictions.json has for each person the last stack's joints in image pixels and their
+    scores, and under "stacks" those of every stack.
     """
     workdir, entries = pathlib.Path(workdir), []
     for id_, joints, values in zip(ids, predictions.joints, predictions.scores, strict=True):
@@ -267,6 +273,8 @@ def write(workdir, predictions: Predictions, scores: dict, ids: list[str], about
         ]
         entries.append({"id": id_} | stacks[-1] | {"stacks": stacks})
     files.write_json(workdir / "predictions.json", entries)
+    if scores is None:
+        return
     files.write_json(workdir / "evaluation.json", about | scores)
     tables.write_curve(workdir / "curves.csv", scores)
     rows = dict(scores["curve"])

@@ -471,6 +471,26 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     assert json.loads((tmp_path / "other" / "evaluation.json").read_text())["flip"] is True
 
 
+def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, capsys, monkeypatch):
+    config, workdir, _ = trained
+    evaluate.evaluate(config, tmp_path / "labelled", workdir)
+    load = evaluate.pipeline.load
+
+    def bare(*args):
+        example = load(*args)
+        return example | {name: 0 * example[name] for name in ("joints", "visible")}
+
+    monkeypatch.setattr(evaluate.pipeline, "load", bare)
+    capsys.readouterr()
+    assert evaluate.evaluate(config, tmp_path, workdir) is None
+    assert "No joint is labelled: there are no scores, only predictions.json." in capsys.readouterr().out
+    names = ("labelled/predictions.json", "predictions.json")
+    labelled, found = (json.loads((tmp_path / name).read_text()) for name in names)
+    assert found == labelled  # they do not depend on annotations
+    assert (tmp_path / "pictures" / "evaluation.png").exists()
+    assert not [name for name in ("evaluation.json", "curves.csv") if (tmp_path / name).exists()]
+
+
 def test_wrong_batch_and_wrong_joints_are_refused():
     source = Source(2)
     with pytest.raises(ValueError, match="evaluate.batch_size=0 must be a positive multiple of the 1"):

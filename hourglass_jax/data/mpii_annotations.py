@@ -57,6 +57,21 @@ def name(picture: str, person: int) -> str:
     return f"mpii-{Path(picture).stem}-{person}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of the benchmark's test set.
+
+    Attributes:
+      name: of the file.
+      people: all of its rectangles, in MPII's own order, with or without place and size.
+      single: positions in `people` of those who stand apart from others: the benchmark scores these.
+    """
+
+    name: str
+    people: tuple[Annotation, ...]
+    single: frozenset[int]
+
+
 def split() -> dict[str, np.ndarray]:
     """The people of Tompson et al. (CVPR 2015): train (22246, 2) and validation (2958, 2) int32.
 
@@ -77,11 +92,41 @@ def read(path) -> list[Annotation]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     people = _read_mat(path) if path.suffix == ".mat" else _read_json(path)
-    for picture in (person.picture for person in people):
+    _check_names(path, (person.picture for person in people))
+    return people
+
+
+def read_test(path) -> list[Picture]:
+    """The test pictures of mpii_human_pose_v1_u12_1.mat in MPII's own order, also those without people.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not that file, or has no test pictures; the message is one line.
+    """
+    release, images, training, acts = _release(path)
+    single = _items(release, "single_person")
+    if len(single) != len(images) or all(training):
+        found = f"{len(single)} single_person and {training.count(False)} test pictures"
+        raise ValueError(f"{path}: found {found}; {_EXPECTED}")
+    pictures = []
+    for i, image in enumerate(images):
+        if not training[i]:
+            people = tuple(_from_mat(path, i, image, False, acts[i]))
+            apart = frozenset(int(number) - 1 for number in np.ravel(single[i]))  # counted from 1 there
+            if not apart <= set(range(len(people))):
+                raise ValueError(
+                    f"{path}: single_person({i + 1}) names a person who is not in annolist({i + 1})"
+                )
+            pictures.append(Picture(_picture(image), people, apart))
+    _check_names(path, (picture.name for picture in pictures))
+    return pictures
+
+
+def _check_names(path, pictures):
+    for picture in pictures:
         # A name with folders in it would have any file of the machine read as a picture.
         if Path(picture).name != picture or not picture.isprintable():
             raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a file's name alone")
-    return people
 
 
 def head_size(joints: np.ndarray, visible: np.ndarray) -> float:
@@ -137,19 +182,27 @@ def _from_json(person) -> Annotation:
 # The benchmark's MATLAB file. Any field of it may be missing, empty or a number written as text.
 
 
-def _read_mat(path: Path) -> list[Annotation]:
-    expected = "expected mpii_human_pose_v1_u12_1.mat, with RELEASE.annolist and RELEASE.img_train"
-    content = matlab.read(path, expected, squeeze_me=True, struct_as_record=False)
+_EXPECTED = "expected mpii_human_pose_v1_u12_1.mat, with RELEASE.annolist and RELEASE.img_train"
+
+
+def _release(path) -> tuple:
+    """RELEASE and, for each picture, its structure, whether it is for training, and its activity."""
+    content = matlab.read(path, _EXPECTED, squeeze_me=True, struct_as_record=False)
     release = content.get("RELEASE")
     images, training = _items(release, "annolist"), _items(release, "img_train")
     acts = _items(release, "act") or [None] * len(images)
     if not images or not len(images) == len(training) == len(acts):
         found = f"{len(images)} pictures, {len(training)} of known use and {len(acts)} activities"
-        raise ValueError(f"{path}: found {found}; {expected}")
+        raise ValueError(f"{path}: found {found}; {_EXPECTED}")
+    return release, images, [_number(use) == 1 for use in training], acts
+
+
+def _read_mat(path: Path) -> list[Annotation]:
+    _, *fields = _release(path)
     return [
         annotation
-        for i, (image, use, act) in enumerate(zip(images, training, acts, strict=True))
-        for annotation in _from_mat(path, i, image, _number(use) == 1, act)
+        for i, (image, training, act) in enumerate(zip(*fields, strict=True))
+        for annotation in _from_mat(path, i, image, training, act)
     ]
 
 
@@ -169,7 +222,7 @@ def _from_mat(path: Path, index: int, image, training: bool, act) -> list[Annota
     everybody = np.concatenate([tables[..., :2], visible[..., None]], axis=-1, dtype=np.float32)
     return [
         Annotation(
-            picture=_text(_field(_field(image, "image"), "name")),
+            picture=_picture(image),
             image=index,
             person=j,
             joints=tables[j, :, :2],
@@ -184,6 +237,10 @@ def _from_mat(path: Path, index: int, image, training: bool, act) -> list[Annota
         )
         for j, person in enumerate(people)
     ]
+
+
+def _picture(image) -> str:
+    return _text(_field(_field(image, "image"), "name"))
 
 
 def _head_box(person) -> float:
