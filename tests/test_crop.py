@@ -89,6 +89,9 @@ def test_input_from_canvas_by_hand():
     transform = crop.input_from_canvas(canvas=96, margin=1.5, size=32)
     np.testing.assert_array_equal(transform, [[0.5, 0, -8], [0, 0.5, -8]])
     assert transform.dtype == np.float32
+    # The middle of 7 px is 3.5: 7 / 1.75 = 4 px around it onto 2 cells are halved, 3.5 -> 1.
+    odd = crop.input_from_canvas(canvas=7, margin=1.75, size=2)
+    np.testing.assert_allclose(odd, [[0.5, 0, -0.75], [0, 0.5, -0.75]])
 
 
 def test_picture_to_canvas_to_input_to_heatmap_and_back_is_exact():

@@ -34,7 +34,11 @@ def test_cross_entropy_by_hand():
     logits = np.log([1.0, 2, 3, 4]).reshape(1, 2, 2, 1) + 7  # a constant does not matter
     targets = np.array([0.5, 0, 0, 1.5]).reshape(1, 2, 2, 1)  # q = (1/4, 0, 0, 3/4)
     loss = losses.cross_entropy(logits, targets, jnp.ones((1, 1)))
-    np.testing.assert_allclose(loss, -(0.25 * math.log(0.1) + 0.75 * math.log(0.4)), rtol=1e-6)
+    expected = -(0.25 * math.log(0.1) + 0.75 * math.log(0.4))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    # Of a Gaussian at the border an eighth may be inside: a sum of 0.25, and the same q.
+    loss = losses.cross_entropy(logits, targets / 8, jnp.ones((1, 1)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_cross_entropy_of_a_flat_map_is_the_logarithm_of_its_cells():

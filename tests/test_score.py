@@ -269,11 +269,11 @@ def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
     made(tmp_path)
     scipy_io.savemat(tmp_path / "p.mat", {"predictions": np.zeros((5, 16, 2))})
     said = refused(tmp_path, capsys, tmp_path / "p.mat")
-    assert "has no dataset 'preds'; there is predictions (5, 16, 2)." in said
+    assert "has no dataset 'preds'; there is 'predictions' (5, 16, 2)." in said
     scipy_io.savemat(tmp_path / "p.mat", {"preds": np.array(["a", "b"])})
     assert "'preds' is <U1, not real numbers" in refused(tmp_path, capsys, tmp_path / "p.mat")
     path = write(tmp_path / "p.h5", np.zeros((5, 16, 2)))
-    assert "no dataset 'part'; there is preds" in refused(tmp_path, capsys, path, annotations=path)
+    assert "no dataset 'part'; there is 'preds'" in refused(tmp_path, capsys, path, annotations=path)
     assert "unknown kind of file" in refused(tmp_path, capsys, tmp_path / "p.npy")
 
 

@@ -108,7 +108,7 @@ def named(path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
       ValueError: it is missing, or holds no real numbers.
     """
     if name not in arrays:
-        there = ", ".join(f"{key} {np.shape(value)}" for key, value in arrays.items()) or "nothing"
+        there = ", ".join(f"{key[:50]!r} {np.shape(value)}" for key, value in arrays.items()) or "nothing"
         raise ValueError(f"{path}: has no dataset {name!r}; there is {there}.")
     if np.asarray(arrays[name]).dtype.kind not in "fiu":
         raise ValueError(f"{path}: {name!r} is {arrays[name].dtype}, not real numbers.")
@@ -116,8 +116,8 @@ def named(path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
-    shape = (len(sizes), len(skeleton))
-    if joints.shape != (*shape, 2) or flags.shape != shape:
+    shape = (sizes.size, len(skeleton))
+    if sizes.ndim != 1 or joints.shape != (*shape, 2) or flags.shape != shape:
         raise ValueError(
             f"{path}: joints {joints.shape} and flags {flags.shape} for {shape[0]} people; "
             f"{skeleton.name} wants (people, {shape[1]}, 2) and (people, {shape[1]})."
