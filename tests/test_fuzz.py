@@ -173,19 +173,21 @@ VALID = {
     **{"part": JOINTS, "visible": np.ones((2, K)), "normalize": np.full(2, 9.0), "person": np.zeros(2)},
     "imgname": np.array([b"a.jpg", b"b.jpg"]),
 }
+# Predictions of three people: of two, the order of the axes may be another.
+PREDICTED = np.arange(3 * K * 2.0).reshape(3, K, 2) + 1
 TRUTH = truth.Truth(
-    skeletons.MPII, JOINTS, np.full((2, K), 2, np.uint8), np.full(2, 9.0), ids=np.array(["1", "2"]),
-    pictures=np.array(["a", "b"]),
+    skeletons.MPII, PREDICTED, np.full((3, K), 2, np.uint8), np.full(3, 9.0), ids=np.array(["1", "2", "3"]),
+    pictures=np.array(["a", "b", "b"]),
 )  # fmt: skip
 PERSON = {
     **{"joint_self": np.ones((K, 3)).tolist(), "joint_others": np.ones((2, K, 3)).tolist()},
     **{"img_paths": "a.jpg", "annolist_index": 1.0, "people_index": 1.0, "objpos": [5.0, 5.0]},
     "scale_provided": 1.0,
 }
-OURS = [{"id": str(i + 1), "joints": JOINTS[i].tolist()} for i in range(2)]
+OURS = [{"id": str(i + 1), "joints": PREDICTED[i].tolist()} for i in range(3)]
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
-    "annotations": [{"image_id": i, "keypoints": np.ones(3 * K).tolist()} for i in (1, 2)],
+    "annotations": [{"image_id": i, "keypoints": np.ones(3 * K).tolist()} for i in (1, 2, 2)],
 }
 CURVE = {"thresholds": [0.0, 0.5], "Mean": [0.0, 50.0]}
 SCORES = {"data": "a", "metric": "PCKh@0.5", "table": {"Mean": 50.0}, "auc": 30.0, "curve": CURVE}
@@ -259,7 +261,7 @@ def _annotations(path):
 
 def _predictions(path):
     found = score.read_predictions(path, TRUTH)
-    assert found.shape == (2, K, 2) and found.dtype == np.float64
+    assert found.shape == (3, K, 2) and found.dtype == np.float64
     _scored(found, TRUTH)
 
 
@@ -337,7 +339,7 @@ def _packed_file(meta):
     return _npz(_packed_arrays() | {"meta": np.array(json.dumps(meta))})
 
 
-PREDS = {"preds": JOINTS}
+PREDS = {"preds": PREDICTED}
 DETECTIONS = {
     **{"jnt_missing": np.zeros((K, 2)), "pos_gt_src": np.moveaxis(JOINTS, 0, -1)},
     "headboxes_src": np.arange(8.0).reshape(2, 2, 2),
@@ -351,7 +353,7 @@ READERS = {
     "valid.h5": (_annotations, damaged(_h5(VALID)) | replaced(VALID, _h5)),
     "preds.h5": (_predictions, damaged(_h5(PREDS)) | replaced(PREDS, _h5)),
     "preds.mat": (_predictions, damaged(_mat(PREDS)) | replaced(PREDS, _mat)),
-    "preds.json": (_predictions, jsons(OURS) | jsons(COCO) | jsons(JOINTS.tolist())),
+    "preds.json": (_predictions, jsons(OURS) | jsons(COCO) | jsons(PREDICTED.tolist())),
     "scores.json": (lambda path: compare.compare([path]), jsons(SCORES)),
     "boxes.json": (_boxes, jsons(BOXES)),
     "skeleton.json": (lambda path: import_torch._skeleton(str(path)), jsons(skeletons.LSP.to_dict())),
@@ -372,6 +374,21 @@ if TORCH:
         import_torch.load_checkpoint,
         damaged(_torch_file(_port())) | replaced(_port(), _torch_file, tensors | SCALARS),
     )
+
+
+SOUND = {
+    **{"joints.mat": _mat(LSPET), "mpii.mat": _mat({"RELEASE": _structs(_release())})},
+    **{"mpii.json": _json([PERSON, PERSON]), "detections.mat": _mat(DETECTIONS), "valid.h5": _h5(VALID)},
+    **{"preds.h5": _h5(PREDS), "preds.mat": _mat(PREDS), "preds.json": _json(OURS)},
+    **{"scores.json": _json(SCORES), "boxes.json": _json(BOXES), "packed.npz": _npz(_packed_arrays())},
+    "skeleton.json": _json(skeletons.LSP.to_dict()),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_damaged_was_sound(name, tmp_path):
+    (tmp_path / name).write_bytes(SOUND[name])
+    assert reads(READERS[name][0], tmp_path / name)
 
 
 @pytest.mark.parametrize("name", READERS)
