@@ -10,9 +10,10 @@ import time
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, evaluate, files, losses, optimizer, phases
+from hourglass_jax import checkpoint, devices, draw, evaluate, files, finetune, losses, optimizer, phases
 from hourglass_jax import train_step as steps
 from hourglass_jax.data import pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
@@ -59,11 +60,15 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
     step_for(plan.trained(0))  # what is wrong with its values is said before anything is written
 
+    initial, remarks = None, []
+    if config.train.init_from and not any((workdir / "checkpoints").glob("[0-9]*")):
+        initial, remarks = finetune.load(config.train.init_from, network, mesh)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
         check_config(workdir, metadata["config"], allow_changed_config)
         saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
-        state = make_state(config, network, optimiser, mesh, saved)
+        state = make_state(config, network, optimiser, mesh, saved, initial)
         step = int(state.step)
         evaluator = evaluate.Evaluator(
             network,
@@ -75,6 +80,8 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
         describe(config, network, state, source, validation, last_step)
+        for remark in remarks:
+            say(remark)
         if plan.round:
             say(f"Phases of training, repeated: {plan}.")
         batches = pipeline.batches(
@@ -182,8 +189,11 @@ def make_step(config, network, source, optimiser, mesh, trained=None):
     return steps.compiled(step, mesh)
 
 
-def make_state(config, network, optimiser, mesh, saved) -> steps.State:
-    """A fresh state, or the workdir's latest one, on the mesh."""
+def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.State:
+    """A fresh state, or the workdir's latest one, on the mesh.
+
+    initial: variables with which a fresh state begins, see `finetune.load`; None for random ones.
+    """
     fresh = functools.partial(
         steps.init,
         network.model,
@@ -194,11 +204,22 @@ def make_state(config, network, optimiser, mesh, saved) -> steps.State:
     )
     same = devices.replicated(mesh)
     if saved.latest is None:
-        return jax.jit(fresh, out_shardings=same)()
+        state = jax.jit(fresh, out_shardings=same)()
+        return state if initial is None else _begin(state, initial, same)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), jax.eval_shape(fresh)
     )
     return saved.restore(saved.latest, like)
+
+
+def _begin(state, taken: dict, sharding) -> steps.State:
+    """A fresh state with some of its variables taken from elsewhere, by their names (`finetune.load`)."""
+    fresh = {"params": state.params, "batch_stats": state.batch_stats}
+    values = traverse_util.flatten_dict(jax.device_get(fresh), sep="/") | taken
+    values = traverse_util.unflatten_dict(values, sep="/")
+    state = state.replace(**jax.device_put(values, sharding))
+    # Copies: the step gives away the memory of each.
+    return state.replace(averaged=jax.device_put(values, sharding) if state.averaged is not None else None)
 
 
 def step_inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

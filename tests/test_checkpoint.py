@@ -244,7 +244,7 @@ def test_flipped_bits_are_noticed(tiny, same, tmp_path):
     model = tmp_path / "sound/checkpoints/1/model"
     file = next(p for p in model.rglob("*") if p.stat().st_size > 100_000).relative_to(tmp_path / "sound")
     size = (tmp_path / "sound" / file).stat().st_size
-    for place in np.linspace(0, size - 1, 7).astype(int):
+    for place in np.linspace(0.1 * size, 0.9 * size, 7).astype(int):  # not in what frames the numbers
         copy = tmp_path / str(place)  # TensorStore would remember the files of one folder
         shutil.copytree(tmp_path / "sound", copy)
         flipped = bytearray((copy / file).read_bytes())

@@ -1,0 +1,111 @@
+"""Trainings that begin with another training's network."""
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from hourglass_jax import checkpoint, finetune, train, weights
+from hourglass_jax.data import skeletons, synthetic
+
+
+@pytest.fixture
+def fourteen_joints(monkeypatch):
+    """Drawn figures with LSP's joints."""
+    monkeypatch.setattr(synthetic.SyntheticPeople, "skeleton", skeletons.LSP)
+    draw = synthetic.SyntheticPeople.__getitem__
+    places = skeletons.LSP.places_in(skeletons.MPII)
+
+    def lsp(self, index):
+        example = draw(self, index)
+        return example | {name: example[name][places] for name in ("joints", "visible")}
+
+    monkeypatch.setattr(synthetic.SyntheticPeople, "__getitem__", lsp)
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+
+
+def begun(config, workdir, monkeypatch):
+    """The state with which a training begins, and its lines."""
+    states, make_state = [], train.make_state
+
+    def kept(*args):
+        state = make_state(*args)
+        states.append(jax.device_get(state))
+        return state
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "make_state", kept)
+        train.train(config, workdir)
+    return states[0]
+
+
+def test_trunk_is_kept_to_the_bit_and_the_heads_begin_anew(
+    trained, tiny, fourteen_joints, monkeypatch, quick_compiles, tmp_path, capsys
+):
+    _, source, _ = trained
+    config = tiny({"train.steps": 1, "train.init_from": str(source), "data.mean": (0.4, 0.5, 0.5)})
+    state = begun(config, tmp_path / "a", monkeypatch)
+    _, variables, _ = checkpoint.load(source)
+    old, new = flat(variables), flat({"params": state.params, "batch_stats": state.batch_stats})
+    heads = {name for name in old if old[name].shape != new[name].shape}
+    # Two stacks: kernel and bias of each one's heatmaps, and the kernel of the remap between them.
+    assert heads == {
+        *(f"params/stack{s}_heatmaps/{leaf}" for s in (0, 1) for leaf in ("kernel", "bias")),
+        "params/stack0_remap_heatmaps/kernel",
+    }
+    for name in old.keys() - heads:
+        np.testing.assert_array_equal(new[name], old[name], err_msg=name)
+        np.testing.assert_array_equal(flat(state.averaged)[name], old[name], err_msg=name)
+    assert new["params/stack0_heatmaps/kernel"].shape[-1] == 14 and state.step == 0
+    told = capsys.readouterr().out
+    assert f"Begins with {source}; anew: params/stack0_heatmaps/bias, " in told
+    assert "another mean of the channels: --config.data.mean=(0.5,0.5,0.5)" in told
+    # The same command goes on from its own checkpoint, and does not need the other any more.
+    config.train.init_from = "gone"
+    train.train(config, tmp_path / "a", allow_changed_config=True)
+    assert "Begins with" not in capsys.readouterr().out
+
+
+def test_a_file_of_weights_begins_a_training_too(
+    trained, tiny, monkeypatch, quick_compiles, tmp_path, capsys
+):
+    _, source, _ = trained
+    _, variables, metadata = checkpoint.load(source)
+    weights.write(tmp_path / "w.npz", variables, metadata)
+    config = tiny({"train.steps": 1, "train.init_from": str(tmp_path / "w.npz")})
+    state = begun(config, tmp_path / "a", monkeypatch)
+    for name, value in flat(variables["params"]).items():
+        expected = value.astype(np.float16) if value.ndim > 1 else value
+        np.testing.assert_array_equal(flat(state.params)[name], expected, err_msg=name)
+    assert f"Begins with {tmp_path / 'w.npz'}.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.width": 8}, r"bottom0/norm0/mean is \(4,\), not \(8,\);.*; and \d+ more"),
+        ({"model.stacks": 1}, "stack1.* is too much"),
+        ({"model.stacks": 3}, "stack2.* is missing"),
+        ({"train.init_from": "nowhere"}, "nowhere holds no checkpoints"),
+    ],
+)
+def test_another_trunk_is_refused_before_anything_is_written(trained, tiny, tmp_path, change, message):
+    config = tiny({"train.init_from": str(trained[1])} | change)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        train.train(config, tmp_path / "a")
+    assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
+
+
+def test_other_joints_of_the_same_number_are_told(trained):
+    network, _, _ = checkpoint.load(trained[1])
+    assert finetune.remarks("x", network, network, []) == ["Begins with x."]
+
+
+def test_a_pytorch_checkpoint_is_told_by_its_ending(tmp_path, trained):
+    network, _, _ = checkpoint.load(trained[1])
+    (tmp_path / "hg.pth").write_bytes(b"nothing of the kind")
+    with pytest.raises((ValueError, ImportError), match="hg.pth|PyTorch"):
+        finetune.load(tmp_path / "hg.pth", network, None)
