@@ -61,7 +61,9 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     step_for(plan.trained(0))  # what is wrong with its values is said before anything is written
 
     initial, remarks = None, []
-    if config.train.init_from and not any((workdir / "checkpoints").glob("[0-9]*")):
+    # A save that was cut off leaves a folder whose name is more than a number.
+    begun = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+    if config.train.init_from and not begun:
         initial, remarks = finetune.load(config.train.init_from, network, mesh)
 
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,7 @@
 """Trainings that begin with another training's network."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -76,6 +78,7 @@ def test_a_file_of_weights_begins_a_training_too(
     _, variables, metadata = checkpoint.load(source)
     weights.write(tmp_path / "w.npz", variables, metadata)
     config = tiny({"train.steps": 1, "train.init_from": str(tmp_path / "w.npz")})
+    (tmp_path / "a/checkpoints/1.orbax-checkpoint-tmp").mkdir(parents=True)  # of a first save that was killed
     state = begun(config, tmp_path / "a", monkeypatch)
     for name, value in flat(variables["params"]).items():
         expected = value.astype(np.float16) if value.ndim > 1 else value
@@ -99,9 +102,17 @@ def test_another_trunk_is_refused_before_anything_is_written(trained, tiny, tmp_
     assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
 
 
-def test_other_joints_of_the_same_number_are_told(trained):
+def test_what_differs_besides_the_heads_is_told(trained):
     network, _, _ = checkpoint.load(trained[1])
     assert finetune.remarks("x", network, network, []) == ["Begins with x."]
+    names = ("head", *network.skeleton.joints[1:])
+    other = dataclasses.replace(
+        network, skeleton=dataclasses.replace(network.skeleton, joints=names), logits=False, mean=(0, 0, 0)
+    )
+    told = finetune.remarks("x", other, network, [])
+    assert told[1].startswith("Note: its joints are head, right_knee") and "for right_ankle" in told[1]
+    assert told[2].endswith("--config.data.mean=(0,0,0)")
+    assert told[3].endswith("--config.loss.kind=mean_squared_error")
 
 
 def test_a_pytorch_checkpoint_is_told_by_its_ending(tmp_path, trained):
