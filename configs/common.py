@@ -13,13 +13,15 @@ def base() -> ConfigDict:
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
 
     c.data = ConfigDict()
-    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic; several together: "lsp+lspet+mpii"
+    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic, coco; together: "lsp+lspet+mpii"
     c.data.validation_dataset = ""  # "" is the first of them
     c.data.joints = ""  # the network's: lsp, mpii or flic; "" is the first dataset's
     c.data.source = "tfds"  # tfds, or packed: FOLDER of files written by data.prepare --pack
     c.data.data_dir = ""  # where TFDS keeps what it prepared; "" is ~/tensorflow_datasets
     c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
     c.data.packed_dir = ""
+    c.data.annotations = ""  # for coco, anyone's own: "train.json,validation.json", or one file for both
+    c.data.images = ""  # their folders, if the pictures are neither in images/ beside a file nor beside it
     c.data.train_split = "train"  # also train_all: MPII's people of train and validation
     c.data.validation_split = "auto"  # validation; test for lsp, which has no other
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
@@ -87,16 +89,16 @@ def base() -> ConfigDict:
     c.evaluate.flip = True
     c.evaluate.scales = (1.0,)  # of a pyramid; Chu's and Tang's are (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     c.evaluate.decode = "quarter"  # dark, soft_argmax; see hourglass_jax/heatmaps.py
-    c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck
+    c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck; pckbox for joints without a torso
     return c
 
 
 def crowd_labelled(dataset: str) -> bool:
-    """Whether Leeds' sets are among those of a dataset or mixture: crowds left out joints that are there.
+    """Whether joints without a label may be there: in Leeds' sets, and in COCO's format by its definition.
 
     These say nothing, not "absent", and must not count (`loss.mask_unlabelled`).
     """
-    return not LEEDS.isdisjoint(dataset.split("+"))
+    return not {*LEEDS, "coco"}.isdisjoint(dataset.split("+"))
 
 
 def for_leeds(dataset: str) -> bool:

@@ -8,7 +8,8 @@ In reading order:
     models.layers    unit, hourglass, stem; then models.newell and its descendants, one file per paper
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
     data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
-                     prepared by data.builders from the people that data.lsp and data.mpii list
+                     prepared by data.builders from the people that data.lsp, data.mpii, data.flic and
+                     data.coco list
     inference, metrics, tables, evaluate      from crops to joints, to tables
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
     fold, flops                               for prediction without batch norm; the operations of a network

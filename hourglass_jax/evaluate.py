@@ -189,7 +189,7 @@ def score(
     Args:
       predictions: of `Evaluator.predict`.
       skeleton: the joint set.
-      metric: "auto", "pckh" (0.5 of the head size) or "pck" (0.2 of the torso), see `tables.choose`.
+      metric: "auto", "pckh" (0.5 of the head size) or "pck" (0.2 of the torso), ..., see `tables.choose`.
       groups: see `tables.score`.
 
     Returns:

@@ -155,6 +155,14 @@ def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.nd
     return np.where((labelled[:, a] > 0) & (labelled[:, b] > 0), length, 0.0)
 
 
+def longer_side(joints: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """(n,) px: the longer side of the box around the labelled joints, 0 where there are none."""
+    shown = (labelled > 0)[..., None]
+    low = np.where(shown, joints, np.inf).min(axis=1)
+    high = np.where(shown, joints, -np.inf).max(axis=1)
+    return np.maximum(high - low, 0.0).max(axis=-1)
+
+
 def correct_parts(
     predicted: np.ndarray,
     truth: np.ndarray,

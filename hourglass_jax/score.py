@@ -204,8 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rule", default="mpii", choices=RULES, help="whose rule (default: %(default)s)")
     parser.add_argument("--metric", default="auto", choices=("auto", *tables.METRICS), help=(
         "pckh: share of the head size; pck (also called PDJ): of the torso, LSP's left hip to right shoulder"
+        "; pckbox: of the longer side of the labelled joints' box"
     ))  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="default: 0.5 of the head, 0.2 of the torso")
+    parser.add_argument(
+        "--threshold", type=float, help="default: 0.5 of the head, 0.2 of the torso, 0.1 of a box"
+    )
     parser.add_argument("--rows", type=_rows, default=slice(None), help="annotations START:STOP:STEP alone")
     parser.add_argument("--curves", metavar="FILE.png", help="draws the curves, and writes FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="writes all figures, for hourglass_jax.compare")

@@ -9,7 +9,8 @@ import numpy as np
 from hourglass_jax import files, metrics
 from hourglass_jax.data.skeletons import Skeleton
 
-METRICS = {"pckh": ("PCKh", 0.5), "pck": ("PCK", 0.2)}  # title and the papers' threshold
+# Title and the papers' threshold; that of pckbox is Yang and Ramanan's (2013).
+METRICS = {"pckh": ("PCKh", 0.5), "pck": ("PCK", 0.2), "pckbox": ("PCKbox", 0.1)}
 SHARES = np.arange(51) / 50  # of the threshold at which curves are computed: for PCKh@0.5 0, 0.01, ..., 0.5
 
 
@@ -20,17 +21,22 @@ def choose(
 
     Args:
       metric: "pckh" (of the head size), "pck" (of the torso, `Skeleton.torso`: for LSP left hip to right
-        shoulder), or "auto": pckh where head sizes are known.
+        shoulder), "pckbox" (of the longer side of the box around the labelled joints), or "auto": pckh where
+        head sizes are known, else pck, but pckbox where the joint set has no torso.
       truth, visible, head_size: as in `score`; (n,) px, 0 where unknown.
 
     Returns:
-      "pckh" or "pck", and (n,) px, 0 where unknown.
+      the metric, and (n,) px, 0 where unknown.
     """
     if metric not in ("auto", *METRICS):
-        raise ValueError(f"evaluate.metric={metric!r} is unknown; choose auto, pckh or pck.")
+        raise ValueError(f"evaluate.metric={metric!r} is unknown; choose {', '.join(['auto', *METRICS])}.")
     if metric == "auto":
-        metric = "pckh" if head_size.any() else "pck"
-    return metric, head_size if metric == "pckh" else metrics.torso(truth, visible > 0, skeleton)
+        metric = "pckh" if head_size.any() else "pck" if skeleton.torso else "pckbox"
+    if metric == "pckh":
+        return metric, head_size
+    if metric == "pckbox":
+        return metric, metrics.longer_side(truth, visible > 0)
+    return metric, metrics.torso(truth, visible > 0, skeleton)
 
 
 def score(
@@ -52,7 +58,7 @@ def score(
       truth: (n, k, 2) px; visible: (n, k): at most 0 not labelled, 1 occluded, 2 visible.
       reference: (n,) px, 0 where unknown; see `choose`.
       skeleton: the joint set.
-      metric: "pckh" or "pck"; threshold: of it, default the papers'.
+      metric: a name in `METRICS`; threshold: of it, default the papers'.
       strictly: see `metrics.correct`.
       groups: (n,) str by title, such as {"category": ...}: people to have tables of their own.
 
@@ -133,10 +139,12 @@ def report(scores: dict, *, digits: int = 2) -> str:
 def _lines(scores, digits, titles=()):
     titles = titles or [f"stack {s + 1}" for s in range(len(scores["stacks"]))]
     first, width = max(len(title) + 2 for title in ("PCKh@0.5", scores["metric"], *titles)), digits + 6
-    lines = [f"{scores['metric']:<{first}}" + "".join(f"{part:>{width}}" for part in scores["table"])]
+    widths = [max(width, len(part) + 1) for part in scores["table"]]
+    head = "".join(f"{part:>{wide}}" for part, wide in zip(scores["table"], widths, strict=True))
+    lines = [f"{scores['metric']:<{first}}{head}"]
     for title, rates in zip(titles, scores["stacks"], strict=True):
-        cells = "".join(f"{rate:{width}.{digits}f}" for rate in rates.values())
-        lines.append(f"{title:<{first}}{cells}")
+        cells = zip(rates.values(), widths, strict=True)
+        lines.append(f"{title:<{first}}" + "".join(f"{rate:{wide}.{digits}f}" for rate, wide in cells))
     return lines
 
 

@@ -28,6 +28,8 @@ _FREE = (
         "data.data_dir",
         "data.manual_dir",
         "data.packed_dir",
+        "data.annotations",
+        "data.images",
     ),
     *("data.source", "data.threads", "evaluate"),
 )

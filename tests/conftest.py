@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -153,6 +154,42 @@ def same():
             np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
     return check
+
+
+FIVE = {
+    **{"id": 1, "name": "jumper", "keypoints": ["head", "l_hand", "r_hand", "l_foot", "r_foot"]},
+    "skeleton": [[1, 2], [1, 3], [1, 4], [1, 5]],
+}
+
+
+@pytest.fixture(scope="session")
+def own_data():
+    """Writes drawn people with five joints as COCO's files: own_data(folder, category, train=12, val=4)."""
+    from hourglass_jax.data import skeletons, synthetic
+
+    places = [skeletons.MPII.joints.index(name) for name in ("head_top", "left_wrist", "right_wrist")]
+    places += [skeletons.MPII.joints.index(name) for name in ("left_ankle", "right_ankle")]
+
+    def write(folder, category=FIVE, **counts):
+        (folder / "images").mkdir(parents=True)
+        for split, count in (counts or {"train": 12, "val": 4}).items():
+            people = synthetic.SyntheticPeople(split=split, examples=count, canvas=64, variety=0.25)
+            content = {"categories": [category], "images": [], "annotations": []}
+            for i, person in enumerate(people, start=1):
+                name = f"{split}{i}.png"
+                cv2.imwrite(str(folder / "images" / name), person["image"][..., ::-1])
+                rows = np.column_stack([person["joints"], person["visible"]])[places]
+                content["images"].append({"id": i, "file_name": name})
+                content["annotations"].append(
+                    {
+                        **{"id": i, "image_id": i, "category_id": 1, "bbox": [11, 11, 42, 42]},
+                        "keypoints": rows.astype(float).ravel().tolist(),
+                    }
+                )
+            (folder / f"{split}.json").write_text(json.dumps(content))
+        return folder
+
+    return write
 
 
 def metrics_of(workdir):

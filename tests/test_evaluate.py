@@ -302,7 +302,7 @@ def test_metric_is_chosen_by_the_head_sizes():
 
 
 def test_wrong_metrics_are_refused():
-    with pytest.raises(ValueError, match="evaluate.metric='oks' is unknown; choose auto, pckh or pck"):
+    with pytest.raises(ValueError, match="evaluate.metric='oks' is unknown; choose auto, pckh, pck, pckbox"):
         evaluate.score(made([0.0]), skeletons.MPII, metric="oks")
     torsoless = dataclasses.replace(skeletons.LSP, torso=None)
     with pytest.raises(ValueError, match="'lsp' states no torso"):

@@ -28,7 +28,7 @@ import scipy.io
 from hypothesis import strategies as st
 
 from hourglass_jax import checkpoint, compare, files, import_torch, predict, predictor, score, weights
-from hourglass_jax.data import lsp_annotations, mpii_annotations, packed, skeletons, truth
+from hourglass_jax.data import coco_annotations, lsp_annotations, mpii_annotations, packed, skeletons, truth
 
 CASES = int(os.environ.get("FUZZ_CASES", 0))
 SECONDS = 60  # for one case: more is a hang, on the busiest machine
@@ -189,6 +189,15 @@ COCO = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
     "annotations": [{"image_id": i, "keypoints": np.ones(3 * K).tolist()} for i in (1, 2, 2)],
 }
+OWN = {
+    "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+    "annotations": [
+        {"id": i, "image_id": i, "bbox": [1, 2, 3, 4], "iscrowd": 0, "keypoints": [1, 2, 2] * 3}
+        for i in (1, 2)
+    ],
+    "categories": [{"id": 1, "name": "hand", "keypoints": ["l_tip", "r_tip", "palm"], "skeleton": [[1, 3]]}],
+}
+OWN["categories"][0] |= {"flip_pairs": [[1, 2]], "parts": {"Tip": ["l_tip", 2]}, "torso": ["palm", 1]}
 CURVE = {"thresholds": [0.0, 0.5], "Mean": [0.0, 50.0]}
 SCORES = {"data": "a", "metric": "PCKh@0.5", "table": {"Mean": 50.0}, "auc": 30.0, "curve": CURVE}
 SCORES["by"] = {"category": {"sports": {"Mean": 50.0}}}
@@ -276,6 +285,15 @@ def _people(path):
         assert pathlib.PurePath(person.picture).name == person.picture
 
 
+def _own(path):
+    skeleton, people, left_out = coco_annotations.read(path)
+    assert sorted(skeleton.flip) == list(range(len(skeleton))) and all(left_out.values())
+    for one in people:
+        assert one.joints.shape == (len(skeleton), 2) and np.isfinite(one.joints).all()
+        assert one.visible.any() and np.isin(one.visible, (0, 1, 2)).all()
+        assert pathlib.PurePath("/a", one.picture).is_relative_to("/a") and ".." not in one.picture
+
+
 def _packed(path):
     source = packed.PackedSource(path)
     for example in (source[i] for i in range(len(source))):
@@ -354,6 +372,7 @@ READERS = {
     "preds.h5": (_predictions, damaged(_h5(PREDS)) | replaced(PREDS, _h5)),
     "preds.mat": (_predictions, damaged(_mat(PREDS)) | replaced(PREDS, _mat)),
     "preds.json": (_predictions, jsons(OURS) | jsons(COCO) | jsons(PREDICTED.tolist())),
+    "own.json": (_own, jsons(OWN)),
     "scores.json": (lambda path: compare.compare([path]), jsons(SCORES)),
     "boxes.json": (_boxes, jsons(BOXES)),
     "skeleton.json": (lambda path: import_torch._skeleton(str(path)), jsons(skeletons.LSP.to_dict())),
@@ -381,7 +400,7 @@ SOUND = {
     **{"mpii.json": _json([PERSON, PERSON]), "detections.mat": _mat(DETECTIONS), "valid.h5": _h5(VALID)},
     **{"preds.h5": _h5(PREDS), "preds.mat": _mat(PREDS), "preds.json": _json(OURS)},
     **{"scores.json": _json(SCORES), "boxes.json": _json(BOXES), "packed.npz": _npz(_packed_arrays())},
-    "skeleton.json": _json(skeletons.LSP.to_dict()),
+    **{"skeleton.json": _json(skeletons.LSP.to_dict()), "own.json": _json(OWN)},
 }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import fractions
 import importlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -21,6 +22,7 @@ from absl import flags
 
 import main
 from hourglass_jax import videos
+from hourglass_jax.data import coco_annotations
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -55,6 +57,9 @@ def commands(text):
 COMMANDS = [command for block in blocks("bash") for command in commands(block)]
 
 
+(EXAMPLE,) = map(json.loads, blocks("json"))  # of one's own people
+
+
 def run_main(arguments):
     """main.py in this process: its exit code, or its last word."""
     for name in [name for name in flags.FLAGS if name.startswith("config.")]:
@@ -69,8 +74,9 @@ def run_main(arguments):
 class Sandbox:
     """A checkout's root to be in, with what the README supposes: photos, downloads, earlier commands."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, own_data):
         self.folder, self._done = folder, {}
+        own_data(folder / "mine", EXAMPLE["categories"][0])
         for name in ("configs", "launch"):
             (folder / name).symlink_to(ROOT / name)
         downloads = folder / "DOWNLOADS" / "lspet_dataset" / "images"
@@ -142,8 +148,8 @@ class Sandbox:
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    return Sandbox(tmp_path_factory.mktemp("checkout"))
+def sandbox(tmp_path_factory, own_data):
+    return Sandbox(tmp_path_factory.mktemp("checkout"), own_data)
 
 
 def test_the_commands_are_found():
@@ -201,6 +207,13 @@ def test_python_of_the_readme_works(sandbox, capsys):
     assert ((found["scores"] >= 0) & (found["scores"] <= 1)).all()
     # The crop is the whole picture: a square of 70 px around its middle, (35, 25).
     assert (np.abs(found["joints"] - (35, 25)) <= 35).all()
+
+
+def test_example_of_the_readme_is_read(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(EXAMPLE))
+    skeleton, (person,), left_out = coco_annotations.read(tmp_path / "a.json")
+    assert skeleton.joints[1:3] == ("left_hand", "right_hand") and skeleton.flip_pairs == ((1, 2), (3, 4))
+    assert person.visible.tolist() == [2, 2, 1, 2, 0] and not left_out
 
 
 def test_commands_within_the_text_exist(capsys):

@@ -142,10 +142,14 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       layouts: its annotation files in that folder, a tuple for each form in which they are published, the
         preferred first.
       extras: TFDS' features of what its people have beyond `Person`'s own fields.
+      config_class: of its configs.
+      unreadable: what a picture is that `decode` cannot read.
       homepage, license, citation: see TFDS.
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    config_class = CropConfig
+    unreadable = "truncated or no JPEG"
     skeleton: Skeleton
     folder: str
     layouts: tuple[tuple[str, ...], ...]
@@ -154,16 +158,25 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     license: str
     citation: str
 
+    @property
+    def joints(self) -> int | None:
+        """How many; None where only the annotations tell."""
+        return len(self.skeleton)
+
     def people(self, *annotations: Path) -> dict[str, list[Person]]:
         """The people of each split, those of one picture in a row, from the files that `find` found."""
         raise NotImplementedError
+
+    def decode(self, path: Path) -> np.ndarray | None:
+        """A picture, (h, w, 3) uint8 RGB, in the pixels that its joints count; None where unreadable."""
+        return pipeline.decode(path.read_bytes())
 
     def remark(self, line: str) -> None:
         """Puts a line on something that is no error into the list of problems."""
         self._odd.append(line)
 
     def _info(self):
-        size, joints = self.builder_config.canvas, len(self.skeleton)
+        size, joints = self.builder_config.canvas, self.joints
         features = {
             "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
             "joints": tfds.features.Tensor(shape=(joints, 2), dtype=np.float32),
@@ -209,7 +222,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return Path(self.data_dir_root) / self.name / self.builder_config.name
 
     def _split_generators(self, dl_manager):
-        annotations = self.find(dl_manager.manual_dir)
+        annotations = self.annotations
         self.info.metadata["annotations"] = checksums(annotations)
         self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
         splits = self.people(*annotations)
@@ -265,9 +278,9 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _cut(self, people: list[Person]):
         """The examples of one picture, which is decoded once, and lines on what is wrong with it."""
         path = people[0].picture
-        picture = pipeline.decode(path.read_bytes())
+        picture = self.decode(path)
         if picture is None:
-            return [], [f"{path.name}: {person.id}: truncated or no JPEG" for person in people], []
+            return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
         odd = [f"kept: {line}" for person in people for line in _strays(person, picture, self.skeleton)]
         return [make_example(person, picture, self.builder_config) for person in people], [], odd
 
@@ -326,9 +339,10 @@ def checksums(paths) -> dict[str, str]:
 
 def _classes() -> dict[str, type[PeopleBuilder]]:
     """The builder of each dataset."""
-    from hourglass_jax.data import flic, lsp, mpii  # these stand on this module
+    from hourglass_jax.data import coco, flic, lsp, mpii  # these stand on this module
 
-    return {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii, "flic": flic.Flic}
+    known = {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii, "flic": flic.Flic}
+    return known | {"coco": coco.Coco}
 
 
 def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:
@@ -338,7 +352,7 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
       dataset: see `sources.DATASETS`.
       data_dir: where prepared data are kept; None for ~/tensorflow_datasets.
       box: as in `CropConfig`, or "auto" for the dataset's own.
-      **config: further fields of `CropConfig`.
+      **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
 
     Raises:
       ValueError: an unknown dataset, or a box that it has not.
@@ -346,7 +360,7 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     classes = _classes()
     if dataset not in classes:
         raise ValueError(f"dataset={dataset!r}: must be one of {', '.join(classes)}")
-    config = CropConfig(box=sources.box_of(dataset, box), **config)
+    config = classes[dataset].config_class(box=sources.box_of(dataset, box), **config)
     known = classes[dataset].builder_configs  # TFDS refuses an equal config that is not its own
     config = known.get(config.name, config)
     verbosity = logging.get_verbosity()
@@ -386,7 +400,9 @@ def _prepare(builder, manual_dir):
         return
     for leftover in builder.home.glob("incomplete.*"):
         shutil.rmtree(leftover)  # of a process that was killed
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    # Not by TFDS' manual_dir, which one's own data do not need.
+    builder.annotations = builder.find(manual_dir)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
 
 

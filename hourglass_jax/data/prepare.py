@@ -43,6 +43,10 @@ def _parser():
     add("--dataset", required=True, choices=[name for name in sources.DATASETS if name != "synthetic"])
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
+    text = "for coco: the files of COCO keypoints, train.json,validation.json, or one for both"
+    add("--annotations", default="", help=text)
+    text = "for coco: the pictures' folder, or one for each file (default: images beside it, or its own)"
+    add("--images", default="", help=text)
     text = "whence a person's place and size (default: annotated where the dataset has it, else joints)"
     add("--box", default="auto", choices=("auto", "annotated", "joints", "image"), help=text)
     text = "side of the stored canvases, px (default: %(default)s)"
@@ -64,6 +68,10 @@ def _prepare(flags):
         raise ValueError(f"--sheet={flags.sheet}: its name must end as a picture's, such as .png")
     names = ("box", "canvas", "margin", "quality", "allow_missing")
     config = {name: getattr(flags, name) for name in names}
+    if flags.dataset == "coco":
+        config |= {"annotations": flags.annotations, "images": flags.images}
+    elif flags.annotations or flags.images:
+        raise ValueError(f"--annotations and --images are for --dataset=coco, not {flags.dataset}")
     builder = builders.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
         print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
@@ -94,7 +102,7 @@ def _training_command(flags, splits) -> str:
         fields |= {"source": "packed", "packed_dir": flags.pack}
     else:
         fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
-        fields |= {"allow_missing": flags.allow_missing}
+        fields |= {name: getattr(flags, name) for name in ("allow_missing", "annotations", "images")}
     fields |= {"box": flags.box, "validation_box": flags.box}
     options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
     command = "python main.py --config=configs/newell.py --workdir=runs/newell"

@@ -11,6 +11,7 @@ DATASETS = {
     "lspet": ("joints", "image"),
     "mpii": ("annotated", "joints", "image"),
     "flic": ("annotated", "joints", "image"),
+    "coco": ("annotated", "joints", "image"),
 }
 UNIONS = {("mpii", "train_all"): ("train", "validation")}  # splits that are others together
 VALIDATION = {"lsp": "test"}  # the split that "auto" stands for, where it is not "validation"
@@ -127,6 +128,7 @@ def _open_packed(data, dataset, box, split):
 def _open_tfds(data, dataset, box, split):
     from hourglass_jax.data import builders  # imports TFDS
 
+    own = {"annotations": data.annotations, "images": data.images} if dataset == "coco" else {}
     builder = builders.builder(
         dataset,
         data_dir=data.data_dir or None,
@@ -135,6 +137,7 @@ def _open_tfds(data, dataset, box, split):
         margin=data.margin,
         quality=data.quality,
         allow_missing=data.allow_missing,
+        **own,
     )
     builders.prepare(builder, manual_dir=data.manual_dir or None)
     return packed.TfdsSource(builder, split)

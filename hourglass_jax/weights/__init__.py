@@ -133,7 +133,8 @@ def export(workdir, output, *, evaluation=None, card=None) -> dict:
     _, variables, metadata = checkpoint.load(workdir)
     config = metadata["config"]
     # Where the data lay is nobody else's business.
-    data = {name: "" if name.endswith("_dir") else value for name, value in config["data"].items()}
+    places = ("_dir", "annotations", "images")
+    data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
     metadata = {"step": metadata["step"], "config": config | {"data": data}, "skeleton": metadata["skeleton"]}
     root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
     scores = pathlib.Path(evaluation) if evaluation else root / "evaluation.json"
