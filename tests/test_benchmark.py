@@ -11,21 +11,22 @@ import pytest
 from configs import quickstart
 from hourglass_jax import models, train
 from launch import benchmark
+from launch.benchmarks import common, systems
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_system_has_a_small_form_a_command_and_a_measured_row(name):
-    assert name in benchmark.SYSTEMS and name in quickstart.SYSTEMS
-    command = benchmark.system_command(name, "runs/systems", 700)
+    assert name in systems.SYSTEMS and name in quickstart.SYSTEMS
+    command = systems.system_command(name, "runs/systems", 700)
     words = dict(w.removeprefix("--").split("=", 1) for w in shlex.split(command) if w.startswith("--"))
     config = quickstart.get_config(words["config"].partition(":")[2])
     config.train.steps = int(words["config.train.steps"])
-    assert config == benchmark.system_config(name, 700) and config.model.name == name
+    assert config == systems.system_config(name, 700) and config.model.name == name
     assert words["workdir"] == f"runs/systems/{name}"
 
 
 def test_all_systems_see_the_same_people_with_the_same_recipe():
-    configs = [benchmark.system_config(name, 700) for name in benchmark.SYSTEMS]
+    configs = [systems.system_config(name, 700) for name in systems.SYSTEMS]
     for section in ("data", "augment", "optimizer", "seed", "evaluate"):
         assert all(config[section] == configs[0][section] for config in configs)
     assert {config.train.batch_size for config in configs} == {16}
@@ -33,7 +34,7 @@ def test_all_systems_see_the_same_people_with_the_same_recipe():
 
 def test_runs_take_turns_and_the_first_is_not_counted(monkeypatch):
     clock, calls = [0.0], []
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
 
     def run(name, seconds):
         def call():
@@ -43,14 +44,14 @@ def test_runs_take_turns_and_the_first_is_not_counted(monkeypatch):
         return call
 
     runs = {"a": run("a", iter([100, 1, 2, 3, 4, 5])), "b": run("b", iter([50, 7, 7, 7, 7, 7]))}
-    found = benchmark.interleaved(runs, rounds=5)
+    found = common.interleaved(runs, rounds=5)
     assert calls == ["a", "b"] * 6
     assert found == {"a": (2, 3, 4), "b": (7, 7, 7)}  # quartiles of 1 to 5
 
 
 def test_a_table():
     rows = [{"what": "one", "x/s": 2.5, "note": "ab"}, {"what": "three", "x/s": 10, "note": ""}]
-    assert benchmark.markdown(rows).splitlines() == [
+    assert common.markdown(rows).splitlines() == [
         "| what  | x/s | note |",
         "| ----- | --: | ---- |",
         "| one   | 2.5 | ab   |",
@@ -60,19 +61,19 @@ def test_a_table():
 
 def test_compiling_passes_the_cache_and_leaves_it_as_it_was(quick_compiles):
     before = jax.config.jax_enable_compilation_cache
-    program, seconds = benchmark.compiled(jax.jit(lambda x: x + 1), jnp.zeros(3))
+    program, seconds = common.compiled(jax.jit(lambda x: x + 1), jnp.zeros(3))
     np.testing.assert_array_equal(program(jnp.ones(3)), [2, 2, 2])
     assert seconds > 0 and jax.config.jax_enable_compilation_cache == before
     with pytest.raises(TypeError):
-        benchmark.compiled(jax.jit(lambda x: x + None), jnp.zeros(3))
+        common.compiled(jax.jit(lambda x: x + None), jnp.zeros(3))
     assert jax.config.jax_enable_compilation_cache == before
 
 
 def test_systems_are_trained_evaluated_timed_and_found_again(
     tiny, small_model, quick_compiles, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(benchmark, "SYSTEMS", ("newell",))
-    monkeypatch.setattr(benchmark, "system_config", lambda name, steps: tiny({"train.steps": steps}))
+    monkeypatch.setattr(systems, "SYSTEMS", ("newell",))
+    monkeypatch.setattr(systems, "system_config", lambda name, steps: tiny({"train.steps": steps}))
     folders = [f"--workdir={tmp_path}", f"--output={tmp_path / 'tables'}"]
     arguments = ["systems", *folders, "--steps=2", "--rounds=1"]
     assert benchmark.main(arguments) == 0
@@ -87,7 +88,7 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
     # A training that was stopped leaves fewer steps.
     monkeypatch.setattr(train, "train", lambda *_: {})
     with pytest.raises(SystemExit, match="goes on"):
-        benchmark.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
+        systems.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
 
 
 def test_inference_is_timed_against_a_twin_that_says_the_same(quick_compiles, tmp_path):
@@ -101,16 +102,16 @@ def test_inference_is_timed_against_a_twin_that_says_the_same(quick_compiles, tm
 
 def test_networks_that_differ_are_not_compared():
     maps = np.arange(6.0)
-    benchmark.check_equal([maps], [maps * (1 + 9e-5)])
+    common.check_equal([maps], [maps * (1 + 9e-5)])
     for other in (maps * (1 + 2e-4), maps * np.nan):
         with pytest.raises(ValueError, match="The networks differ"):
-            benchmark.check_equal([maps], [other])
+            common.check_equal([maps], [other])
 
 
 def test_the_ratio_is_the_peers_time_over_ours(monkeypatch):
     seconds = {"ours": (0.001, 0.002, 0.004), "peer": (0.004, 0.005, 0.006)}
-    monkeypatch.setattr(benchmark, "interleaved", lambda runs, rounds: seconds)
-    (row,) = benchmark.against("inference", "small", dict.fromkeys(seconds), rounds=1)
+    monkeypatch.setattr(common, "interleaved", lambda runs, rounds: seconds)
+    (row,) = common.against("inference", "small", dict.fromkeys(seconds), rounds=1)
     assert (row["ours"], row["peer"], row["ratio"]) == ("2.0 ms (1.0 to 4.0)", "peer", 2.5)
 
 

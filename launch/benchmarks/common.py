@@ -1,0 +1,162 @@
+"""What all benchmarks share: times from interleaved runs, tables, and the train step of a config."""
+
+import contextlib
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from hourglass_jax import checkpoint, devices, phases, train
+from hourglass_jax.data import pipeline, sources
+
+
+def machine() -> str:
+    """What the figures were seen on, and when."""
+    return (
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores of {_processor()}, "
+        f"Python {platform.python_version()}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}, load "
+        f"{os.getloadavg()[0]:.1f} at the start"
+    )
+
+
+def _processor() -> str:
+    """The processor as the kernel names it; `platform.processor` is often empty."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    model, family = fields.get("model name", platform.processor()), fields.get("cpu family")
+    return f"{model} family {family}" if family else model
+
+
+def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float, float]]:
+    """Times functions in turn, so that what else the machine does falls on all of them alike.
+
+    Args:
+      runs: by name; each returns what to wait for. The first call of each is not counted.
+      rounds: calls of each that are counted.
+
+    Returns:
+      by name the lower quartile, the median and the upper quartile, in seconds.
+    """
+    seconds = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: tuple(np.percentile(values[1:], (25, 50, 75))) for name, values in seconds.items()}
+
+
+def markdown(rows: list[dict]) -> str:
+    """Rows of the same columns as a table, right-aligned where they are numbers; it reads well as text."""
+    cells = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [">" if isinstance(value, (int, float)) else "<" for value in rows[0].values()]
+    rule = [("-" * (w - 1) + ":") if side == ">" else "-" * w for w, side in zip(widths, sides, strict=True)]
+    lines = [[f"{c:{side}{w}}" for c, w, side in zip(row, widths, sides, strict=True)] for row in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def random_variables(model, size: int) -> dict:
+    """Variables in which every parameter and statistic matters; features keep about their size."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        inputs = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return (rng.normal(0, 1, leaf.shape) / np.sqrt(inputs)).astype(np.float32)
+
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+    )
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def check_equal(ours, theirs) -> None:
+    """Raises ValueError unless all heatmaps agree to 1e-4 of the largest value."""
+    for a, b in zip(ours, theirs, strict=True):
+        if not np.abs(a - b).max() <= 1e-4 * np.abs(b).max():
+            raise ValueError(f"The networks differ by {np.abs(a - b).max()} of {np.abs(b).max()}.")
+
+
+def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
+    """A row for each peer of "ours": milliseconds (quartiles), and how many times as fast ours is."""
+    seconds = interleaved(runs, rounds)
+
+    def told(name):
+        low, median, high = (1000 * value for value in seconds[name])
+        return f"{median:.1f} ms ({low:.1f} to {high:.1f})"
+
+    return [
+        {
+            **{"what": what, "size": size, "ours": told("ours"), "peer": name, "of the peer": told(name)},
+            "ratio": round(seconds[name][1] / seconds["ours"][1], 2),
+        }
+        for name in runs
+        if name != "ours"
+    ]
+
+
+class Step:
+    """The train step of a config with one batch of its own data, to be timed: `step()` runs it once.
+
+    Attributes:
+      compile_seconds: from the traced function to the program, without any cache.
+      temporary: bytes that the program takes beside its inputs and outputs.
+    """
+
+    def __init__(self, config):
+        mesh, source = devices.mesh(), sources.open_source(config.data, train=True)
+        network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
+        plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
+        _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
+        # The phase that trains most of the tasks: it costs most.
+        trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
+        step = train.make_step(config, network, source, optimiser, mesh, trained)
+        self._state = train.make_state(config, network, optimiser, mesh, _Nothing)
+        batches = pipeline.batches(
+            source, train=True, batch_size=config.train.batch_size, loader=sources.loader(source)
+        )
+        self._batch = devices.put_batch(train.step_inputs(next(batches)), mesh)
+        batches.close()
+        self._step, self.compile_seconds = compiled(step, self._state, self._batch)
+        self.temporary = self._step.memory_analysis().temp_size_in_bytes
+
+    def __call__(self):
+        self._state, metrics = self._step(self._state, self._batch)
+        return metrics
+
+
+class _Nothing:
+    """Checkpoints of a run that has not begun."""
+
+    latest = None
+
+
+def compiled(function, *arguments):
+    """(program, seconds to lower and compile it), past the persistent cache."""
+    with _without_cache():
+        start = time.perf_counter()
+        program = function.lower(*arguments).compile()
+        return program, time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _without_cache():
+    before = jax.config.jax_enable_compilation_cache
+    _use_cache(False)
+    try:
+        yield
+    finally:
+        _use_cache(before)
+
+
+def _use_cache(use: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", use)
+    compilation_cache.reset_cache()  # JAX decides only once whether it uses it

@@ -1,0 +1,55 @@
+"""The stacked hourglass as prediction runs it against its PyTorch twin (pip install torch).
+
+Both have the same layers and weights, and their heatmaps are compared first.
+"""
+
+import argparse
+import functools
+
+import jax
+import numpy as np
+
+from hourglass_jax import fold, models
+from hourglass_jax.data import skeletons
+from hourglass_jax.inference import Network
+from launch.benchmarks.common import against, check_equal, random_variables
+
+
+def add(command) -> None:
+    parser = command("inference", help="the hourglass as prediction runs it, against PyTorch")
+    for name, value in (("stacks", 2), ("width", 256), ("depth", 4), ("size", 256)):
+        parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8], help="(default: 1 8)")
+    compiled = "torch.compile too, which takes minutes (default: on)"
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
+    parser.set_defaults(run=run)
+
+
+def run(args) -> dict:
+    """Times the folded hourglass against its PyTorch twin: a row for each batch size and peer."""
+    import torch
+
+    from launch.benchmarks import torch_twin
+
+    fields = {"joints": 16, "stacks": args.stacks, "width": args.width, "depth": args.depth}
+    model = models.create("newell", **fields)
+    plain = Network(model, skeletons.MPII, args.size, mean=(0.0,) * 3, sigma=1.0, logits=False)
+    variables = random_variables(model, args.size)
+    network, folded = fold.fold(plain, variables)
+    ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
+    folded, twin = jax.device_put(folded), torch_twin.create(variables, **fields).eval()
+    peers = {"PyTorch, channels_last": twin}
+    if args.compile:
+        peers["PyTorch, channels_last, torch.compile"] = torch.compile(twin)
+    rows = []
+    for b in args.batch_sizes:
+        images = np.random.default_rng(b).uniform(0, 1, (b, args.size, args.size, 3)).astype(np.float32)
+        theirs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels_last, as it lies
+        runs = {"ours": functools.partial(ours, folded, jax.device_put(images))}
+        runs |= {
+            name: torch.inference_mode()(functools.partial(peer, theirs)) for name, peer in peers.items()
+        }
+        for name in peers:
+            check_equal(runs["ours"](), [maps.permute(0, 2, 3, 1).numpy() for maps in runs[name]()])
+        rows += against(f"inference, batch {b}", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
+    return {"title": f"Inference, float32, PyTorch {torch.__version__}", "rows": rows}
