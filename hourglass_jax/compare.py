@@ -62,7 +62,7 @@ def read(path) -> dict:
             scores[name]
         markdown(titled_tables({"": scores}))
         zip(scores["curve"]["thresholds"], scores["curve"]["Mean"], strict=True)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # the last: 10^400
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"is not readable ({error})"
         raise ValueError(
             f"{file}: {lacks}; evaluate the run again, or give a file of hourglass_jax.score --json."

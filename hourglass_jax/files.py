@@ -66,6 +66,16 @@ def read_json(path: str | os.PathLike):
         raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
 
 
+def check_names(path: str | os.PathLike, pictures) -> None:
+    """Raises ValueError where a file at `path` names a picture by more than a plain file's name.
+
+    With folders in it any file of the machine could be read as a picture.
+    """
+    for picture in pictures:
+        if pathlib.Path(picture).name != picture or not picture.isprintable():
+            raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a file's name alone")
+
+
 def check_archive(path: str | os.PathLike) -> None:
     """Refuses a zip archive that unpacks to more bytes than it has: ours and PyTorch's are not compressed.
 

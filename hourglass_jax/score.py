@@ -22,6 +22,7 @@ _ORDERS = {
     "(joints, 2, people)": (2, 0, 1),
     "(2, joints, people)": (2, 1, 0),
 }
+_BY_PERSON = {"(people, joints, 2)": (0, 1, 2)}  # the people were found one by one
 _SWAPPED = 20.0  # per cent: x and y have changed places if that makes so many more joints right
 
 
@@ -98,12 +99,12 @@ def report(scores: dict) -> str:
     return "\n".join([tables.report(scores, digits=4), *joints])
 
 
-def _arranged(path, values: np.ndarray, truth: truths.Truth) -> np.ndarray:
-    """(n, k, 2), of whichever of the known orders the shape is; refuses all others, saying why."""
+def _arranged(path, values: np.ndarray, truth: truths.Truth, orders=_ORDERS) -> np.ndarray:
+    """(n, k, 2), of whichever of the orders the shape is; refuses all others, saying why."""
     n, k = truth.visible.shape
     fitting = [
         (order, axes)
-        for order, axes in _ORDERS.items()
+        for order, axes in orders.items()
         if values.ndim == 3 and tuple(values.shape[a] for a in axes) == (n, k, 2)
     ]
     if len(fitting) == 1:
@@ -159,7 +160,7 @@ def _by_id(path, people: list[dict], truth: truths.Truth) -> np.ndarray:
                 f"{path}: {who} {len(lacking)} people, {min(lacking)!r} first; the annotations have "
                 f"{len(wanted)}. --rows=START:STOP:STEP scores some of them."
             )
-    return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), truth)
+    return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), truth, _BY_PERSON)
 
 
 def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) -> np.ndarray:
@@ -180,7 +181,7 @@ def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) 
                 f"{path}: predicts {has} people in picture {picture!r}, the annotations have {wants}; give "
                 "one for each, in their order."
             )
-    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), truth)
+    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), truth, _BY_PERSON)
 
 
 def _stem(name) -> str:

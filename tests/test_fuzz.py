@@ -28,7 +28,15 @@ import scipy.io
 from hypothesis import strategies as st
 
 from hourglass_jax import checkpoint, compare, files, import_torch, predict, predictor, score, weights
-from hourglass_jax.data import coco_annotations, lsp_annotations, mpii_annotations, packed, skeletons, truth
+from hourglass_jax.data import (
+    coco_annotations,
+    flic,
+    lsp_annotations,
+    mpii_annotations,
+    packed,
+    skeletons,
+    truth,
+)
 
 CASES = int(os.environ.get("FUZZ_CASES", 0))
 SECONDS = 60  # for one case: more is a hang, on the busiest machine
@@ -184,6 +192,9 @@ PERSON = {
     **{"img_paths": "a.jpg", "annolist_index": 1.0, "people_index": 1.0, "objpos": [5.0, 5.0]},
     "scale_provided": 1.0,
 }
+FILM = {"coords": np.ones((2, 29)), "filepath": "a.jpg", "imgdims": np.array([48.0, 72, 3]), "istrain": 1.0}
+FILM |= {"torsobox": np.array([1.0, 2, 30, 40]), "istest": 0.0}
+FILMS = {"part": np.ones((2, 11, 2)), "center": np.ones((2, 2))}
 OURS = [{"id": str(i + 1), "joints": PREDICTED[i].tolist()} for i in range(3)]
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -222,6 +233,15 @@ def _structs(value):
         rows[:] = [_structs(item) for item in value]
         return rows
     return 0 if value is None else min(value, 1e308) if isinstance(value, int) else value
+
+
+def _film(changes=()) -> bytes:
+    """Like FLIC's examples.mat: the same person twice, with changes."""
+    film = FILM | dict(changes)
+    people = np.empty((1, 2), [(name, object) for name in film])
+    for name, value in film.items():
+        people[name][0] = [value, value]
+    return _mat({"examples": people})
 
 
 def _packed_arrays():
@@ -283,6 +303,17 @@ def _people(path):
     for person in mpii_annotations.read(path):
         assert person.joints.shape == (K, 2) and "/" not in person.id
         assert pathlib.PurePath(person.picture).name == person.picture
+
+
+def _films(path):
+    if path.suffix == ".mat":
+        people = [person for rows in flic.read_mat(path).values() for person in rows]
+    else:
+        (path.parent / "names.txt").write_text("a.jpg\nb.jpg\n")
+        people = flic.read_h5(path, path.parent / "names.txt")
+    for picture, joints, center in people:
+        assert joints.shape == (11, 2) and center.shape == (2,) and np.isfinite(center).all()
+        assert pathlib.PurePath(picture).name == picture
 
 
 def _own(path):
@@ -367,6 +398,14 @@ READERS = {
     "joints.mat": (_joints, damaged(_mat(LSPET)) | replaced(LSPET, _mat)),
     "mpii.mat": (_people, damaged(_mat({"RELEASE": _structs(_release())})) | structures(_release())),
     "mpii.json": (_people, jsons([PERSON, PERSON])),
+    "flic.mat": (
+        _films,
+        damaged(_film())
+        | st.dictionaries(st.sampled_from([*FILM]), arrays() | SCALARS, max_size=2).map(
+            lambda changes: _written(_film, changes)
+        ),
+    ),
+    "flic.h5": (_films, damaged(_h5(FILMS)) | replaced(FILMS, _h5)),
     "detections.mat": (_annotations, damaged(_mat(DETECTIONS)) | replaced(DETECTIONS, _mat)),
     "valid.h5": (_annotations, damaged(_h5(VALID)) | replaced(VALID, _h5)),
     "preds.h5": (_predictions, damaged(_h5(PREDS)) | replaced(PREDS, _h5)),
@@ -396,6 +435,7 @@ if TORCH:
 
 
 SOUND = {
+    **{"flic.mat": _film(), "flic.h5": _h5(FILMS)},
     **{"joints.mat": _mat(LSPET), "mpii.mat": _mat({"RELEASE": _structs(_release())})},
     **{"mpii.json": _json([PERSON, PERSON]), "detections.mat": _mat(DETECTIONS), "valid.h5": _h5(VALID)},
     **{"preds.h5": _h5(PREDS), "preds.mat": _mat(PREDS), "preds.json": _json(OURS)},

@@ -252,6 +252,9 @@ def test_two_people_in_an_order_that_may_be_two_are_refused(tmp_path, capsys):
     joints = made(tmp_path)
     path = write(tmp_path / "p.h5", joints[:2])
     assert "may be (people, joints, 2) and (2, joints, people)" in refused(tmp_path, capsys, path, rows=":2")
+    own = [{"id": id_, "joints": places} for id_, places in zip(IDS, made(tmp_path).tolist(), strict=True)]
+    path = write(tmp_path / "p.json", own[1::-1])  # by id there is no doubt
+    assert scored(tmp_path, capsys, path, rows=":2")[0]["table"]["Mean"] == 100
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".mat", ".json"])

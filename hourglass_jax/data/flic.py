@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax.data import builders, skeletons, sources
+from hourglass_jax import files
+from hourglass_jax.data import builders, matlab, skeletons, sources, truth
 
 SCALE = 2.2  # of everybody, as in Newell's files: a crop of 440 px in frames of 720 x 480
 # The columns of examples.mat's `coords` that are labelled, in the order of `skeletons.FLIC`: shoulders,
@@ -69,26 +70,23 @@ def read_mat(path) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
     Raises:
       ValueError: it is not readable, or not FLIC's; the message names the file or the person.
     """
-    import scipy.io  # not needed for the h5 files
-
     expected = (
         "expected FLIC's examples.mat, with examples(i).coords (2 x 29), filepath, imgdims, torsobox, ..."
     )
-    try:
-        examples = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["examples"]
-    except Exception as error:  # SciPy has a dozen different ones for what is not MATLAB's
-        raise ValueError(f"{path}: not readable ({type(error).__name__}); {expected}") from error
+    content = matlab.read(path, expected, squeeze_me=True, struct_as_record=False)
     splits = {split: [] for split in SPLITS}
-    for i, one in enumerate(np.atleast_1d(examples), start=1):
+    for i, one in enumerate(np.atleast_1d(content.get("examples", [])), start=1):
         try:
             train, test = bool(one.istrain), bool(one.istest)
             coords, (x1, _, x2, _) = np.asarray(one.coords, np.float64), one.torsobox
-            row = one.filepath, coords.reshape(2, 29).T[list(COLUMNS)], (x1 + x2) / 2, one.imgdims[0] / 2
+            joints, center = coords.reshape(2, 29).T[list(COLUMNS)], ((x1 + x2) / 2, one.imgdims[0] / 2)
+            row = str(one.filepath), joints, np.array(center, np.float64).reshape(2)
         except (AttributeError, IndexError, TypeError, ValueError):
             raise ValueError(f"{path}: examples({i}) is not a person of FLIC; {expected}") from None
         if train == test:
             raise ValueError(f"{path}: examples({i}) is for training and testing, or for neither; {expected}")
-        splits[SPLITS[test]].append((*row[:2], np.array(row[2:])))
+        splits[SPLITS[test]].append(row)
+    _check(path, [row for rows in splits.values() for row in rows], expected)
     return splits
 
 
@@ -98,15 +96,20 @@ def read_h5(path, names) -> list[tuple[str, np.ndarray, np.ndarray]]:
     Raises:
       ValueError: it is not readable, or the two do not fit together.
     """
-    import h5py
-
-    pictures = Path(names).read_text().split()
-    try:
-        with h5py.File(path) as file:
-            joints, center = file["part"][()], file["center"][()]
-    except (KeyError, OSError) as error:
-        raise ValueError(f"{path}: not readable as Newell's h5, with part and center ({error})") from None
+    pictures = Path(names).read_bytes().decode(errors="replace").split()
+    arrays = truth.read_arrays(path)
+    joints, center = (truth.named(path, arrays, name) for name in ("part", "center"))
     if joints.shape != (len(pictures), 11, 2) or center.shape != (len(pictures), 2):
         found = f"part {joints.shape} and center {center.shape} for {len(pictures)} pictures of {names}"
         raise ValueError(f"{path}: found {found}; expected (n, 11, 2) and (n, 2) for n pictures")
-    return list(zip(pictures, joints, center, strict=True))
+    rows = list(zip(pictures, joints, center, strict=True))
+    _check(path, rows, "expected Newell's h5 and the pictures' names")
+    return rows
+
+
+def _check(path, rows, expected) -> None:
+    if not rows:
+        raise ValueError(f"{path}: has no people; {expected}")
+    if not all(np.isfinite(center).all() for *_, center in rows):
+        raise ValueError(f"{path}: somebody's place is no finite number; {expected}")
+    files.check_names(path, (name for name, *_ in rows))

@@ -92,7 +92,7 @@ def read(path) -> list[Annotation]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     people = _read_mat(path) if path.suffix == ".mat" else _read_json(path)
-    _check_names(path, (person.picture for person in people))
+    files.check_names(path, (person.picture for person in people))
     return people
 
 
@@ -118,15 +118,8 @@ def read_test(path) -> list[Picture]:
                     f"{path}: single_person({i + 1}) names a person who is not in annolist({i + 1})"
                 )
             pictures.append(Picture(_picture(image), people, apart))
-    _check_names(path, (picture.name for picture in pictures))
+    files.check_names(path, (picture.name for picture in pictures))
     return pictures
-
-
-def _check_names(path, pictures):
-    for picture in pictures:
-        # A name with folders in it would have any file of the machine read as a picture.
-        if Path(picture).name != picture or not picture.isprintable():
-            raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a file's name alone")
 
 
 def head_size(joints: np.ndarray, visible: np.ndarray) -> float:
@@ -152,7 +145,7 @@ def _read_json(path: Path) -> list[Annotation]:
     people = files.read_json(path)
     try:
         return [_from_json(person) for person in [people[0], *people[1:]]]  # an empty list is none, either
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{path} is not MPII's json: a list of persons with joint_self (16 x 3), objpos, scale_provided, "
             "img_paths, annolist_index and people_index."
