@@ -5,7 +5,7 @@ WORKDIR/checkpoints/<step>/ holds
     averaged   the same, averaged over the steps (where the training averages)
     optimizer  the optimiser's state
     metadata   json: step, config, skeleton, checksums of all of this
-so that a network loads without its optimiser.
+so that a network loads without its optimiser. Those of before there were checksums load unchecked.
 """
 
 import contextlib
@@ -81,6 +81,11 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         return self._manager.best_step()
+
+    @property
+    def preferred(self) -> int | None:
+        """The best by validation score, or the latest where none has a score."""
+        return self.latest if self.best is None else self.best
 
     @property
     def steps(self) -> list[int]:
@@ -221,26 +226,33 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
         metadata, arrays = weights.read(path)
-        network, like = described(path, metadata, len(arrays), same)
+        network, like = described(path, metadata, same, len(arrays))
         return network, weights.arrange(path, arrays, like), metadata
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{path} holds no checkpoints; is it the --workdir of a training?")
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        if step is None:
-            step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-        if step not in checkpoints.steps:
-            found = ", ".join(map(str, checkpoints.steps)) or "none"
-            raise FileNotFoundError(f"{path}: there is no such checkpoint; found {found}.")
-        metadata = checkpoints.metadata(step)
-        network = network_of(metadata)
-        name = "averaged" if metadata["config"]["train"]["average_decay"] else "model"
-        return network, checkpoints.variables(step, name, abstract(network, same)), metadata
+    tried = None
+    while True:
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            wanted = checkpoints.preferred if step is None else step
+            if wanted not in checkpoints.steps:
+                found = ", ".join(map(str, checkpoints.steps)) or "none"
+                raise FileNotFoundError(f"{path}: there is no such checkpoint; found {found}.")
+            try:
+                metadata = checkpoints.metadata(wanted)
+                network, like = described(checkpoints.directory / str(wanted), metadata, same)
+                name = "averaged" if metadata["config"].get("train", {}).get("average_decay") else "model"
+                return network, checkpoints.variables(wanted, name, like), metadata
+            except ValueError:
+                if wanted == tried:
+                    raise
+                # A training that goes on may have removed it meanwhile, for a better or a newer one.
+                tried = wanted
 
 
-def described(path, metadata: dict, count: int, sharding) -> tuple[Network, dict]:
-    """The network of a stranger's file, and the shapes of its variables (`abstract`).
+def described(path, metadata: dict, sharding, count: float = math.inf) -> tuple[Network, dict]:
+    """The network of a checkpoint or a stranger's file, and the shapes of its variables (`abstract`).
 
     Args:
       path: of the file, for the message.
@@ -270,8 +282,13 @@ def abstract(network: Network, sharding) -> dict:
 
 
 def check_model(path, metadata: dict, config) -> None:
-    """Raises ValueError when the config's model is not the checkpoint's; the message lists what differs."""
-    if differ := differences(metadata["config"]["model"], config.model.to_dict(), "model."):
+    """Raises ValueError when the config's model is not the checkpoint's; the message lists what differs.
+
+    A field that is younger than the checkpoint has its default there.
+    """
+    old, new = metadata["config"]["model"], config.model.to_dict()
+    younger = {name: value for name, value in models.defaults(old["name"]).items() if name in new}
+    if differ := differences(younger | old, new, "model."):
         raise ValueError(f"{path} is of another model than the config: {'; '.join(differ)}.")
 
 

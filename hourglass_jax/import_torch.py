@@ -69,7 +69,7 @@ def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) 
 def _import(path, skeleton, size):
     tensors = _read(path)
     metadata = _metadata(path, tensors, skeleton or SKELETONS["mpii"], size)
-    network, like = checkpoint.described(path, metadata, len(tensors), devices.replicated(devices.mesh()))
+    network, like = checkpoint.described(path, metadata, devices.replicated(devices.mesh()), len(tensors))
     like = traverse_util.flatten_dict(like, sep="/")
     names = {name: foreign_name(name, network.model.depth) for name in like}
     found = {name: _ours(tensor) for name, tensor in tensors.items()}

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import functools
-import json
 import pathlib
 import signal
 import time
@@ -344,7 +343,7 @@ def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> No
     """
     path = workdir / "config.json"
     if path.exists() and not allow_changed:
-        differ = checkpoint.differences(json.loads(path.read_text()), config)
+        differ = checkpoint.differences(files.read_json(path), config)
         differ = [text for text in differ if not text.startswith(_FREE)]
         if differ:
             raise ValueError(

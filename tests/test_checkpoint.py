@@ -156,6 +156,82 @@ def test_checkpoint_of_another_model_is_refused(tiny, tmp_path, changes, message
     assert not (tmp_path / "out").exists()
 
 
+# Checkpoints of older versions.
+
+
+def older(tiny, workdir, remove=(), **changes):
+    """A checkpoint of step 1 without some of its metadata, ("config", "model", "stem") or the like."""
+    metadata = metadata_of(tiny())
+    metadata["config"]["model"] |= changes
+    with pytest.MonkeyPatch.context() as patch:
+        for path in remove:
+            *above, name = path
+            if above:
+                section = metadata
+                for part in above:
+                    section = section[part]
+                section.pop(name)
+        plain = checkpoint.ocp.args.JsonSave
+        without = {name for *above, name in remove if not above}
+
+        def save(item):
+            return plain({name: value for name, value in item.items() if name not in without})
+
+        patch.setattr(checkpoint.ocp.args, "JsonSave", save)
+        with checkpoint.Checkpoints(workdir) as saved:
+            saved.save(filled(tiny(), 1), metadata, None)
+
+
+def test_a_checkpoint_without_checksums_loads(tiny, tmp_path):
+    older(tiny, tmp_path, [("checksums",), ("checksum",)])
+    _, variables, metadata = checkpoint.load(tmp_path)
+    assert value_of(variables) == 1001 and "checksums" not in metadata
+
+
+def test_a_field_that_is_younger_than_the_checkpoint_has_its_default(tiny, tmp_path):
+    older(tiny, tmp_path, [("config", "model", "depth"), ("config", "loss", "occluded_amplitude")])
+    _, variables, metadata = checkpoint.load(tmp_path)
+    assert value_of(variables) == 1001
+    checkpoint.check_model(tmp_path, metadata, tiny({"model.depth": 4}))  # Newell's default
+    with pytest.raises(ValueError, match="of another model than the config: model.depth: 4 -> 1.$"):
+        checkpoint.check_model(tmp_path, metadata, tiny())
+
+
+@pytest.mark.parametrize(
+    ("remove", "changes", "reason"),
+    [
+        ([], {"gone": 3}, "The model 'newell' has no field gone; it has depth, "),
+        ([("config", "data", "mean")], {}, "KeyError: 'mean'"),
+        ([("skeleton",)], {}, "KeyError: 'skeleton'"),
+    ],
+)
+def test_what_describes_no_network_any_more_is_told_in_one_line(
+    tiny, monkeypatch, tmp_path, remove, changes, reason
+):
+    older(tiny, tmp_path, [*remove, ("checksum",)], **changes)
+    monkeypatch.undo()  # the real models
+    with pytest.raises(ValueError) as error:
+        checkpoint.load(tmp_path)
+    message = str(error.value)
+    assert f"{tmp_path}/checkpoints/1: describes no network" in message and reason in message
+    assert "\n" not in message
+
+
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_missed(tiny, monkeypatch, tmp_path):
+    config, plain = tiny(), checkpoint.Checkpoints.variables
+    write(config, tmp_path, {1: None})
+
+    def replaced(self, step, *args):
+        if step == 1:
+            write(config, tmp_path, {2: None}, keep_latest=1)
+            assert not (tmp_path / "checkpoints" / "1").exists()
+        return plain(self, step, *args)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "variables", replaced)
+    _, variables, metadata = checkpoint.load(tmp_path)
+    assert metadata["step"] == 2 and value_of(variables) == 1002
+
+
 def test_differences_are_named_by_their_path():
     old = {"a": 1, "b": {"c": (1, 2), "d": "x", "e": {"f": 0.5}}, "g": None}
     new = {"a": 1, "b": {"c": [1, 2], "d": "y", "e": {"f": 0.25}}, "h": 1}

@@ -33,6 +33,8 @@ def test_a_joint_at_exactly_the_threshold_is_right():
     hits, counts = metrics.correct(distance, np.ones((1, 3), bool), np.array([10.0]), 0.5)
     np.testing.assert_array_equal(hits, [1, 0, 1])
     np.testing.assert_array_equal(counts, [1, 1, 1])
+    right, _ = metrics.judged(distance, np.ones((1, 3), bool), np.array([10.0]), 0.5)
+    np.testing.assert_array_equal(right, [[True, False, True]])
 
 
 def test_each_person_has_the_own_reference_and_hits_are_by_joint():
@@ -78,6 +80,13 @@ def test_torso_is_left_hip_to_right_shoulder_and_zero_where_not_labelled():
     labelled[1, 3] = labelled[2, 8] = False
     labelled[0, 2] = False
     np.testing.assert_array_equal(metrics.torso(joints, labelled, LSP), [5, 0, 0])
+
+
+def test_longer_side_is_of_the_box_around_the_labelled_joints():
+    joints = np.array([[5.0, 7], [-25, 12], [-5, 47], [999, -999]]) + np.zeros((4, 1, 1))
+    # Boxes of 30 x 40 px, of 30 x 5, of one place, and of none.
+    labelled = np.array([[2, 1, 1, 0], [2, 2, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(metrics.longer_side(joints, labelled), [40, 30, 0, 0])
 
 
 def test_a_skeleton_without_torso_is_refused_by_name():

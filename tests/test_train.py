@@ -71,7 +71,9 @@ def test_steps_and_milestones_follow_from_epochs(tiny):
 # Interruptions.
 
 
-def test_killed_and_stopped_runs_end_as_an_undisturbed_one(tiny, start, state_of, same, metrics_of, tmp_path):
+def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
+    tiny, start, state_of, same, metrics_of, tmp_path
+):
     config = tiny({"train.steps": 12, "train.save_every": 3, "train.evaluate_every": 6})
     workdir, whole = tmp_path / "disturbed", tmp_path / "whole"
     undisturbed = start(config, whole)
@@ -92,6 +94,9 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(tiny, start, state_of
     ):
         run = start(config, workdir, begins=begins)
         run.wait_for(begins)
+        if name == "SIGTERM":  # an evaluation meanwhile disturbs nothing
+            evaluate.evaluate(config, workdir, workdir)
+            assert json.loads((workdir / "evaluation.json").read_text())["step"] in (3, 6)
         run.signal(number)
         run.wait_for(f"{name}: saving after this step.")
         run.go_on()
@@ -333,6 +338,27 @@ def test_changed_config_is_listed_refused_or_allowed(tiny, metrics_of, tmp_path,
         2e-3
     )
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 3
+
+
+def test_workdirs_of_other_versions_are_listed_refused_or_allowed(tiny, state_of, same, tmp_path, capsys):
+    config = tiny({"train.steps": 2})
+    train.train(config, tmp_path / "whole")
+    workdir = tmp_path / "older"
+    train.train(tiny({"train.steps": 1, "train.evaluate_every": 9}), workdir)
+    old = json.loads(config.to_json())
+    del old["optimizer"]["clip_norm"], old["evaluate"]["decode"]
+    old["train"]["gone"] = 3
+    (workdir / "config.json").write_text(json.dumps(old))
+    with pytest.raises(
+        ValueError, match="with another config: optimizer.clip_norm: None -> 0.0; train.gone: 3"
+    ):
+        train.train(config, workdir)
+    train.train(config, workdir, allow_changed_config=True)
+    assert "Goes on after step 1 of 2." in capsys.readouterr().out
+    same(state_of(config, workdir, 2), state_of(config, tmp_path / "whole", 2))
+    (workdir / "config.json").write_text("")
+    with pytest.raises(ValueError, match="config.json: not readable as json"):
+        train.train(config, workdir)
 
 
 def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):

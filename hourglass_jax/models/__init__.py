@@ -32,11 +32,26 @@ def create(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Mo
         raise ValueError(f"There is no model {name!r}; choose from {', '.join(names())}.")
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype={dtype!r} is unknown; choose float32 or bfloat16.")
-    model = importlib.import_module(f"hourglass_jax.models.{name}").Model
-    known = set(inspect.signature(model).parameters) - {"parent", "name", "joints", "dtype"}
+    model, known = _model(name), set(_fields(name))
     if unknown := set(fields) - known:
         raise ValueError(
             f"The model {name!r} has no field {', '.join(sorted(unknown))}; "
             f"it has {', '.join(sorted(known))}."
         )
     return model(joints=joints, dtype=jnp.dtype(dtype), **fields)
+
+
+def defaults(name: str) -> dict:
+    """The model's fields that have a default, with it."""
+    values = {field: parameter.default for field, parameter in _fields(name).items()}
+    return {field: value for field, value in values.items() if value is not inspect.Parameter.empty}
+
+
+def _model(name: str) -> type[nn.Module]:
+    return importlib.import_module(f"hourglass_jax.models.{name}").Model
+
+
+def _fields(name: str) -> dict[str, inspect.Parameter]:
+    others = {"parent", "name", "joints", "dtype"}
+    parameters = inspect.signature(_model(name)).parameters
+    return {field: parameter for field, parameter in parameters.items() if field not in others}
