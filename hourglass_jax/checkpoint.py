@@ -223,8 +223,13 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
     """
+    from hourglass_jax import import_torch  # which itself saves checkpoints
+
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
+        if path.suffix in import_torch.SUFFIXES:
+            command = f"{import_torch.COMMAND} {path} --workdir=DIR"
+            raise ValueError(f"{path} is PyTorch's; make a workdir of it: {command}")
         metadata, arrays = weights.read(path)
         network, like = described(path, metadata, same, len(arrays))
         return network, weights.arrange(path, arrays, like), metadata

@@ -4,6 +4,7 @@
 weights) and the PyTorch checkpoints of `import_torch`. On another number of joints the heads begin anew.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -34,19 +35,17 @@ def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
         source, variables = import_torch.load_checkpoint(path)
     else:
         source, variables, _ = checkpoint.load(path, mesh)
-    like = checkpoint.abstract(network, None)
-    taken, fresh = fitting(path, variables, like, joints=(len(source.skeleton), len(network.skeleton)))
+    taken, fresh = fitting(path, source, variables, network)
     return taken, remarks(path, source, network, fresh)
 
 
-def fitting(path, found: dict, like: dict, *, joints: tuple[int, int]) -> tuple[dict, list[str]]:
+def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict, list[str]]:
     """What of a network's variables fits another one.
 
     Args:
       path: of the first one, for messages.
-      found: its variables, {"params", "batch_stats"}.
-      like: the shapes of the second one's.
-      joints: numbers of joints, of the first and of the second.
+      source: the first one; found: its variables, {"params", "batch_stats"}.
+      network: the second one.
 
     Returns:
       {name: numpy array} of what fits, and the names of the heads of another number of joints, which do not.
@@ -54,6 +53,7 @@ def fitting(path, found: dict, like: dict, *, joints: tuple[int, int]) -> tuple[
     Raises:
       ValueError: the networks differ in more than their heads; the message lists where.
     """
+    joints, like = (len(source.skeleton), len(network.skeleton)), checkpoint.abstract(network, None)
     found, like = (traverse_util.flatten_dict(tree, sep="/") for tree in (jax.device_get(found), like))
     wrong = [f"{name} is missing" for name in sorted(like.keys() - found.keys())]
     wrong += [f"{name} is too much" for name in sorted(found.keys() - like.keys())]
@@ -69,10 +69,22 @@ def fitting(path, found: dict, like: dict, *, joints: tuple[int, int]) -> tuple[
             wrong.append(f"{name} is {old}, not {new}")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        wrong = _differences(source.model, network.model) + wrong[:5]
         raise ValueError(
-            f"train.init_from={path} is of another network than config.model: {'; '.join(wrong[:5])}{more}."
+            f"train.init_from={path} is of another network than config.model: {'; '.join(wrong)}{more}."
         )
     return taken, fresh
+
+
+def _differences(old, new) -> list[str]:
+    """What a model's fields are, and another one's of the same class: "width is 4, not 8"."""
+    if type(old) is not type(new):
+        return [f"it is {type(old).__module__.rpartition('.')[2]}"]
+    known = [
+        field.name for field in dataclasses.fields(old) if field.name not in ("joints", "parent", "name")
+    ]
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in known)
+    return [f"{name} is {a}, not {b}" for name, a, b in pairs if a != b]
 
 
 def remarks(path, source: Network, network: Network, fresh: list[str]) -> list[str]:

@@ -23,6 +23,8 @@ from hourglass_jax.train_step import State
 
 COMMAND = "python -m hourglass_jax.import_torch"
 SUFFIXES = (".pth", ".pt", ".tar")
+_STATES = ("state_dict", "model_state_dict", "model", "net")  # where trainings put it beside other things
+_WRAPPERS = re.compile(r"((module|model|_orig_mod)\.)+")  # DataParallel's, Lightning's, torch.compile's
 
 _PARTS = {  # a module of ours -> the port's
     r"stem/conv": "conv1",
@@ -49,8 +51,8 @@ def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) 
     """A network of the port, of any number of stacks, units, levels, joints and any width.
 
     Args:
-      path: of what `torch.save` wrote: a state_dict, or a dictionary with one at "state_dict"; plain or of a
-        DataParallel. It is read without running any code that it may hold.
+      path: of what `torch.save` wrote: a state_dict, or a dictionary with one at "state_dict" or "model";
+        plain or of a DataParallel. It is read without running any code that it may hold.
       skeleton: its joints; None for MPII's 16, on which the public checkpoints were trained.
       size: side of its input, px.
 
@@ -78,7 +80,7 @@ def _import(path, skeleton, size):
 
 
 def _read(path) -> dict[str, np.ndarray]:
-    """The state_dict as float32, without `module.` before the names and without the counters of the norms."""
+    """The state_dict as float32, without what wrappers put before the names, without the norms' counters."""
     try:
         import torch
     except ImportError:
@@ -88,8 +90,8 @@ def _read(path) -> dict[str, np.ndarray]:
             files.check_archive(path)
         # Anything but tensors and plain values is refused: a pickle can run any program.
         content = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = content.get("state_dict", content)
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        tensors = next((content[name] for name in _STATES if name in content), content)
+        tensors = {_WRAPPERS.sub("", name): tensor.detach() for name, tensor in tensors.items()}
         # Tensors may share a storage, or repeat a number along an axis: copies could take any memory.
         if sum(tensor.nbytes for tensor in tensors.values()) > os.path.getsize(path):
             raise ValueError("tensors that are larger than the file")
@@ -129,7 +131,7 @@ def _metadata(path, tensors, skeleton, size) -> dict:
     if joints != len(skeleton):
         raise ValueError(
             f"{path} has {joints} joints, {skeleton.name} has {len(skeleton)}; say which they are: "
-            f"--skeleton={'|'.join(SKELETONS)}|FILE.json, in Python skeleton=."
+            f"{COMMAND} --skeleton={'|'.join(SKELETONS)}|FILE.json, in Python skeleton=."
         )
     model = {"name": "newell", "dtype": "float32", "width": width, "stem": "port"} | counts
     if middle != width:
@@ -222,10 +224,13 @@ def main(arguments: list[str] | None = None) -> int:
     model = config["model"]
     print(f"{args.workdir}: {model['stacks']} stacks of width {model['width']}, input {args.size} px.")
     fields = " ".join(f"--config.model.{name}={model[name]}" for name in ("stem", "depth", "units"))
-    print(
-        f"To evaluate: main.py --config=configs/newell.py:stacks={model['stacks']},width={model['width']},"
-        f"size={args.size} {fields} --workdir={args.workdir} --mode=evaluate"
+    dataset = args.skeleton if args.skeleton in SKELETONS else "coco" if args.skeleton else "mpii"
+    network = (
+        f"main.py --config=configs/newell.py:stacks={model['stacks']},width={model['width']},"
+        f"size={args.size},dataset={dataset} {fields}"
     )
+    print(f"To evaluate: {network} --workdir={args.workdir} --mode=evaluate")
+    print(f"To train further: {network} --config.train.init_from={args.workdir} --workdir=NEW")
     return 0
 
 

@@ -4,14 +4,17 @@ import functools
 import json
 import os
 import pathlib
+import re
 import sys
 
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from PIL import Image
 
-from hourglass_jax import checkpoint, import_torch
+from configs import newell
+from hourglass_jax import checkpoint, finetune, import_torch, predict
 from hourglass_jax.data.skeletons import LSP, MPII
 
 torch = pytest.importorskip("torch")
@@ -68,9 +71,10 @@ def refused(path, **options):
 
 
 @golden
-@pytest.mark.parametrize("name", ["hg_s2_b1_narrow.pth", "hg_s2_b1_narrow_dataparallel.pth.tar"])
-def test_outputs_are_the_ports(name):
-    net, variables = import_torch.load_checkpoint(GOLDEN / name, size=64)
+def test_outputs_are_the_ports(quick_compiles):
+    net, variables = import_torch.load_checkpoint(GOLDEN / "hg_s2_b1_narrow.pth", size=64)
+    _, parallel = import_torch.load_checkpoint(GOLDEN / "hg_s2_b1_narrow_dataparallel.pth.tar", size=64)
+    jax.tree.map(np.testing.assert_array_equal, variables, parallel)
     assert (net.model.stacks, net.model.width, net.model.depth, net.model.units) == (2, 64, 4, 1)
     with np.load(GOLDEN / "hg_s2_b1_narrow_io.npz") as known:
         images = known["image_nchw"].transpose(0, 2, 3, 1)
@@ -79,6 +83,33 @@ def test_outputs_are_the_ports(name):
         for stack, maps in enumerate(found):
             expected = known[f"heatmaps_stack{stack}_nchw"].transpose(0, 2, 3, 1)
             np.testing.assert_allclose(maps, expected, atol=1e-4)
+
+
+@golden
+def test_an_imported_workdir_finds_the_ports_maxima_in_pictures(tmp_path, quick_compiles):
+    content = torch.load(GOLDEN / "hg_s2_b1_narrow_dataparallel.pth.tar", weights_only=True)
+    # A first layer of twice the weights sees half the image, whose values of at most 0.5 a picture can hold
+    # above the port's mean, which is subtracted on the way.
+    content["state_dict"]["module.conv1.weight"] *= 2
+    torch.save(content | {"best_acc": torch.tensor(0.9), "optimizer": {"state": {}}}, tmp_path / "a.pth.tar")
+    with np.load(GOLDEN / "hg_s2_b1_narrow_io.npz") as known:
+        images, maps = known["image_nchw"], known["heatmaps_stack1_nchw"]
+    for i, image in enumerate(images):
+        values = np.moveaxis(image, 0, 2) / 2 + (0.4404, 0.4440, 0.4327)
+        Image.fromarray(np.round(values * 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert import_torch.main([str(tmp_path / "a.pth.tar"), workdir, "--size=64"]) == 0
+    pictures = [str(tmp_path / f"{i}.png") for i in range(len(images))]
+    assert predict.main([*pictures, workdir, "--no-flip", f"--output={tmp_path / 'out'}"]) == 0
+    people = json.loads((tmp_path / "out/predictions.json").read_text())["annotations"]
+    found = np.array([person["keypoints"] for person in people]).reshape(2, 16, 3)[..., :2]
+    scores = np.array([person["keypoint_scores"] for person in people])
+    np.testing.assert_allclose(scores, maps.max(axis=(2, 3)), atol=2e-3)  # pictures have 8 bits
+    index = maps.reshape(2, 16, -1).argmax(axis=2)
+    # Of 4 px; a quarter of a cell towards the higher neighbour, nothing at the border.
+    cells = np.stack([index % 16, index // 16], axis=-1)
+    offset = found / 4 - (cells + 0.5)
+    np.testing.assert_allclose(np.abs(offset), np.where((cells == 0) | (cells == 15), 0, 0.25), atol=2e-3)
 
 
 @golden
@@ -119,13 +150,15 @@ def test_names_by_hand():
     "fields",
     [{}, {"stacks": 1, "units": 1, "depth": 3, "width": 16}, {"stacks": 3, "stem": "newell", "depth": 1}],
 )
-@pytest.mark.parametrize("parallel", [False, True])
-def test_sizes_are_inferred_and_every_value_arrives(tmp_path, fields, parallel):
+@pytest.mark.parametrize(
+    ("place", "prefix"), [("", ""), ("state_dict", "module."), ("model", "_orig_mod.module.")]
+)
+def test_sizes_are_inferred_and_every_value_arrives(tmp_path, fields, place, prefix):
     net = network(**fields)
     flat = drawn(net)
     content = state_dict(flat, net.model.depth)
-    if parallel:
-        content = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in content.items()}}
+    content = {prefix + name: torch.nn.Parameter(value, False) for name, value in content.items()}
+    content = {"epoch": 3, place: content} if place else content
     torch.save(content, tmp_path / "a.pth")
     found, variables = import_torch.load_checkpoint(tmp_path / "a.pth", skeleton=LSP, size=32)
     assert found == net
@@ -138,13 +171,21 @@ def test_sizes_are_inferred_and_every_value_arrives(tmp_path, fields, parallel):
 def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     arguments = [str(saved[1]), f"--workdir={tmp_path / 'run'}", "--size=32"]
     assert import_torch.main([*arguments, "--skeleton=lsp"]) == 0
-    assert "configs/newell.py:stacks=2,width=8,size=32" in capsys.readouterr().out
+    told = capsys.readouterr().out
     net, variables, metadata = checkpoint.load(tmp_path / "run")
     expected, direct = import_torch.load_checkpoint(saved[1], skeleton=LSP, size=32)
     assert net == expected and net.mean == (0.4404, 0.4440, 0.4327) and metadata["step"] == 0
     assert net.sigma == 1.0 and not net.logits and net.skeleton == LSP
     jax.tree.map(np.testing.assert_array_equal, variables, direct)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == metadata["config"]
+    # The commands that it proposes are of this network.
+    evaluate, further = re.findall(r"main\.py --config=configs/newell\.py:(\S+) (.*)", told)
+    config = newell.get_config(evaluate[0])
+    fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
+    config.update_from_flattened_dict({k: int(v) if v.isdigit() else v for k, v in fields})
+    checkpoint.check_model("told", metadata, config)
+    assert (config.data.dataset, config.data.size) == ("lsp", 32) and further[0] == evaluate[0]
+    assert further[1].endswith(f"--config.train.init_from={tmp_path / 'run'} --workdir=NEW")
 
     assert import_torch.main([*arguments, "--skeleton=lsp"]) == 1
     assert "holds a run already" in capsys.readouterr().err
@@ -154,6 +195,19 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     assert checkpoint.load(tmp_path / "other")[0].skeleton == LSP
     assert import_torch.main([*other, "--skeleton=coco"]) == 1
     assert "--skeleton=coco: choose mpii, lsp, " in capsys.readouterr().err
+
+
+def test_training_goes_on_with_the_trunk_alone_on_other_joints(tmp_path):
+    flat = drawn(network(MPII))
+    torch.save(state_dict(flat), tmp_path / "hg.pth")
+    taken, told = finetune.load(tmp_path / "hg.pth", network(LSP), None)
+    heads = {name for name in flat if "_heatmaps" in name and name != "params/stack0_remap_heatmaps/bias"}
+    assert len(heads) == 5 and taken.keys() == flat.keys() - heads
+    for name in taken:
+        np.testing.assert_array_equal(taken[name], flat[name], err_msg=name)
+    assert told == [f"Begins with {tmp_path / 'hg.pth'}; anew: {', '.join(sorted(heads))}."]
+    with pytest.raises(ValueError, match="config.model: stem is port, not newell; .* and .* more"):
+        finetune.load(tmp_path / "hg.pth", network(LSP, stem="newell"), None)
 
 
 # What is refused.
@@ -179,7 +233,14 @@ def test_every_name_that_does_not_fit_is_listed(saved):
 
 
 def test_joints_have_to_be_said_where_they_are_not_mpiis(saved):
-    assert "has 14 joints, mpii has 16; say which they are: --skeleton=mpii|lsp|" in refused(saved[1])
+    message = refused(saved[1])
+    assert "has 14 joints, mpii has 16; say which they are: python -m hourglass_jax.import_torch" in message
+    assert "--skeleton=mpii|lsp|" in message
+
+
+def test_it_is_no_workdir_itself(saved):
+    with pytest.raises(ValueError, match="small.pth is PyTorch's; .*import_torch .*small.pth --workdir=DIR"):
+        checkpoint.load(saved[1])
 
 
 class Harmful:
