@@ -203,6 +203,16 @@ def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, 
     assert whole.std() > 10  # there is something to compare
 
 
+@pytest.mark.parametrize(
+    ("center", "shape"),
+    [((500, 200), (104, 104)), ((-500, 200), (104, 1)), ((5000, 200), (104, 1)), ((500, 9000), (1, 104))],
+)
+def test_what_is_seen_is_the_view_and_two_pixels_around(center, shape):
+    image = np.zeros((400, 1000, 3), np.uint8)
+    part, _ = crop._clip_to_view(image, crop.square(np.array(center, float), np.float64(100), 50), 50)
+    assert part.shape == (*shape, 3)
+
+
 def test_cut_costs_what_is_seen_not_what_is_there():
     seen = []
 
