@@ -12,6 +12,7 @@ from configs import quickstart
 from hourglass_jax import models, train
 from launch import benchmark
 from launch.benchmarks import common, systems
+from launch.benchmarks import train as training
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -91,13 +92,40 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
         systems.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
 
 
-def test_inference_is_timed_against_a_twin_that_says_the_same(quick_compiles, tmp_path):
-    pytest.importorskip("torch")
-    small = ["--stacks=2", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=2"]
+@pytest.fixture
+def one_thread():
+    """PyTorch without the threads that wait busily, in other tests' time, too."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_compiles, tmp_path):
+    small = ["--stacks=1", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=2"]
     assert benchmark.main(["inference", *small, "--batch_sizes", "1", "3", f"--output={tmp_path}"]) == 0
     rows = json.loads((tmp_path / "inference.json").read_text())["rows"]
     assert [row["what"] for row in rows] == ["inference, batch 1", "inference, batch 3"]
     assert all(row["ratio"] > 0 and row["peer"] == "PyTorch, channels_last" for row in rows)
+
+
+def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(
+    quick_compiles, monkeypatch, tmp_path
+):
+    small = ["--stacks=1", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=1"]
+    assert benchmark.main(["train", *small, "--batch_sizes", "2", f"--output={tmp_path}"]) == 0
+    (row,) = json.loads((tmp_path / "train.json").read_text())["rows"]
+    assert row["what"] == "training step, batch 2" and row["ratio"] > 0
+
+    def spoil(twin, *rest):  # a layer of which the gradient is another
+        twin.stack0_lin.weight.register_hook(lambda gradient: 1.1 * gradient)
+        return theirs(twin, *rest)
+
+    theirs = training.theirs
+    monkeypatch.setattr(training, "theirs", spoil)
+    with pytest.raises(ValueError, match="gradients differ"):
+        training.check_gradients(stacks=1)
 
 
 def test_networks_that_differ_are_not_compared():

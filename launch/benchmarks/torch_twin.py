@@ -98,14 +98,21 @@ class Newell(nn.Module):
 _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
+def named(variables: dict) -> dict[str, np.ndarray]:
+    """A tree of a `newell.Model`'s variables, or of their gradients, by the twin's names and axes."""
+    found = {}
+    for path, value in traverse_util.flatten_dict(variables).items():
+        value = np.array(value)  # HWIO -> OIHW
+        value = value.transpose(3, 2, 0, 1).copy() if value.ndim == 4 else value
+        found[".".join((*path[:-1], _NAMES[path[-1]]))] = value
+    return found
+
+
 def create(variables: dict, **fields) -> Newell:
     """The twin with the variables {"params", "batch_stats"} of a `newell.Model` of these fields."""
-    network, weights = Newell(**fields), {}
-    for name in ("params", "batch_stats"):
-        for path, value in traverse_util.flatten_dict(variables[name]).items():
-            value = np.array(value)  # HWIO -> OIHW
-            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-            weights[".".join((*path[:-1], _NAMES[path[-1]]))] = torch.from_numpy(value.copy())
+    network = Newell(**fields)
+    weights = named(variables["params"]) | named(variables["batch_stats"])
+    weights = {name: torch.from_numpy(value) for name, value in weights.items()}
     missing, unexpected = network.load_state_dict(weights, strict=False)
     counters = [name for name in missing if name.endswith("num_batches_tracked")]
     if unexpected or len(counters) != len(missing):
