@@ -3,12 +3,15 @@
 import json
 import pathlib
 import time
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.data import pipeline
+
+CLOCKED = ("images_per_second", "input_share")  # what differs among equal runs
 
 
 def say(text: str) -> None:
@@ -60,20 +63,38 @@ class Log:
 
 
 class Progress:
-    """Speed and the time that is left."""
+    """Speed, the wait for input, and the time that is left."""
 
     def __init__(self, step: int, last_step: int):
         self._start_step, self._last_step = step, last_step
         self._start = self._mark = time.monotonic()
-        self._mark_step, self._away = step, 0.0
+        self._mark_step, self._away, self._waited = step, 0.0, 0.0
 
-    def lap(self, step: int) -> tuple[float, float]:
-        """Seconds per step since the last lap, and the seconds that are left at the run's own pace."""
+    def lap(self, step: int) -> tuple[float, float, float]:
+        """Since the last lap seconds per step and the share of them that `waiting` counted, in [0, 1]; and
+        the seconds that are left at the run's own pace."""
         now = time.monotonic()
-        pace = (now - self._mark - self._away) / max(step - self._mark_step, 1)
+        seconds = now - self._mark - self._away
+        pace, share = seconds / max(step - self._mark_step, 1), self._waited / max(seconds, 1e-9)
         whole = (now - self._start) / max(step - self._start_step, 1)
-        self._mark, self._mark_step, self._away = now, step, 0.0
-        return pace, whole * (self._last_step - step)
+        self._mark, self._mark_step, self._away, self._waited = now, step, 0.0, 0.0
+        return pace, share, whole * (self._last_step - step)
+
+    def waiting(self, batches: Iterator, idle: Callable[[], bool]) -> Iterator:
+        """Passes batches on, and counts the time until each is there.
+
+        idle: whether the devices have nothing else to do, asked when the batch has come. If they still
+          compute, the wait cost nothing; if they finished meanwhile, all of it counts.
+        """
+        while True:
+            start = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            if idle():
+                self._waited += time.monotonic() - start
+            yield batch
 
     def away(self, seconds: float) -> None:
         """Time that was spent on something else than training steps."""

@@ -32,6 +32,7 @@ _FREE = (
     ),
     *("data.source", "data.threads", "evaluate"),
 )
+_TOLD_SHARE = 0.05  # of the time, spent waiting for input
 
 
 def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
@@ -103,7 +104,11 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         progress, waiting, scores = Progress(step, last_step), [], {}
         skipped = 0
 
-        for batch in batches:
+        # A step is done when its metrics are there; what is logged already is done.
+        def idle():
+            return not waiting or waiting[-1]["loss"].is_ready()
+
+        for batch in progress.waiting(batches, idle):
             state, metrics = step_for(plan.trained(step))(state, devices.put_batch(step_inputs(batch), mesh))
             waiting.append(metrics)
             step += 1
@@ -120,7 +125,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                 if broken:
                     values["skipped"] = len(broken)
                     say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
-                pace, left = progress.lap(step)
+                pace, values["input_share"], left = progress.lap(step)
                 values["learning_rate"] = float(rate(step - 1))
                 values["images_per_second"] = config.train.batch_size / pace
                 log.scalars(step, values)
@@ -271,10 +276,12 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
 
 
 def line(step: int, last_step: int, values: dict, left: float) -> str:
-    """One line of progress."""
+    """One line of progress; it names the wait for input where that is more than a few per cent."""
+    share = values["input_share"]
+    waits = f"input {100 * share:.0f}% of the time  " if share > _TOLD_SHARE else ""
     return (
         f"step {step}/{last_step} ({100 * step / last_step:.0f}%)  loss {values['loss']:.5f}  "
-        f"lr {values['learning_rate']:.2e}  {values['images_per_second']:.1f} images/s  "
+        f"lr {values['learning_rate']:.2e}  {values['images_per_second']:.1f} images/s  {waits}"
         f"left {duration(left)}"
     )
 

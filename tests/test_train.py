@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+import time
 
 import conftest
 import cv2
@@ -17,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
 
 def losses_of(lines):
-    """{step: everything but the speed} of the training lines, and of the evaluations."""
+    """{step: everything but the clock's} of the training lines, and of the evaluations."""
     found = {}
     for line in lines:
         kind = "loss" if "loss" in line else "validation"
         assert (line["step"], kind) not in found, "a step is there twice"
-        found[line["step"], kind] = {k: v for k, v in line.items() if k != "images_per_second"}
+        found[line["step"], kind] = {k: v for k, v in line.items() if k not in logs.CLOCKED}
     return found
 
 
@@ -460,12 +461,52 @@ def test_progress_counts_training_time_only(monkeypatch):
     monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
     progress = logs.Progress(10, 110)
     clock[0] += 20
-    assert progress.lap(20) == (2.0, 180.0)  # 10 steps in 20 s; 90 steps are left
+    assert progress.lap(20) == (2.0, 0.0, 180.0)  # 10 steps in 20 s; 90 steps are left
     clock[0] += 5 + 10
     progress.away(5)
-    pace, left = progress.lap(30)
+    pace, _, left = progress.lap(30)
     assert pace == 1.0 and left == pytest.approx(35 / 20 * 80)  # what is left has evaluations, too
     assert [logs.duration(s) for s in (0, 59.6, 75, 3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
+
+
+def test_waiting_counts_where_the_devices_have_nothing_to_do(monkeypatch):
+    clock, idle = [0.0], iter([True, False, True])
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
+
+    def slow():
+        for seconds in (1.0, 2.0, 4.0):
+            clock[0] += seconds
+            yield seconds
+
+    progress, seen = logs.Progress(0, 9), []
+    for batch in progress.waiting(slow(), lambda: next(idle)):
+        seen.append(batch)
+        clock[0] += 3.0  # the step
+    assert seen == [1.0, 2.0, 4.0]
+    # Of 3 x 3 + 7 seconds the first and the third wait count; the last lap's do not count again.
+    assert progress.lap(3)[1] == pytest.approx(5 / 16)
+    clock[0] += 1.0
+    assert progress.lap(4)[1] == 0.0
+
+
+def test_a_slow_source_is_named(tiny, monkeypatch, metrics_of, tmp_path, capsys):
+    plain = pipeline.batches
+
+    def slow(source, *, train, **options):
+        for batch in plain(source, train=train, **options):
+            time.sleep(0.5 if train else 0)
+            yield batch
+
+    config = tiny({"train.steps": 4, "train.log_every": 2, "train.save_every": 9})
+    train.train(config, tmp_path / "plain")
+    monkeypatch.setattr(pipeline, "batches", slow)
+    train.train(config, tmp_path / "slow")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 4/4")]
+    shares = [metrics_of(tmp_path / name)[1]["input_share"] for name in ("plain", "slow")]
+    # Two waits of half a second each; a step of `Small` takes milliseconds.
+    assert 0 <= shares[0] < 0.8 < shares[1] <= 1
+    assert f"  input {100 * shares[1]:.0f}% of the time  left" in said[1]
+    assert losses_of(metrics_of(tmp_path / "plain")) == losses_of(metrics_of(tmp_path / "slow"))
 
 
 def test_picture_of_a_step_is_drawn_from_that_step(tiny, monkeypatch, tmp_path):
