@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from configs import quickstart
 from hourglass_jax import models, train
+from hourglass_jax.data import builders, pipeline
 from launch import benchmark
-from launch.benchmarks import common, systems
+from launch.benchmarks import common, input, systems
 from launch.benchmarks import train as training
 
 
@@ -126,6 +128,48 @@ def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(
     monkeypatch.setattr(training, "theirs", spoil)
     with pytest.raises(ValueError, match="gradients differ"):
         training.check_gradients(stacks=1)
+
+
+def test_input_is_timed_from_drawn_frames_and_from_a_folders(
+    small_model, quick_compiles, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("tensorflow_datasets")
+    steps = []
+    plain = common.Step.__call__
+    monkeypatch.setattr(common.Step, "__call__", lambda self: steps.append(self) or plain(self))
+    small = ["--size=32", "--frame=64", "--count=10", "--batches=2", "--batch_size=4", "--rounds=1"]
+    small += ["--step_batch_size=2", f"--output={tmp_path / 'drawn'}"]
+    assert benchmark.main(["input", *small]) == 0
+    result = json.loads((tmp_path / "drawn" / "input.json").read_text())
+    rows = {row["from"]: row for row in result["rows"]}
+    assert list(rows)[:2] == ["crops, source=tfds", "crops, source=packed"]
+    assert all(row["images/s and core"] > 0 for row in rows.values())
+    assert rows["frames, each time anew"]["times frames anew"] == 1
+    assert result["share of the step"] > 0 and result["title"].startswith("10 drawn pictures")
+    assert len(steps) == 4 and steps[0] is steps[2]  # the network and none, in turn
+
+    assert benchmark.main(["input", *small, f"--pictures={tmp_path}"]) == 1
+    assert "found no .jpg" in capsys.readouterr().err
+
+
+def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
+    # A grey frame of 90 x 60 px: its height is the crop's side, 1.5 times of which are 90 px.
+    encoded = cv2.imencode(".jpg", np.full((60, 90, 3), 128, np.uint8))[1].tobytes()
+    frame = (encoded, np.array([45.0, 30.0]), 60.0)
+    config = builders.CropConfig(box="annotated", canvas=48)
+    canvas = pipeline.decode(input.prepared(frame, config)["image"])
+    assert canvas.shape == (48, 48, 3)
+    np.testing.assert_allclose(canvas[12:36], 128, atol=2)
+    assert canvas[:4].max() < 8 and canvas[-4:].max() < 8  # above and below the frame
+
+    image, maps = input.anew(*frame, size=32, rng=np.random.default_rng(2))
+    assert image.shape == (32, 32, 3) and image.dtype == np.float32 and maps.shape == (16, 8, 8)
+    np.testing.assert_allclose(image[16, 16], 128 / 255, atol=0.01)  # not recoloured
+    assert maps.max() == 1 and {one.max() for one in maps} == {1}  # every joint lies in a cell
+    # Its neighbours: exp(-1 / 2), exp(-2 / 2) across.
+    y, x = np.unravel_index(maps[0].argmax(), (8, 8))
+    near = maps[0][max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    assert set(np.round(np.unique(near), 6)) == {*np.round(np.float32(np.exp([-1.0, -0.5, 0.0])), 6)}
 
 
 def test_networks_that_differ_are_not_compared():

@@ -1,6 +1,7 @@
 """What all benchmarks share: times from interleaved runs, tables, and the train step of a config."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import platform
@@ -33,22 +34,25 @@ def _processor() -> str:
     return f"{model} family {family}" if family else model
 
 
-def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float, float]]:
+def interleaved(
+    runs: dict[str, Callable[[], object]], rounds: int, *, clock: str = "perf_counter"
+) -> dict[str, tuple[float, float, float]]:
     """Times functions in turn, so that what else the machine does falls on all of them alike.
 
     Args:
       runs: by name; each returns what to wait for. The first call of each is not counted.
       rounds: calls of each that are counted.
+      clock: of the module `time`; "process_time" counts what all threads of the process compute together.
 
     Returns:
       by name the lower quartile, the median and the upper quartile, in seconds.
     """
-    seconds = {name: [] for name in runs}
+    seconds, now = {name: [] for name in runs}, getattr(time, clock)
     for _ in range(rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = now()
             jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now() - start)
     return {name: tuple(np.percentile(values[1:], (25, 50, 75))) for name, values in seconds.items()}
 
 
@@ -106,14 +110,19 @@ def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
 class Step:
     """The train step of a config with one batch of its own data, to be timed: `step()` runs it once.
 
+    Args:
+      config: as `configs/common.py` describes.
+      model: in the place of the config's.
+
     Attributes:
       compile_seconds: from the traced function to the program, without any cache.
       temporary: bytes that the program takes beside its inputs and outputs.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, model=None):
         mesh, source = devices.mesh(), sources.open_source(config.data, train=True)
         network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
+        network = dataclasses.replace(network, model=model or network.model)
         plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
         _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
         # The phase that trains most of the tasks: it costs most.
