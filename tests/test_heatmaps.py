@@ -256,7 +256,12 @@ def test_dark_keeps_the_quarter_where_there_is_no_peak():
     # Two cells far apart, blurred by sigma 3: the peak lies between them, more than a cell from either.
     apart = np.zeros((9, 9))
     apart[4, 1], apart[4, 6], apart[3, 1] = 1, 0.99, 0.5
-    for values, sigma in ((ramp, 1.0), (flat, 1.0), (apart, 3.0)):
+    # A lone cell in a valley of one or the other direction, or of both, whose blurred form is no peak.
+    y, x = np.abs(np.mgrid[-6:7, -6:7])
+    valleys = [np.where((from_it >= 2) & (from_it <= 4), 0.9, 0) for from_it in (y, x, np.maximum(x, y))]
+    for valley in valleys:
+        valley[6, 6], valley[6, 7], valley[5, 6] = 1, 0.2, 0.1
+    for values, sigma in ((ramp, 1.0), (flat, 1.0), (apart, 3.0), *((valley, 1.0) for valley in valleys)):
         maps = single(values)
         found, _ = decode(maps, method="dark", sigma=sigma)
         np.testing.assert_array_equal(found, decode(maps)[0])
