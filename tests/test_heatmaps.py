@@ -199,6 +199,15 @@ def test_mirrored_maps_give_mirrored_joints():
     np.testing.assert_allclose(mirrored[..., 1], found[..., 1])
 
 
+def test_the_value_at_a_place_is_its_cells_and_zero_outside():
+    maps = np.arange(1.0, 13).reshape(1, 3, 4, 1)
+    inside = {(0, 0): 1, (3.99, 2.99): 12, (0.5, 1.2): 5, (1, 0): 2}
+    outside = dict.fromkeys([(4, 0), (0, 3), (-0.01, 0), (0, -0.01), (-5, 9)], 0)
+    places = jnp.array([[*inside, *outside]], jnp.float32)
+    found = heatmaps.value_at(jnp.asarray(maps), places)
+    np.testing.assert_array_equal(found[0], [*inside.values(), *outside.values()])
+
+
 # Cross-entropy's maps
 
 
