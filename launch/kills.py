@@ -2,72 +2,148 @@
 
 python launch/kills.py --kills=20 --output=runs/kills
 
-Each kill (SIGKILL) comes at a random moment of a real run: while it starts, trains, saves or evaluates. At
-the end parameters, averages and the optimiser's state must be those of the undisturbed run, bit by bit; the
-log must hold every step once; and the same checkpoints must lie there.
+In turn the kills (SIGKILL) aim at a random moment while it starts, trains, saves or evaluates; what each
+one hit is read off what it left. Every fifth is a SIGTERM, after which it must save its last step and end.
+Every life must go on after the newest whole checkpoint. At the end parameters, averages and the optimiser's
+state must be those of the undisturbed run, bit by bit; the log must hold every step once; and the same files
+must lie there.
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 240
+STEPS, EVALUATE_EVERY, SAVE_EVERY, KEPT = 240, 20, 4, 3  # the two latest and the best
 CONFIG = [
-    *("--config=configs/quickstart.py", f"--config.train.steps={STEPS}", "--config.train.save_every=4"),
-    *("--config.train.evaluate_every=20", "--config.train.log_every=1", "--config.train.pictures=1"),
+    *("--config=configs/quickstart.py", f"--config.train.steps={STEPS}"),
+    *(f"--config.train.save_every={SAVE_EVERY}", f"--config.train.evaluate_every={EVALUATE_EVERY}"),
+    *("--config.train.log_every=1", "--config.train.pictures=1"),
     *("--config.train.tensorboard=false", "--config.model.width=16", "--config.model.depth=2"),
     *("--config.data.examples=(200,40)", "--config.data.size=64", "--config.data.canvas=96"),
     *("--config.train.batch_size=8", "--config.evaluate.batch_size=20"),
 ]
+AIMS = ("starting", "training", "saving", "evaluating", "SIGTERM")
+SECONDS = 10.0  # from SIGTERM to the end, at most; on a busy machine as long as it took to start
+
+
+class Life:
+    """One process of the training, from its start to its death."""
+
+    def __init__(self, workdir):
+        self.workdir, self._console = workdir, workdir.parent / f"{workdir.name}.txt"
+        self._console.touch()
+        self._before = self._console.stat().st_size
+        command = [sys.executable, "main.py", f"--workdir={workdir.resolve()}", *CONFIG]
+        with self._console.open("a") as console:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=console, stderr=subprocess.STDOUT)
+
+    def said(self) -> str:
+        with self._console.open() as console:
+            console.seek(self._before)
+            return console.read()
+
+    def does(self) -> str:
+        """What goes on, or went on when it died."""
+        if not self.begun():
+            return "starting"
+        if any(not path.name.isdigit() for path in (self.workdir / "checkpoints").glob("*")):
+            return "saving"  # what the life before left is gone since the start
+        last = re.search(r"^step (\d+)/.*\n\Z", self.said(), re.MULTILINE)
+        return "evaluating" if last and int(last[1]) % EVALUATE_EVERY == 0 else "training"
+
+    def begun(self) -> bool:
+        return re.search("^step ", self.said(), re.MULTILINE) is not None
+
+    def wait_for(self, *doings) -> bool:
+        """Whether it came to do one of these before its end."""
+        while self.process.poll() is None:
+            doing = self.does()
+            if doing in doings:
+                return True
+            time.sleep(0.1 if doing == "starting" else 0.002)  # a save takes some hundredths
+        return False
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--longest", type=float, default=12.0, help="s, longest life (default: %(default)s)")
     parser.add_argument("--output", required=True, help="folder for the two workdirs; has to be empty")
     flags = parser.parse_args()
     output = pathlib.Path(flags.output)
     if output.exists() and any(output.iterdir()):
         sys.exit(f"Error: --output={output} is not empty; choose another folder.")
+    output.mkdir(parents=True, exist_ok=True)
     whole, killed = output / "whole", output / "killed"
-    start(whole).wait()
+    if Life(whole).process.wait():
+        sys.exit(f"Error: the undisturbed run failed, see {whole}.txt.")
 
-    moments = random.Random(flags.seed)
-    kills = most = 0
-    while kills < flags.kills:
-        run = start(killed)
-        life = moments.uniform(0.0, flags.longest)
-        try:
-            run.wait(life)
-            break  # it came to its end: short of kills, but a whole run
-        except subprocess.TimeoutExpired:
-            run.kill()
-            run.wait()
-            kills += 1
-        checkpoints = [p.name for p in (killed / "checkpoints").glob("*")]
-        most = max(most, len(checkpoints))
-        print(f"kill {kills} after {life:.1f} s: logged to step {last(killed)}, checkpoints {checkpoints}")
-        if kills % 5 == 0:
-            flags.longest += 5  # on a slow machine a run has to come further than its start
-    finished = start(killed)
-    finished.wait()
-    failures = differences(whole, killed)
-    print(f"{kills} kills, at most {most} checkpoints at a time; differences: {failures or 'none'}")
-    return 1 if failures or finished.returncode else 0
+    moments, hit, failures = random.Random(flags.seed), collections.Counter(), []
+    most, slowest, startup = (0, 0), 0.0, 5.0
+    for number in range(1, flags.kills + 1):
+        aim, newest, began = AIMS[(number - 1) % len(AIMS)], max(saved(killed), default=0), time.monotonic()
+        life = Life(killed)
+        if aim == "starting":
+            time.sleep(moments.uniform(0, startup))
+        elif life.wait_for(*AIMS[1:]):
+            startup = time.monotonic() - began
+            time.sleep(moments.uniform(0, 0.5))
+            if aim in ("saving", "evaluating"):
+                life.wait_for(aim)
+                time.sleep(moments.uniform(0, 0.05))
+        if life.process.poll() is not None:
+            failures.append(f"life {number} came to its end")  # too short a training for so many kills
+            break
+        asked = time.monotonic()
+        life.process.send_signal(signal.SIGTERM if aim == "SIGTERM" else signal.SIGKILL)
+        code = life.process.wait()
+        took = time.monotonic() - asked
+        found = aim if aim == "SIGTERM" else life.does()
+        hit[found] += 1
+        if aim == "SIGTERM":
+            slowest = max(slowest, took)
+            if code or took > max(SECONDS, startup) or saved(killed)[-1:] != [last(killed)]:
+                failures.append(f"SIGTERM: code {code}, {took:.1f} s, {saved(killed)} of {last(killed)}")
+        failures += resumed(life, newest)
+        folders = len(list((killed / "checkpoints").glob("*")))
+        most = max(most[0], folders), max(most[1], size(killed))
+        print(f"{number}: {found}, logged to step {last(killed)}, saved {saved(killed)}", flush=True)
+    newest = max(saved(killed), default=0)
+    life = Life(killed)
+    if life.process.wait():
+        failures.append("the last life")
+    failures += resumed(life, newest) + differences(whole, killed)
+    # One is being written, and one that is no longer kept being removed.
+    failures += ["disk"] * (most[0] > KEPT + 2)
+    print(f"Kills while {', '.join(f'{name} {hit[name]}' for name in AIMS)}; SIGTERM to end {slowest:.1f} s")
+    print(f"At most {most[0]} checkpoints and {most[1] / 1e6:.1f} MB; undisturbed {size(whole) / 1e6:.1f} MB")
+    print(f"Failures: {', '.join(failures) or 'none'}")
+    return 1 if failures else 0
 
 
-def start(workdir):
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "main.py", f"--workdir={workdir.resolve()}", *CONFIG]
-    with (workdir.parent / f"{workdir.name}.txt").open("a") as console:
-        return subprocess.Popen(command, cwd=ROOT, stdout=console, stderr=subprocess.STDOUT)
+def saved(workdir) -> list[int]:
+    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+
+
+def size(workdir) -> int:
+    """Bytes."""
+    return sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
+
+
+def resumed(life, newest: int) -> list[str]:
+    """Complaints, unless a life that came so far went on after the newest whole checkpoint."""
+    said = re.search(r"^Goes on after step (\d+) of", life.said(), re.MULTILINE)
+    if life.begun() and (int(said[1]) if said else 0) != newest:
+        return [f"went on after {said and said[1]}, not {newest}"]
+    return []
 
 
 def lines(workdir) -> list[dict]:
@@ -107,9 +183,10 @@ def differences(whole, killed) -> list[str]:
     steps = [line["step"] for line in logs[1] if "loss" in line]
     if steps != list(range(1, STEPS + 1)):
         found.append("steps in the log")
-    kept = [sorted(p.name for p in (w / "checkpoints").iterdir()) for w in (whole, killed)]
+    kept = [sorted(p.relative_to(w) for pattern in ("*", "*/*") for p in w.glob(pattern))
+            for w in (whole, killed)]  # fmt: skip
     if kept[0] != kept[1]:
-        found.append(f"checkpoints {kept}")
+        found.append(f"files: {', '.join(map(str, set(kept[0]) ^ set(kept[1])))}")
     return found
 
 
