@@ -71,6 +71,7 @@ def base() -> ConfigDict:
     c.train.epochs = 1.0
     c.train.steps = 0  # if not 0, instead of epochs
     c.train.accumulate = 1
+    c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see hourglass_jax/remat.py
     c.train.init_from = ""  # fine-tuning: a workdir, a checkpoint, a file of weights or a PyTorch checkpoint
     # (tasks, epochs), ...: a round of phases, repeated; each trains some of the model's tasks and holds the
     # others. With the schedule "steps" every round ends with a milestone. () trains everything.

@@ -17,13 +17,14 @@ from hourglass_jax import train_step as steps
 from hourglass_jax.data import pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
 
-# Values that may change under a workdir: they alter no step that is still to come.
+# Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
 _FREE = (
     *("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest"),
     *(
         "train.pictures",
         "train.tensorboard",
         "train.skip_nonfinite",
+        "train.remat",
         "data.data_dir",
         "data.manual_dir",
         "data.packed_dir",
@@ -192,6 +193,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None):
         kernel_weight=kernel_weight,
         average_decay=config.train.average_decay,
         accumulate=config.train.accumulate,
+        policy=config.train.remat,
         trained=trained,
     )
     return steps.compiled(step, mesh)

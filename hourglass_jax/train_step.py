@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hourglass_jax import devices, losses, phases
+from hourglass_jax import devices, losses, phases, remat
 from hourglass_jax.data import augment, crop
 
 
@@ -76,6 +76,7 @@ def make(
     kernel_weight: float = 0.0,
     average_decay: float = 0.0,
     accumulate: int = 1,
+    policy: str = "",
     trained: tuple[str, ...] | None = None,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
     """Makes step(state, batch) -> (state, metrics), to be jit-compiled.
@@ -91,6 +92,7 @@ def make(
       average_decay: of the averaged variables; 0 for none.
       accumulate: the batch goes through the network in so many parts, and their gradients are
         averaged. Each part has its own batch statistics.
+      policy: which features are computed anew on the way back, see `remat`; "" keeps all.
       trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
         None trains all.
 
@@ -99,6 +101,7 @@ def make(
     optimizer = optax.with_extra_args_support(optimizer)
     tasks = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
+    forward = remat.create(functools.partial(model.apply, train=True, mutable=["batch_stats"]), policy)
     select = functools.partial(phases.select, model, trained)
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
 
@@ -113,9 +116,7 @@ def make(
     def loss_of(params, batch_stats, part):
         images, joints, visible = part
         params = select(params, jax.lax.stop_gradient(params))
-        outputs, new = model.apply(
-            {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
-        )
+        outputs, new = forward({"params": params, "batch_stats": batch_stats}, images)
         value, per_stack = loss(outputs, joints, visible)
         if kernel_weight:
             value += kernel_weight * losses.kernel_squares(params)

@@ -1,0 +1,147 @@
+"""Rematerialisation: the way back computes features anew that the way forward has not kept. Model files know
+nothing of it.
+
+The network is traced and cut where its modules begin and end. What passes a cut is kept; all between two
+cuts is computed once more, when its gradient is wanted (Chen et al. 2016).
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from hourglass_jax.models import layers
+
+
+def _before_hourglasses(call, *args, module, name, **kwargs):
+    if isinstance(module, layers.Hourglass):
+        args = checkpoint_name(args, name)
+    return call(*args, **kwargs)
+
+
+def _after_units(call, *args, module, name, **kwargs):
+    """After whatever is made of other modules: residual units, above all."""
+    out = call(*args, **kwargs)
+    plain = isinstance(module, (nn.Conv, nn.Dense, nn.BatchNorm)) or not module.path
+    return out if plain else checkpoint_name(out, name)
+
+
+# By policy: where it cuts, coarse to fine. Parts are cut in themselves, too: what is kept within one exists
+# only while that is on its way back.
+POLICIES = {
+    "": (),
+    "units": (_after_units,),
+    "hourglasses": (_before_hourglasses,),
+    "nested": (_before_hourglasses, _after_units),
+}
+
+
+def create(function: Callable, policy: str) -> Callable:
+    """function(variables, images), which calls a Flax model -> the same in less memory and more time.
+
+    Args:
+      function: of two pytrees, differentiable in both; outputs of any kind.
+      policy: of `POLICIES`.
+    """
+    if policy not in POLICIES:
+        names = ", ".join(map(repr, POLICIES))
+        raise ValueError(f"train.remat={policy!r} is unknown; choose from {names}.")
+    cuts = POLICIES[policy]
+    if not cuts:
+        return function
+
+    def rematerialised(variables, images):
+        with nn.intercept_methods(_marking(cuts)):
+            closed, shapes = jax.make_jaxpr(function, return_shape=True)(variables, images)
+        jaxpr = closed.jaxpr
+        of_images = set(jaxpr.invars[-len(jax.tree.leaves(images)) :])
+        for equation in jaxpr.eqns:
+            if not of_images.isdisjoint(_variables(equation.invars)):
+                of_images.update(equation.outvars)
+        jaxpr = jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+        outputs = _cut(jaxpr, len(cuts), of_images)(*closed.consts, *jax.tree.leaves((variables, images)))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return rematerialised
+
+
+def _marking(cuts):
+    """Gives what passes the cuts a name in the trace, by level."""
+
+    def mark(call, args, kwargs, context):
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        for level, cut in enumerate(cuts):
+            call = functools.partial(cut, call, module=context.module, name=_mark(level))
+        return call(*args, **kwargs)
+
+    return mark
+
+
+def _mark(level):
+    return f"cut{level}"
+
+
+def _cut(jaxpr, levels, of_images, level=0) -> Callable:
+    """The function of a trace, cut at the marks of `level`; each of its parts is cut further in itself."""
+    if level == levels:
+        return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))
+    parts = []
+    for part in _parts(jaxpr, _mark(level)):
+        function = _cut(part, levels, of_images, level + 1)
+        parts.append((part, _again(function, [v in of_images for v in part.invars])))
+    parts[-1] = (part, function)  # whose way back comes at once: nothing to keep until then
+
+    def run(*arguments):
+        env = dict(zip(jaxpr.invars, arguments, strict=True))
+        for part, function in parts:
+            env.update(zip(part.outvars, function(*(env[v] for v in part.invars)), strict=True))
+        return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
+
+    return run
+
+
+def _parts(jaxpr, mark) -> list:
+    """A trace cut after each run of marks: traces that give one another what they need."""
+    marked = [e.params.get("name") == mark for e in jaxpr.eqns]
+    ends = [i + 1 for i in range(len(marked) - 1) if marked[i] and not marked[i + 1]]
+    parts, wanted = [], dict.fromkeys(_variables(jaxpr.outvars))  # no sets: the same program each time
+    for start, end in reversed(list(itertools.pairwise([0, *ends, len(marked)]))):
+        equations = jaxpr.eqns[start:end]
+        made = dict.fromkeys(v for e in equations for v in e.outvars)
+        used = dict.fromkeys(v for e in equations for v in _variables(e.invars) if v not in made)
+        outputs = [v for v in made if v in wanted]
+        parts.append(jaxpr.replace(eqns=equations, invars=list(used), outvars=outputs))
+        wanted = {v: None for v in wanted if v not in made} | used
+    return parts[::-1]
+
+
+def _again(function, tied) -> Callable:
+    """The function, computed anew for its gradient; `tied` tells which of its inputs wait for that."""
+    if jax.default_backend() != "cpu":
+        return jax.checkpoint(function)
+
+    # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values on the way forward and keeps
+    # these after all. So inputs are made to depend on the gradient: nothing is larger than infinity, but
+    # XLA does not know it.
+    @jax.custom_vjp
+    def again(*inputs):
+        return function(*inputs)
+
+    def backward(inputs, cotangents):
+        floats = [c.ravel()[0] for c in cotangents if jnp.issubdtype(c.dtype, jnp.floating)]
+        never = sum(floats) > jnp.inf
+        inputs = [jnp.where(never, 0, x) if tie else x for x, tie in zip(inputs, tied, strict=True)]
+        return jax.vjp(function, *inputs)[1](cotangents)
+
+    again.defvjp(lambda *inputs: (function(*inputs), inputs), backward)
+    return again
+
+
+def _variables(atoms):
+    return [a for a in atoms if not isinstance(a, Literal)]
