@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from hourglass_jax import models, train
+from hourglass_jax import models, remat, train
 from hourglass_jax.data import builders, pipeline
 from launch import benchmark
 from launch.benchmarks import common, input, systems
@@ -102,6 +102,28 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_memory_and_time_of_every_policy_stand_beside_the_plain_steps(
+    small_model, quick_compiles, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remat, "POLICIES", {name: remat.POLICIES[name] for name in ("", "units")})
+    small = ["--systems", "newell", "--size=32", "--batch_size=2", "--rounds=1", f"--output={tmp_path}"]
+    assert benchmark.main(["memory", *small]) == 0
+    plain, units = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    assert (plain["remat"], plain["of plain"], plain["times plain"]) == ("", 1, 1)
+    assert (units["system"], units["remat"]) == ("newell", "units")
+    assert units["of plain"] == pytest.approx(units["temporary MB"] / plain["temporary MB"], abs=0.01)
+
+
+def test_growth_is_measured_one_dimension_at_a_time_and_drawn(small_model, quick_compiles, tmp_path):
+    pytest.importorskip("matplotlib")
+    small = ["--width_values", "--stacks_values", "1", "--size_values", "32", "64", "--batch_size=2"]
+    assert benchmark.main(["growth", *small, "--size=32", "--rounds=1", f"--output={tmp_path}"]) == 0
+    rows = json.loads((tmp_path / "growth.json").read_text())["rows"]
+    assert [(row["what"], row["value"]) for row in rows] == [("stacks", 1), ("size", 32), ("size", 64)]
+    assert rows[2]["temporary MB"] > 2 * rows[1]["temporary MB"] > 0
+    assert cv2.imread(str(tmp_path / "growth.png")).shape == (450, 1350, 3)  # 9 x 3 inches
 
 
 def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_compiles, tmp_path):

@@ -1,0 +1,63 @@
+"""How a training step of the stacked hourglass grows with its stacks, its width and the size of its input.
+
+One of the three changes at a time, the other two stay at the options' values. --output gets a plot, too.
+"""
+
+import pathlib
+
+from launch.benchmarks.common import Step, interleaved
+from launch.benchmarks.memory import add_sizes, config_of
+
+VALUES = {"stacks": [1, 2, 4, 8], "width": [64, 128, 256], "size": [128, 256, 384]}
+MEASURED = ("processor ms", "temporary MB", "compile s")
+
+
+def add(command) -> None:
+    parser = command("growth", help="time, memory and compilation of a step by stacks, width and input size")
+    add_sizes(parser, stacks=2, width=128, size=128, batch_size=4)
+    parser.add_argument("--depth", type=int, default=4, help="of the hourglasses (default: %(default)s)")
+    for name, values in VALUES.items():
+        told = f"none or several (default: {' '.join(map(str, values))})"
+        parser.add_argument(f"--{name}_values", type=int, nargs="*", default=values, help=told)
+    parser.set_defaults(run=run)
+
+
+def run(args) -> dict:
+    """A row for each value of each dimension."""
+    base = {name: getattr(args, name) for name in ("stacks", "width", "size", "batch_size")}
+    rows = []
+    for name in VALUES:
+        steps = {}
+        for value in getattr(args, f"{name}_values"):
+            config = config_of("newell", **(base | {name: value}))
+            config.model.depth = args.depth
+            steps[value] = Step(config)
+        seconds = interleaved(steps, args.rounds, clock="process_time")
+        for value, step in steps.items():
+            numbers = (1000 * seconds[value][1], step.temporary / 1e6, step.compile_seconds)
+            measured = {key: round(number, 1) for key, number in zip(MEASURED, numbers, strict=True)}
+            rows.append({"what": name, "value": value} | measured)
+    if args.output:
+        plot(rows, pathlib.Path(args.output) / "growth.png")
+    told = ", ".join(f"{name} {value}" for name, value in base.items())
+    return {"title": f"Training step, from {told} on", "rows": rows}
+
+
+def plot(rows: list[dict], path: pathlib.Path) -> None:
+    """Each dimension beside the others: everything against its value at the smallest, on logarithmic axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    names = list(dict.fromkeys(row["what"] for row in rows))
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        of_name = [row for row in rows if row["what"] == name]
+        values = [row["value"] for row in of_name]
+        for key in MEASURED:
+            axes.plot(values, [row[key] / of_name[0][key] for row in of_name], "o-", label=key)
+        axes.plot(values, [value / values[0] for value in values], "k:", label="in proportion")
+        axes.set(xscale="log", yscale="log", xlabel=name)
+        axes.set_xticks(values, map(str, values))
+        axes.minorticks_off()
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
