@@ -164,16 +164,21 @@ def _by_id(path, people: list[dict], truth: truths.Truth) -> np.ndarray:
 
 
 def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) -> np.ndarray:
-    """By picture, and in it by position; names are compared without folder, ending and leading zeros."""
+    """By picture, and in it by position. Names are compared without folder, ending and leading zeros, unless
+    this makes two of them the same."""
     if truth.pictures is None:
         raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
-    names = {image["id"]: image["file_name"] for image in images}
+    names = {str(image["id"]): image["file_name"] for image in images}
+    if not images and truth.images is not None:  # COCO's results: a list of people alone
+        names = dict(zip(truth.images, truth.pictures, strict=True))
+    known = set(truth.pictures)
+    short = _stem if len(known) == len(set(map(_stem, known))) else str
     found = {}
     for person in people:
-        picture = _stem(names.get(person["image_id"], person["image_id"]))
+        picture = short(names.get(str(person["image_id"]), person["image_id"]))
         triples = np.array(person["keypoints"], np.float64).reshape(-1, 3)
         found.setdefault(picture, []).append(triples[:, :2])
-    wanted = list(map(_stem, truth.pictures))
+    wanted = list(map(short, truth.pictures))
     for picture in dict.fromkeys([*wanted, *found]):
         has, wants = len(found.get(picture, ())), wanted.count(picture)
         if has != wants:

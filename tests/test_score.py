@@ -221,6 +221,47 @@ def test_json_goes_by_id_by_picture_or_by_position(tmp_path, capsys):
         assert found["table"]["Mean"] == pytest.approx(100 * 68 / 69)
 
 
+def test_ones_own_joints_by_hand(tmp_path, capsys):
+    category = {"id": 1, "name": "jumper", "keypoints": ["head", "l_hand", "r_hand"]}
+    a, b = (
+        [10, 10, 2, 110, 10, 2, 10, 60, 1],
+        [0, 0, 2, 0, 40, 2, 0, 0, 0],
+    )  # 100 px, 40 px at their longer side
+    crowd = {"id": 9, "image_id": 1, "keypoints": a, "iscrowd": 1}
+    people = [crowd, {"id": 7, "image_id": 1, "keypoints": a}, {"id": "b", "image_id": 2, "keypoints": b}]
+    # Two pictures of the same name, each in a folder.
+    content = {"images": [{"id": i, "file_name": f"{'ab'[i - 1]}/1.jpg"} for i in (1, 2)]}
+    content |= {"annotations": people, "categories": [category]}
+    truth, path = tmp_path / "own.json", tmp_path / "results.json"
+    files = {"annotations": truth, "predictions": path, "json": tmp_path / "score.json"}
+
+    def said(predicted, **options):
+        truth.write_text(json.dumps(content))
+        path.write_text(json.dumps(predicted))
+        code, text = run(capsys, dataset="coco", **files, **options)
+        assert code == 0, text
+        return json.loads((tmp_path / "score.json").read_text())
+
+    # 10 px off is within a tenth of 100, 11 is not; 4 is within a tenth of 40, 5 is not.
+    near_a, near_b = [20, 10, 1, 110, 21, 1, 10, 60, 1], [0, 4, 1, 0, 45, 1, 50, 50, 1]
+    results = [{"image_id": 2, "keypoints": near_b}, {"image_id": 1, "keypoints": near_a}]
+    own = [
+        {"id": f"coco-validation-{id_}", "joints": np.reshape(values, (3, 3))[:, :2].tolist()}
+        for id_, values in (("b", near_b), (7, near_a))
+    ]
+    for predicted in (results, own):
+        found = said(predicted)
+        assert found["metric"] == "PCKbox@0.1" and found["examples"] == 2
+        assert found["joints"] == {"head": 100, "l_hand": 0, "r_hand": 100}
+        assert found["table"]["Mean"] == 60 and found["occluded"] == 100  # 3 of 5 that are labelled
+    category["torso"] = ["head", "l_hand"]  # 100 px, 40 px; a fifth of them are 20 and 8
+    found = said(results)
+    assert found["metric"] == "PCK@0.2" and found["table"]["Mean"] == 100
+    path.write_text(json.dumps(results[:1]))
+    code, text = run(capsys, dataset="coco", **files)
+    assert code == 1 and "predicts 0 people in picture 'a/1.jpg', the annotations have 1" in text
+
+
 # What is refused.
 
 

@@ -16,13 +16,17 @@ _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 class Person(NamedTuple):
-    """A person of a file: joints (k, 2) float32 px, visible (k,) uint8, box (x, y, width, height) or None."""
+    """A person of a file: joints (k, 2) float32 px, visible (k,) uint8, box (x, y, width, height) or None.
+
+    image: the picture's id.
+    """
 
     id: int | str
     picture: str
     joints: np.ndarray
     visible: np.ndarray
     box: np.ndarray | None
+    image: int | str
 
 
 class Content(NamedTuple):
@@ -68,7 +72,7 @@ def _content(content) -> Content:
         joints, visible = _joints(id_, record["keypoints"], len(skeleton))
         if visible.any():
             box = _box(id_, record.get("bbox"))
-            by_picture[image].append(Person(id_, pictures[image], joints, visible, box))
+            by_picture[image].append(Person(id_, pictures[image], joints, visible, box, image))
         else:
             left_out["without a labelled joint"] += 1
     return Content(skeleton, [one for people in by_picture.values() for one in people], dict(left_out))

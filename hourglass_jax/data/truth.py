@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data import lsp_annotations, matlab, mpii_annotations
+from hourglass_jax.data import coco_annotations, lsp_annotations, matlab, mpii_annotations
 from hourglass_jax.data.skeletons import SKELETONS, Skeleton
 
 _SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
-DATASETS = tuple(sorted({*SKELETONS, *_SKELETON}))
+DATASETS = tuple(sorted({*SKELETONS, *_SKELETON, "coco"}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Truth:
       joints: (n, k, 2) float64 px; visible: (n, k) uint8: 0 not labelled, 1 occluded, 2 visible.
       head_size: (n,) px, 0 where unknown; torso: (n,) px where the file states it, else None.
       ids: of our own predictions.json, and pictures: file names; None where the file has none.
+      images: of the pictures, as COCO's files number them; None where the file has none.
       groups: (n,) str by title, such as MPII's "category".
     """
 
@@ -33,6 +34,7 @@ class Truth:
     torso: np.ndarray | None = None
     ids: np.ndarray | None = None
     pictures: np.ndarray | None = None
+    images: np.ndarray | None = None
     groups: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -52,14 +54,18 @@ def read(path: str | os.PathLike, dataset: str) -> Truth:
     Args:
       path: of MPII the hourglass authors' valid.h5, mpii_annotations.json (or .json.gz) or the benchmark's
         own .mat (of both the validation people of Tompson et al.), or detections_our_format.mat; of LSP and
-        LSPet joints.mat; else an .h5 like valid.h5.
+        LSPet joints.mat; of "coco" anyone's file of COCO keypoints, whose joint set it is; else an .h5 like
+        valid.h5.
       dataset: one of `DATASETS`.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is not readable or holds something else; one line.
     """
-    path, skeleton = Path(path), SKELETONS[_SKELETON.get(dataset, dataset)]
+    path = Path(path)
+    if dataset == "coco":
+        return _of_coco(path)
+    skeleton = SKELETONS[_SKELETON.get(dataset, dataset)]
     if dataset in lsp_annotations.DIGITS:
         return _of_lsp(path, dataset, skeleton)
     if dataset == "mpii" and path.name.endswith((".json", ".json.gz")):
@@ -188,3 +194,17 @@ def _of_lsp(path, dataset, skeleton) -> Truth:
     names = np.array(lsp_annotations.pictures(dataset, len(joints)))
     ids = np.char.add(f"{dataset}-", names)
     return Truth(skeleton, joints.astype(np.float64), visible, np.zeros(len(joints)), ids=ids, pictures=names)
+
+
+def _of_coco(path) -> Truth:
+    """Crowds and people without a labelled joint are not among them, as where a network is evaluated."""
+    skeleton, people, _ = coco_annotations.read(path)
+    return Truth(
+        skeleton,
+        joints=np.array([one.joints for one in people], np.float64).reshape(-1, len(skeleton), 2),
+        visible=np.array([one.visible for one in people], np.uint8).reshape(-1, len(skeleton)),
+        head_size=np.zeros(len(people)),
+        ids=np.array([f"coco-validation-{one.id}" for one in people]),
+        pictures=np.array([one.picture for one in people]),
+        images=np.array([str(one.image) for one in people]),
+    )
