@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent import futures
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hourglass_jax import videos
 
@@ -144,6 +144,8 @@ def read(path: pathlib.Path) -> Picture:
                 image = image.reduce(factor)
     except Exception as error:  # each of Pillow's decoders has its own
         found = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # which tells the path once more
+            found = "of no known kind" if os.path.getsize(path) else "empty"
         raise Unreadable(f"{path}: not a picture that can be read ({found})") from error
     return Picture(np.asarray(image), size, pathlib.Path(path))
 

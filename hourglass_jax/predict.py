@@ -12,13 +12,14 @@ import csv
 import functools
 import io
 import itertools
+import os
 import pathlib
 import sys
 
 import numpy as np
 import tqdm
 
-from hourglass_jax import draw, files, inference, pictures, videos
+from hourglass_jax import devices, draw, files, inference, pictures, videos
 from hourglass_jax.predictor import Predictor, Result, cut
 
 _TILE = 192  # px, of a heatmap in the pictures of all heatmaps
@@ -53,6 +54,7 @@ def predict(
     read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
     if taken := read & {path.resolve() for path in written}:
         raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
+    _check_folder(output)
     predictor, unread = Predictor(checkpoint, threshold=threshold, **options), []
     # Asked for here, because a wrong box is to be told before a bar shows.
     results = predictor(items, boxes=boxes_by_name, unreadable=unread.append)
@@ -80,8 +82,18 @@ def predict(
     for error in unread:
         print(f"Skipped {error}", file=sys.stderr)
     skipped = f", {len(unread)} skipped" if unread else ""
-    print(f"{len(coco['annotations'])} people in {len(coco['images'])} pictures{skipped} -> {output}")
+    people, seen = len(coco["annotations"]), len(coco["images"])
+    people = f"{people} {'person' if people == 1 else 'people'}"
+    print(f"{people} in {seen} picture{'s' * (seen != 1)}{skipped} -> {output}")
     return len(unread)
+
+
+def _check_folder(output: pathlib.Path) -> None:
+    """Raises ValueError where no folder can be: not only when the first minutes of a video are done."""
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "cannot be written to" if there.is_dir() else "is a file"
+        raise ValueError(f"--output={output}: {there} {reason}; choose another folder.")
 
 
 def _writer(overlay, path):
@@ -241,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
     add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
     args = parser.parse_args(arguments)
+    devices.keep_programs()
     try:
         unread = predict(**vars(args))
     except (ValueError, OSError) as error:

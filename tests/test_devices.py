@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from hourglass_jax import devices
+from hourglass_jax import devices, predict
 
 
 @pytest.fixture
@@ -22,6 +22,11 @@ def test_programs_are_kept_in_the_users_cache(unset):
     folder = devices.keep_programs()
     assert folder.is_dir() and folder.parent == unset / "hourglass_jax"
     assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
+def test_the_next_prediction_starts_sooner(unset):
+    assert predict.main([str(unset / "none.jpg"), f"--output={unset / 'out'}"]) == 1
+    assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == unset / "hourglass_jax"
 
 
 @pytest.mark.parametrize("said", ["", "elsewhere"])

@@ -173,6 +173,11 @@ def test_what_is_no_picture_is_named_in_one_line(tmp_path):
             pictures.read(tmp_path / name)
         assert str(error.value).startswith(f"{tmp_path / name}: not a picture that can be read (")
         assert "\n" not in str(error.value)
+    for data, reason in ((b"", "empty"), (b"text", "of no known kind")):
+        (tmp_path / "a.jpg").write_bytes(data)
+        with pytest.raises(pictures.Unreadable) as error:
+            pictures.read(tmp_path / "a.jpg")
+        assert str(error.value) == f"{tmp_path / 'a.jpg'}: not a picture that can be read ({reason})"
 
 
 def test_arrays_and_pillow_images_are_pictures():
