@@ -1,11 +1,12 @@
 """The stacked hourglass' training step against its PyTorch twin: forward, backward and RMSprop.
 
 The same layers, weights, images and targets; the losses are compared first, and a small form's gradients.
-Augmentation and targets are left out: the twin has none.
+Augmentation and targets are left out: the twin has none. Beside it the same with JAX's own gradients.
 """
 
 import argparse
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 import optax
 
 from hourglass_jax import models, optimizer
+from hourglass_jax.models import own_gradients
 from launch.benchmarks.common import against, check_equal, random_variables
 
 LEARNING_RATE = 2.5e-4
@@ -42,15 +44,20 @@ def run(args) -> dict:
     for b in args.batch_sizes:
         images, targets = examples(b, args.size)
         runs = {"ours": ours(model, variables, images, targets)}
+        values = {"ours": runs["ours"]()}
+        if own_gradients.chosen():
+            with mock.patch.object(own_gradients, "chosen", lambda: False):
+                runs[plain := "JAX's gradients"] = ours(model, variables, images, targets)
+                values[plain] = runs[plain]()  # traces it
         twins = {"PyTorch, channels_last": lambda network: network}
         if args.compile:
             twins["PyTorch, channels_last, torch.compile"] = torch.compile
         for name, prepare in twins.items():
             twin = torch_twin.create(variables, **fields).train()
             runs[name] = theirs(twin, prepare(twin), images, targets)
-        value, *others = ([np.float32(step())] for step in runs.values())
-        for other in others:
-            check_equal(value, other)
+            values[name] = runs[name]()
+        for value in values.values():
+            check_equal([np.float32(values["ours"])], [np.float32(value)])
         rows += against(
             f"training step, batch {b}", f"{args.stacks} stacks, {args.size} px", runs, args.rounds
         )
