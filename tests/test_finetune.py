@@ -1,6 +1,7 @@
 """Trainings that begin with another training's network."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -29,9 +30,16 @@ def flat(tree):
     return traverse_util.flatten_dict(jax.device_get(tree), sep="/")
 
 
+class Begun(Exception):
+    """In the place of the first step, which would have to be compiled."""
+
+
 def begun(config, workdir, monkeypatch):
-    """The state with which a training begins, and its lines."""
+    """The state with which a training begins; it has told its first lines."""
     states, make_state = [], train.make_state
+
+    def first_step(batch):
+        raise Begun
 
     def kept(*args):
         state = make_state(*args)
@@ -40,7 +48,9 @@ def begun(config, workdir, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "make_state", kept)
-        train.train(config, workdir)
+        patch.setattr(train, "step_inputs", first_step)
+        with pytest.raises(Begun):
+            train.train(config, workdir)
     return states[0]
 
 
@@ -65,10 +75,13 @@ def test_trunk_is_kept_to_the_bit_and_the_heads_begin_anew(
     told = capsys.readouterr().out
     assert f"Begins with {source}; anew: params/stack0_heatmaps/bias, " in told
     assert "another mean of the channels: --config.data.mean=(0.5,0.5,0.5)" in told
-    # The same command goes on from its own checkpoint, and does not need the other any more.
-    config.train.init_from = "gone"
-    train.train(config, tmp_path / "a", allow_changed_config=True)
-    assert "Begins with" not in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
+    shutil.copytree(trained[1], tmp_path / "a")
+    train.train(tiny({"train.init_from": "gone"}), tmp_path / "a", allow_changed_config=True)
+    told = capsys.readouterr().out
+    assert "Begins with" not in told and "Trained to step 4 already" in told
 
 
 def test_a_file_of_weights_begins_a_training_too(
