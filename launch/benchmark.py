@@ -13,10 +13,10 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
 from hourglass_jax import files
-from launch.benchmarks import growth, inference, input, memory, systems, train
+from launch.benchmarks import compiling, growth, inference, input, memory, systems, train
 from launch.benchmarks.common import machine, markdown
 
-BENCHMARKS = (systems, inference, train, input, memory, growth)
+BENCHMARKS = (systems, inference, train, input, memory, growth, compiling)
 
 
 def parser() -> argparse.ArgumentParser:

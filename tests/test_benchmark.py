@@ -1,6 +1,7 @@
 """What the benchmark makes of times, and that no system is missing from it."""
 
 import json
+import os
 import shlex
 
 import cv2
@@ -13,7 +14,7 @@ from configs import quickstart
 from hourglass_jax import models, remat, train
 from hourglass_jax.data import builders, pipeline
 from launch import benchmark
-from launch.benchmarks import common, input, systems
+from launch.benchmarks import common, compiling, input, systems
 from launch.benchmarks import train as training
 
 
@@ -66,7 +67,8 @@ def test_compiling_passes_the_cache_and_leaves_it_as_it_was(quick_compiles):
     before = jax.config.jax_enable_compilation_cache
     program, seconds = common.compiled(jax.jit(lambda x: x + 1), jnp.zeros(3))
     np.testing.assert_array_equal(program(jnp.ones(3)), [2, 2, 2])
-    assert seconds > 0 and jax.config.jax_enable_compilation_cache == before
+    assert list(seconds) == ["trace", "lower", "compile"] and min(seconds.values()) > 0
+    assert jax.config.jax_enable_compilation_cache == before
     with pytest.raises(TypeError):
         common.compiled(jax.jit(lambda x: x + None), jnp.zeros(3))
     assert jax.config.jax_enable_compilation_cache == before
@@ -124,6 +126,29 @@ def test_growth_is_measured_one_dimension_at_a_time_and_drawn(small_model, quick
     assert [(row["what"], row["value"]) for row in rows] == [("stacks", 1), ("size", 32), ("size", 64)]
     assert rows[2]["temporary MB"] > 2 * rows[1]["temporary MB"] > 0
     assert cv2.imread(str(tmp_path / "growth.png")).shape == (450, 1350, 3)  # 9 x 3 inches
+
+
+def test_a_second_start_finds_the_folder_of_the_first(small_model, quick_compiles, monkeypatch, tmp_path):
+    folders, before = [], jax.config.jax_compilation_cache_dir
+
+    def in_this_process(function, folder, *arguments):
+        folders.append(folder)
+        return function(folder, *arguments) | {"compile": len(folders)}
+
+    monkeypatch.setattr(compiling, "in_a_process", in_this_process)
+    small = ["--stacks=1", "--width=8", "--size=64", "--batch_size=2", f"--output={tmp_path}"]
+    try:
+        assert benchmark.main(["compile", *small]) == 0
+        assert folders == [jax.config.jax_compilation_cache_dir] * 2
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    cold, warm = json.loads((tmp_path / "compile.json").read_text())["rows"]
+    assert (cold["start"], warm["start"], cold["compile s"], warm["compile s"]) == ("cold", "warm", 1, 2)
+    assert cold["all s"] >= 1 + cold["state s"] > 1
+
+
+def test_a_start_is_measured_in_a_process_of_its_own():
+    assert compiling.in_a_process(os.getppid) == os.getpid()
 
 
 def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_compiles, tmp_path):

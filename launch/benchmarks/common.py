@@ -113,13 +113,15 @@ class Step:
     Args:
       config: as `configs/common.py` describes.
       model: in the place of the config's.
+      cache: whether programs come from the persistent cache, where there is one.
 
     Attributes:
-      compile_seconds: from the traced function to the program, without any cache.
+      seconds: to make the state, then of `compiled`, by what they were spent on.
+      compile_seconds: without the state.
       temporary: bytes that the program takes beside its inputs and outputs.
     """
 
-    def __init__(self, config, model=None):
+    def __init__(self, config, model=None, *, cache=False):
         mesh, source = devices.mesh(), sources.open_source(config.data, train=True)
         network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
         network = dataclasses.replace(network, model=model or network.model)
@@ -128,13 +130,16 @@ class Step:
         # The phase that trains most of the tasks: it costs most.
         trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
         step = train.make_step(config, network, source, optimiser, mesh, trained)
-        self._state = train.make_state(config, network, optimiser, mesh, _Nothing)
+        start = time.perf_counter()
+        self._state = jax.block_until_ready(train.make_state(config, network, optimiser, mesh, _Nothing))
+        seconds = time.perf_counter() - start
         batches = pipeline.batches(
             source, train=True, batch_size=config.train.batch_size, loader=sources.loader(source)
         )
         self._batch = devices.put_batch(train.step_inputs(next(batches)), mesh)
         batches.close()
-        self._step, self.compile_seconds = compiled(step, self._state, self._batch)
+        self._step, of_step = compiled(step, self._state, self._batch, cache=cache)
+        self.seconds, self.compile_seconds = {"state": seconds} | of_step, sum(of_step.values())
         self.temporary = self._step.memory_analysis().temp_size_in_bytes
 
     def __call__(self):
@@ -148,12 +153,17 @@ class _Nothing:
     latest = None
 
 
-def compiled(function, *arguments):
-    """(program, seconds to lower and compile it), past the persistent cache."""
-    with _without_cache():
-        start = time.perf_counter()
-        program = function.lower(*arguments).compile()
-        return program, time.perf_counter() - start
+def compiled(function, *arguments, cache=False):
+    """(program, seconds to trace, lower and compile it), past the persistent cache if not `cache`."""
+    with contextlib.nullcontext() if cache else _without_cache():
+        times = [time.perf_counter()]
+        traced = function.trace(*arguments)
+        times.append(time.perf_counter())
+        lowered = traced.lower()
+        times.append(time.perf_counter())
+        program = lowered.compile()
+        times.append(time.perf_counter())
+    return program, dict(zip(("trace", "lower", "compile"), np.diff(times).tolist(), strict=True))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,51 @@
+"""How long a training of the stacked hourglass takes to its first step: from nothing, and with kept programs.
+
+Each start is a process of its own. Only what depends on the programs is counted: no imports, no data.
+"""
+
+import concurrent.futures
+import multiprocessing
+import tempfile
+
+import jax
+
+from configs import newell
+from launch.benchmarks.common import Step
+from launch.benchmarks.memory import add_sizes
+
+SIZES = {"stacks": 8, "width": 256, "size": 256, "batch_size": 8}
+
+
+def add(command) -> None:
+    parser = command("compile", help="seconds to the first step of a training, from nothing and once more")
+    add_sizes(parser, **SIZES)
+    parser.add_argument("--remat", default="", help="train.remat (default: none)")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> dict:
+    """A row for the start that compiles everything, and one for the next."""
+    sizes = {name: getattr(args, name) for name in SIZES}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for start in ("cold", "warm"):
+            seconds = in_a_process(seconds_of_a_start, folder, sizes, args.remat)
+            told = {f"{name} s": round(value, 1) for name, value in seconds.items()}
+            rows.append({"start": start} | told | {"all s": round(sum(seconds.values()), 1)})
+    told = ", ".join(f"{name} {value}" for name, value in sizes.items())
+    return {"title": f"Start of a training, {told}, remat {args.remat or 'none'}", "rows": rows}
+
+
+def in_a_process(function, *arguments):
+    """What a function returns in a new process."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def seconds_of_a_start(folder: str, sizes: dict[str, int], remat: str) -> dict[str, float]:
+    """Seconds to make a state, and to trace, lower and compile the step, with programs kept in the folder."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    arguments = ",".join(f"{name}={value}" for name, value in sizes.items() if name != "batch_size")
+    config = newell.get_config(f"{arguments},dataset=synthetic")
+    config.train.update(batch_size=sizes["batch_size"], remat=remat)
+    return Step(config, cache=True).seconds
