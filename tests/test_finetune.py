@@ -54,27 +54,47 @@ def begun(config, workdir, monkeypatch):
     return states[0]
 
 
-def test_trunk_is_kept_to_the_bit_and_the_heads_begin_anew(
-    trained, tiny, fourteen_joints, monkeypatch, quick_compiles, tmp_path, capsys
-):
-    _, source, _ = trained
-    config = tiny({"train.steps": 1, "train.init_from": str(source), "data.mean": (0.4, 0.5, 0.5)})
-    state = begun(config, tmp_path / "a", monkeypatch)
-    _, variables, _ = checkpoint.load(source)
-    old, new = flat(variables), flat({"params": state.params, "batch_stats": state.batch_stats})
-    heads = {name for name in old if old[name].shape != new[name].shape}
+def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
+    network, variables, _ = checkpoint.load(trained[1])
+    lsp = {"skeleton": skeletons.LSP, "mean": (0.4, 0.5, 0.5), "model": network.model.clone(joints=14)}
+    taken, told = finetune.load(trained[1], dataclasses.replace(network, **lsp), None)
+    old = flat(variables)
     # Two stacks: kernel and bias of each one's heatmaps, and the kernel of the remap between them.
-    assert heads == {
+    heads = {
         *(f"params/stack{s}_heatmaps/{leaf}" for s in (0, 1) for leaf in ("kernel", "bias")),
         "params/stack0_remap_heatmaps/kernel",
     }
+    assert taken.keys() == old.keys() - heads
+    for name in taken:
+        np.testing.assert_array_equal(taken[name], old[name], err_msg=name)
+    assert told == [
+        f"Begins with {trained[1]}; anew: {', '.join(sorted(heads))}.",
+        "Note: it was trained with another mean of the channels: --config.data.mean=(0.5,0.5,0.5)",
+    ]
+
+
+def test_a_training_begins_with_a_file_of_weights_and_new_heads(
+    small_model, tiny, fourteen_joints, monkeypatch, quick_compiles, tmp_path, capsys
+):
+    config = tiny({"train.steps": 1, "train.init_from": str(tmp_path / "w.npz")})
+    metadata = {"step": 1, "config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        checkpoint.abstract(checkpoint.network_of(metadata), None),
+    )
+    weights.write(tmp_path / "w.npz", variables, metadata)
+    (tmp_path / "a/checkpoints/1.orbax-checkpoint-tmp").mkdir(parents=True)  # of a first save that was killed
+    state = begun(config, tmp_path / "a", monkeypatch)
+    old, new = flat(variables), flat({"params": state.params, "batch_stats": state.batch_stats})
+    heads = {f"params/stack{s}/{leaf}" for s in (0, 1) for leaf in ("kernel", "bias")}
     for name in old.keys() - heads:
-        np.testing.assert_array_equal(new[name], old[name], err_msg=name)
-        np.testing.assert_array_equal(flat(state.averaged)[name], old[name], err_msg=name)
-    assert new["params/stack0_heatmaps/kernel"].shape[-1] == 14 and state.step == 0
+        expected = old[name].astype(np.float16) if old[name].ndim > 1 else old[name]
+        np.testing.assert_array_equal(new[name], expected, err_msg=name)
+        np.testing.assert_array_equal(flat(state.averaged)[name], expected, err_msg=name)
+    assert all(new[name].shape == (*old[name].shape[:-1], 14) for name in heads) and state.step == 0
     told = capsys.readouterr().out
-    assert f"Begins with {source}; anew: params/stack0_heatmaps/bias, " in told
-    assert "another mean of the channels: --config.data.mean=(0.5,0.5,0.5)" in told
+    assert f"Begins with {tmp_path / 'w.npz'}; anew: {', '.join(sorted(heads))}.\n" in told
 
 
 def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
@@ -82,21 +102,6 @@ def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, t
     train.train(tiny({"train.init_from": "gone"}), tmp_path / "a", allow_changed_config=True)
     told = capsys.readouterr().out
     assert "Begins with" not in told and "Trained to step 4 already" in told
-
-
-def test_a_file_of_weights_begins_a_training_too(
-    trained, tiny, monkeypatch, quick_compiles, tmp_path, capsys
-):
-    _, source, _ = trained
-    _, variables, metadata = checkpoint.load(source)
-    weights.write(tmp_path / "w.npz", variables, metadata)
-    config = tiny({"train.steps": 1, "train.init_from": str(tmp_path / "w.npz")})
-    (tmp_path / "a/checkpoints/1.orbax-checkpoint-tmp").mkdir(parents=True)  # of a first save that was killed
-    state = begun(config, tmp_path / "a", monkeypatch)
-    for name, value in flat(variables["params"]).items():
-        expected = value.astype(np.float16) if value.ndim > 1 else value
-        np.testing.assert_array_equal(flat(state.params)[name], expected, err_msg=name)
-    assert f"Begins with {tmp_path / 'w.npz'}.\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
