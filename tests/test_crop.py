@@ -204,13 +204,21 @@ def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("center", "shape"),
-    [((500, 200), (104, 104)), ((-500, 200), (104, 1)), ((5000, 200), (104, 1)), ((500, 9000), (1, 104))],
+    ("center", "degrees", "shape"),
+    [
+        ((500, 200), 0, (104, 104)),
+        ((500, 200), 45, (146, 146)),  # the corners lie 70.7 px from the middle
+        ((-500, 200), 0, (104, 1)),
+        ((5000, 200), 0, (104, 1)),
+        ((500, -900), 0, (1, 104)),
+        ((500, 9000), 0, (1, 104)),
+    ],
 )
-def test_what_is_seen_is_the_view_and_two_pixels_around(center, shape):
+def test_what_is_seen_is_the_view_and_two_pixels_around(center, degrees, shape):
     image = np.zeros((400, 1000, 3), np.uint8)
-    part, _ = crop._clip_to_view(image, crop.square(np.array(center, float), np.float64(100), 50), 50)
-    assert part.shape == (*shape, 3)
+    turned = cv2.getRotationMatrix2D((25, 25), degrees, 1.0)
+    view = crop.compose(turned, crop.square(np.array(center, float), np.float64(100), 50))
+    assert crop._clip_to_view(image, view, 50)[0].shape == (*shape, 3)
 
 
 def test_cut_costs_what_is_seen_not_what_is_there():
