@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("small_model")
 @pytest.fixture
 def workdir(tiny, tmp_path):
     """A workdir with one checkpoint, step 7, of distinct numbers."""
-    config = tiny({"data.manual_dir": "/home/somebody/downloads"})
+    config = tiny({"data.manual_dir": "/home/somebody/downloads", "train.init_from": "/home/somebody/a.npz"})
     metadata = {"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
     network = checkpoint.network_of(metadata)
     rng = np.random.default_rng(0)
@@ -55,6 +55,7 @@ def test_file_gives_the_network_of_its_workdir(workdir, file):
 def test_file_says_nothing_of_where_the_data_lay(file):
     _, _, metadata = checkpoint.load(file)
     assert metadata["config"]["data"]["manual_dir"] == "" and metadata["config"]["data"]["size"] == 32
+    assert metadata["config"]["train"]["init_from"] == "a.npz"
     assert b"somebody" not in file.read_bytes()
 
 

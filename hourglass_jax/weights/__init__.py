@@ -135,7 +135,9 @@ def export(workdir, output, *, evaluation=None, card=None) -> dict:
     # Where the data lay is nobody else's business.
     places = ("_dir", "annotations", "images")
     data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
-    metadata = {"step": metadata["step"], "config": config | {"data": data}, "skeleton": metadata["skeleton"]}
+    began = pathlib.Path(config["train"].get("init_from", "")).name
+    config = config | {"data": data, "train": config["train"] | {"init_from": began}}
+    metadata = {"step": metadata["step"], "config": config, "skeleton": metadata["skeleton"]}
     root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
     scores = pathlib.Path(evaluation) if evaluation else root / "evaluation.json"
     if evaluation or scores.exists():
