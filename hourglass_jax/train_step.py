@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hourglass_jax import devices, losses, phases, remat
+from hourglass_jax import devices, losses, phases, remat, repeats
 from hourglass_jax.data import augment, crop
 
 
@@ -101,7 +101,8 @@ def make(
     optimizer = optax.with_extra_args_support(optimizer)
     tasks = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
-    forward = remat.create(functools.partial(model.apply, train=True, mutable=["batch_stats"]), policy)
+    forward = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    forward = repeats.share(remat.create(forward, policy))
     select = functools.partial(phases.select, model, trained)
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
 
