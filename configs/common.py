@@ -16,7 +16,8 @@ def base() -> ConfigDict:
     c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic, coco; together: "lsp+lspet+mpii"
     c.data.validation_dataset = ""  # "" is the first of them
     c.data.joints = ""  # the network's: lsp, mpii or flic; "" is the first dataset's
-    c.data.source = "tfds"  # tfds, or packed: FOLDER of files written by data.prepare --pack
+    # tfds; packed: files in packed_dir, written by data.prepare --pack; device: they stay on the accelerator
+    c.data.source = "tfds"
     c.data.data_dir = ""  # where TFDS keeps what it prepared; "" is ~/tensorflow_datasets
     c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
     c.data.packed_dir = ""

@@ -29,8 +29,25 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process' part of a batch -> the global batch on the mesh."""
-    put = functools.partial(jax.make_array_from_process_local_data, sharded(mesh))
-    return {name: put(value) for name, value in batch.items()}
+    return _put(batch, sharded(mesh))
+
+
+def put_same(values: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """What all processes have alike -> whole on every device."""
+    return _put(values, replicated(mesh))
+
+
+def _put(values, sharding):
+    put = functools.partial(jax.make_array_from_process_local_data, sharding)
+    return {name: put(value) for name, value in values.items()}
+
+
+def free_memory(mesh: Mesh) -> int | None:
+    """Bytes that each of this process' devices has left at least; None where they do not tell (CPUs)."""
+    told = [device.memory_stats() or {} for device in mesh.local_devices]
+    if not all("bytes_limit" in stats for stats in told):
+        return None
+    return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in told)
 
 
 def check_divides(batch_size: int, what: str) -> None:

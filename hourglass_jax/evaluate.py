@@ -12,7 +12,7 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, draw, files, inference, metrics, tables
-from hourglass_jax.data import crop, pipeline, sources
+from hourglass_jax.data import crop, feed, pipeline, sources
 from hourglass_jax.logs import say
 
 _TILE = 192  # px, least size of a drawn crop
@@ -42,15 +42,19 @@ class Predictions:
 class Evaluator:
     """A network with a split: `predict(variables)` compiles once and can be called at every evaluation."""
 
-    def __init__(self, network: inference.Network, source, mesh, *, batch_size: int, **protocol):
-        """protocol: flip, scales and decode, see `protocol` and `inference.estimator`."""
+    def __init__(
+        self, network: inference.Network, source, mesh, *, batch_size: int, resident: bool = False, **protocol
+    ):
+        """resident: the split stays on the devices, see `feed`. protocol: flip, scales and decode, see
+        `protocol` and `inference.estimator`."""
         devices.check_divides(batch_size, "evaluate.batch_size")
         if len(source.skeleton) != len(network.skeleton):
             raise ValueError(
                 f"The network has {len(network.skeleton)} joints ({network.skeleton.name}), "
                 f"{source.name} has {len(source.skeleton)} ({source.skeleton.name})."
             )
-        self.network, self.source, self._mesh, self._batch_size = network, source, mesh, batch_size
+        self.network, self.source, self._batch_size = network, source, batch_size
+        self._feed = feed.create(source, mesh, resident=resident)
         estimate = inference.estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
         same, spread = devices.replicated(mesh), devices.sharded(mesh)
         self._estimate = jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
@@ -72,23 +76,16 @@ class Evaluator:
           progress: is called with the number of examples that are done.
         """
         parts, kept = [], []
-        batches = pipeline.batches(
-            self.source,
-            train=False,
-            batch_size=self._batch_size,
-            shards=jax.process_count(),
-            shard=jax.process_index(),
-            threads=threads,
-            loader=sources.loader(self.source),
-        )
+        batches = self._feed.batches(train=False, batch_size=self._batch_size, threads=threads)
         with contextlib.closing(batches):
             for batch in batches:
-                canvases = devices.put_batch({"image": batch["image"]}, self._mesh)["image"]
+                canvases = self._feed.put(batch, ("image",))["image"]
                 joints, scores, seen = self._estimate(variables, canvases)
                 joints, scores, means = _gather((joints, scores, seen.pop("mean")))
                 fields = _gather({name: batch[name] for name in (*pipeline.FIELDS, "mask")})
                 if len(kept) < pictures:
-                    kept += self._keep(batch, joints, _gather(seen), pictures - len(kept))
+                    canvases, seen = _gather((canvases, seen))
+                    kept += self._keep(batch, canvases, joints, seen, pictures - len(kept))
                 parts.append(self._in_image(joints, scores, means, fields))
                 progress(min(len(parts) * self._batch_size, len(self.source)))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -105,7 +102,7 @@ class Evaluator:
         }
         return {name: value[fields["mask"]] for name, value in values.items()}
 
-    def _keep(self, batch, joints, seen, count) -> list[dict]:
+    def _keep(self, batch, canvases, joints, seen, count) -> list[dict]:
         """What `picture` and `attention` draw, of the first `count` examples of a batch, in input pixels."""
         size, source = self.network.size, self.source
         view = crop.input_from_canvas(canvas=source.canvas, margin=source.margin, size=size)
@@ -115,7 +112,7 @@ class Evaluator:
             input_from_image = crop.square(center, scale * crop.REFERENCE, size)
             kept.append(
                 {
-                    "crop": crop.cut(batch["image"][i], view, size),
+                    "crop": crop.cut(canvases[i], view, size),
                     "truth": crop.apply(input_from_image, batch["joints"][i]),
                     "labelled": batch["visible"][i] > 0,
                     "joints": joints[i, -1],

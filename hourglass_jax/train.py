@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, draw, evaluate, files, finetune, losses, optimizer, phases
 from hourglass_jax import train_step as steps
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax.data import feed, pipeline, sources
 from hourglass_jax.logs import Log, Progress, duration, say
 
 # Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
@@ -75,11 +75,15 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
         state = make_state(config, network, optimiser, mesh, saved, initial)
         step = int(state.step)
+        resident = config.data.source == "device"
+        threads = config.data.threads or None
+        fed = feed.create(source, mesh, resident=resident, threads=threads)
         evaluator = evaluate.Evaluator(
             network,
             validation,
             mesh,
             batch_size=config.evaluate.batch_size,
+            resident=resident,
             **evaluate.protocol(config.evaluate),
         )
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
@@ -89,17 +93,13 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             say(remark)
         if plan.round:
             say(f"Phases of training, repeated: {plan}.")
-        batches = pipeline.batches(
-            source,
+        batches = fed.batches(
             train=True,
             batch_size=config.train.batch_size,
             seed=config.seed,
             start_step=step,
             steps=max(last_step - step, 0),
-            shards=jax.process_count(),
-            shard=jax.process_index(),
-            threads=config.data.threads or None,
-            loader=sources.loader(source),
+            threads=threads,
         )
         stack.enter_context(contextlib.closing(batches))
         progress, waiting, scores = Progress(step, last_step), [], {}
@@ -110,7 +110,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             return not waiting or waiting[-1]["loss"].is_ready()
 
         for batch in progress.waiting(batches, idle):
-            state, metrics = step_for(plan.trained(step))(state, devices.put_batch(step_inputs(batch), mesh))
+            state, metrics = step_for(plan.trained(step))(state, fed.put(batch, steps.INPUTS))
             waiting.append(metrics)
             step += 1
             last = step == last_step or stop.asked(step)
@@ -230,11 +230,6 @@ def _begin(state, taken: dict, sharding) -> steps.State:
     state = state.replace(**jax.device_put(values, sharding))
     # Copies: the step gives away the memory of each.
     return state.replace(averaged=jax.device_put(values, sharding) if state.averaged is not None else None)
-
-
-def step_inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What of a batch the train step needs."""
-    return {name: batch[name] for name in ("image", "joints", "visible", "center", "scale")}
 
 
 def mean_of(metrics: list[dict], last: int) -> tuple[dict[str, float], list[tuple[int, dict]]]:

@@ -14,6 +14,8 @@ import optax
 from hourglass_jax import devices, losses, phases, remat, repeats
 from hourglass_jax.data import augment, crop
 
+INPUTS = ("image", "joints", "visible", "center", "scale")  # what of a batch a step needs
+
 
 @flax.struct.dataclass
 class State:
@@ -79,7 +81,7 @@ def make(
     policy: str = "",
     trained: tuple[str, ...] | None = None,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """Makes step(state, batch) -> (state, metrics), to be jit-compiled.
+    """Makes step(state, batch) -> (state, metrics), to be jit-compiled; of a batch it needs `INPUTS`.
 
     Args:
       geometry: of canvas and input.

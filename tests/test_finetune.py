@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from hourglass_jax import checkpoint, finetune, train, weights
-from hourglass_jax.data import skeletons, synthetic
+from hourglass_jax.data import feed, skeletons, synthetic
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def begun(config, workdir, monkeypatch):
     """The state with which a training begins; it has told its first lines."""
     states, make_state = [], train.make_state
 
-    def first_step(batch):
+    def first_step(*_):
         raise Begun
 
     def kept(*args):
@@ -48,7 +48,7 @@ def begun(config, workdir, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "make_state", kept)
-        patch.setattr(train, "step_inputs", first_step)
+        patch.setattr(feed.Sent, "put", first_step)
         with pytest.raises(Begun):
             train.train(config, workdir)
     return states[0]

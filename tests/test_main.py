@@ -62,7 +62,7 @@ def config_file(tiny, tmp_path):
         ([QUICK, W, "--config.data.dataset=mpi"], "data.dataset='mpi' is unknown; choose from"),
         (
             [QUICK, W, "--config.data.dataset=lspet", "--config.data.source=zip"],
-            "data.source='zip' is unknown; choose tfds or packed.",
+            "data.source='zip' is unknown; choose tfds, packed or device.",
         ),
         (
             [

@@ -222,7 +222,7 @@ def test_decode_refuses_truncated_pictures(cut):
         (dict(batch_size=4, shards=2, shard=2), "shard=2, shards=2"),
         (dict(batch_size=4, seed=-1), "seed=-1"),
         (dict(batch_size=4, start_step=-1), "start_step=-1"),
-        (dict(batch_size=4, loader="grain"), "'tfdata' or 'threads'"),
+        (dict(batch_size=4, loader="grain"), "one of tfdata, threads, fields"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, message):

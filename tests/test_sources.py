@@ -55,7 +55,7 @@ def test_a_packed_file_is_found_by_dataset_box_and_split(data):
     ("change", "error", "message"),
     [
         ({"dataset": "mars"}, ValueError, "choose from.*lspet"),
-        ({"source": "disk"}, ValueError, "choose tfds or packed"),
+        ({"source": "disk"}, ValueError, "choose tfds, packed or device"),
         ({"packed_dir": "nowhere"}, FileNotFoundError, "nowhere.*prepare --pack"),
         ({"box": "image"}, FileNotFoundError, "lspet-image-train.npz"),
         ({"canvas": 96}, ValueError, r"--config.data.canvas=48 .*--canvas=96"),

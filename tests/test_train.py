@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import checkpoint, draw, evaluate, logs, losses, models, train
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax.data import feed, pipeline, sources
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
@@ -251,7 +251,7 @@ def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tm
 @pytest.fixture
 def bad_step(monkeypatch):
     """A run whose loss is not a number in step 3: joints far away stand for what it cannot take."""
-    create, step_inputs, count = losses.create, train.step_inputs, []
+    create, put, count = losses.create, feed.Sent.put, []
 
     def fragile(**options):
         loss = create(**options)
@@ -262,15 +262,14 @@ def bad_step(monkeypatch):
 
         return wrapped
 
-    def poisoned(batch):
-        inputs = step_inputs(batch)
-        count.append(None)
-        if len(count) == 3:
-            inputs["joints"] = np.full_like(inputs["joints"], 1e9)
-        return inputs
+    def poisoned(self, batch, names):
+        count.append("joints" in names)  # of a step; an evaluation takes the image alone
+        if sum(count) == 3 and count[-1]:
+            batch = batch | {"joints": np.full_like(batch["joints"], 1e9)}
+        return put(self, batch, names)
 
     monkeypatch.setattr(losses, "create", fragile)
-    monkeypatch.setattr(train, "step_inputs", poisoned)
+    monkeypatch.setattr(feed.Sent, "put", poisoned)
 
 
 def test_a_bad_step_changes_nothing_and_names_its_batch(tiny, bad_step, state_of, same, tmp_path):

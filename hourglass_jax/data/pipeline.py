@@ -114,7 +114,8 @@ def batches(
       steps: how many batches; None for no end (training) or all that are left (evaluation).
       shards, shard: number of processes, and which of them this one is.
       threads: that decode; None or 0 for one per CPU core.
-      loader: "tfdata" (tf.data), or "threads", which needs no TensorFlow.
+      loader: "tfdata" (tf.data); "threads", which needs no TensorFlow; or "fields": batches without images,
+        of a source that has an attribute `fields`, {name: (n, ...) array}.
       prefetch: whole batches that are ready ahead of their use.
 
     Returns:
@@ -136,7 +137,7 @@ def batches(
         plan = functools.partial(eval_indices, **share)
     if steps is not None:
         stop = min(stop, start_step + steps)
-    load_batches = {"tfdata": tfdata_batches, "threads": threaded_batches}[loader]
+    load_batches = LOADERS[loader]
     threads = threads or os.cpu_count()
     steps = range(start_step, stop)
     generator = load_batches(source, plan, steps, threads=threads, prefetch=prefetch)
@@ -165,8 +166,8 @@ def _check(source, batch_size, seed, start_step, shards, shard, loader):
         raise ValueError(f"batch_size={batch_size}: must be a positive multiple of shards={shards}")
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed}, start_step={start_step}: must not be negative")
-    if loader not in ("tfdata", "threads"):
-        raise ValueError(f"loader={loader!r}: must be 'tfdata' or 'threads'")
+    if loader not in LOADERS:
+        raise ValueError(f"loader={loader!r}: must be one of {', '.join(LOADERS)}")
 
 
 def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int):
@@ -246,6 +247,17 @@ def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
                 load(source, index)  # raises the error that names the example
             raise
         yield batch
+
+
+def field_batches(source, plan, steps: range, *, threads: int, prefetch: int):
+    """As `threaded_batches`, of `source.fields` and without images: nothing is decoded."""
+    for step in steps:
+        indices, mask = plan(step)
+        fields = {name: values[indices] for name, values in source.fields.items()}
+        yield fields | {"index": indices.astype(np.int32), "mask": mask}
+
+
+LOADERS = {"tfdata": tfdata_batches, "threads": threaded_batches, "fields": field_batches}
 
 
 def tensorflow():

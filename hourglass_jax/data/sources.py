@@ -87,10 +87,10 @@ def _open(data, dataset, box, split, train):
             margin=data.margin,
             variety=data.variety,
         )
-    if data.source == "packed":
+    if data.source in ("packed", "device"):  # where its canvases go, see `feed`
         return _open_packed(data, dataset, box_of(dataset, box), split)
     if data.source != "tfds":
-        raise ValueError(f"data.source={data.source!r} is unknown; choose tfds or packed.")
+        raise ValueError(f"data.source={data.source!r} is unknown; choose tfds, packed or device.")
     return _open_tfds(data, dataset, box, split)
 
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from hourglass_jax import checkpoint, devices, phases, train
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax import checkpoint, devices, phases, train, train_step
+from hourglass_jax.data import feed, sources
 
 
 def machine() -> str:
@@ -133,10 +133,9 @@ class Step:
         start = time.perf_counter()
         self._state = jax.block_until_ready(train.make_state(config, network, optimiser, mesh, _Nothing))
         seconds = time.perf_counter() - start
-        batches = pipeline.batches(
-            source, train=True, batch_size=config.train.batch_size, loader=sources.loader(source)
-        )
-        self._batch = devices.put_batch(train.step_inputs(next(batches)), mesh)
+        fed = feed.Sent(source, mesh)
+        batches = fed.batches(train=True, batch_size=config.train.batch_size)
+        self._batch = fed.put(next(batches), train_step.INPUTS)
         batches.close()
         self._step, of_step = compiled(step, self._state, self._batch, cache=cache)
         self.seconds, self.compile_seconds = {"state": seconds} | of_step, sum(of_step.values())
