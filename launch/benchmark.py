@@ -7,16 +7,16 @@ Each benchmark is a file of `launch/benchmarks/`; --help lists them, and the opt
 
 import argparse
 import functools
+import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
-from hourglass_jax import files
-from launch.benchmarks import compiling, growth, inference, input, memory, systems, train
-from launch.benchmarks.common import machine, markdown
+from launch.benchmarks import compiling, growth, inference, input, memory, scaling, systems, train
+from launch.benchmarks.common import machine, save
 
-BENCHMARKS = (systems, inference, train, input, memory, growth, compiling)
+BENCHMARKS = (systems, inference, train, input, memory, growth, compiling, scaling)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,18 +34,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    # PyTorch, and the processes of some benchmarks, want an accelerator's memory as well.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     where = machine()  # with the load that there was at the beginning
     try:
         result = args.run(args) | {"machine": where}
     except (ValueError, OSError, ImportError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    text = f"{result['title']}; {where}\n\n{markdown(result['rows'])}\n"
-    print(text)
-    if args.output:
-        folder = pathlib.Path(args.output)
-        files.write_json(folder / f"{args.name}.json", result)
-        files.write(folder / f"{args.name}.md", text.encode())
+    print(save(result, args))
     return 0
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import types
 
 import cv2
 import jax
@@ -14,7 +15,7 @@ from configs import quickstart
 from hourglass_jax import models, remat, train
 from hourglass_jax.data import builders, pipeline
 from launch import benchmark
-from launch.benchmarks import common, compiling, input, systems
+from launch.benchmarks import common, compiling, input, scaling, systems
 from launch.benchmarks import train as training
 
 
@@ -218,6 +219,53 @@ def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
     y, x = np.unravel_index(maps[0].argmax(), (8, 8))
     near = maps[0][max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
     assert set(np.round(np.unique(near), 6)) == {*np.round(np.float32(np.exp([-1.0, -0.5, 0.0])), 6)}
+
+
+def test_collectives_are_found_in_a_program_and_weighed_against_what_chips_compute():
+    program = """
+  %all-reduce.1 = (f32[2]{0}, f32[3,4]{1,0}) all-reduce(%a, %b), channel_id=2, to_apply=%add
+  %all-reduce.2 = f32[] all-reduce(%c), channel_id=3, to_apply=%add
+  %all-gather = u8[8,48,48,3]{3,2,1,0} all-gather(%d), dimensions={0}
+  %fusion = f32[2]{0} fusion(%all-reduce.1), metadata={op_name="jit(step)/all-reduce"}
+"""
+    found = {"all-reduce": [4 * (2 + 12), 4], "all-gather": [8 * 48 * 48 * 3]}
+    assert scaling.collectives(program) == found
+    # 989e9 operations are a millisecond of an H100; of 450 MB each of two chips sends 450 MB, a millisecond.
+    assert scaling.efficiency("H100 node", 2, 450_000_000, 989e9) == pytest.approx(0.5)
+    assert scaling.efficiency("H100 node", 1, 450_000_000, 989e9) == 1
+    assert scaling.efficiency("H100 node", 9, 450_000_000, 989e9) is None
+
+
+def test_a_step_is_compiled_for_simulated_devices_in_a_process_of_its_own(
+    small_model, quick_compiles, tmp_path, monkeypatch, capsys
+):
+    small = {"stacks": 1, "width": 256, "depth": 4, "size": 32}
+    alone = scaling._measure(**small)
+    assert alone["collectives"] == {} and alone["seconds"] > 0  # test_train_step.py has it with 8 devices
+
+    calls, answers = [], [{"collectives": {"all-reduce": [26_000_000, 8]}, "seconds": 2.0}, None]
+
+    run = scaling.subprocess.run
+
+    def answer(command, env=None, **options):
+        if env is None:  # of `platform`
+            return run(command, **options)
+        calls.append((command, env["XLA_FLAGS"]))
+        content = answers.pop(0)
+        error = "Traceback\nMemoryError: all of it\n"
+        return types.SimpleNamespace(returncode=not content, stdout=json.dumps(content), stderr=error)
+
+    monkeypatch.setattr(scaling.subprocess, "run", answer)
+    arguments = ["scaling", "--stacks=1", "--size=32", f"--output={tmp_path}", "--devices"]
+    assert benchmark.main([*arguments, "8"]) == 0
+    ((command, simulated),) = calls
+    assert json.loads(command[-1]) == small and simulated == "--xla_force_host_platform_device_count=8"
+    (row,) = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    expected = {"devices": 8, "all-reduces": 2, "MB": 26.0, "of the largest": 26.0, "others": "none"}
+    assert row.items() >= expected.items() and row["TPU v5e, at least"].endswith(" %")
+
+    assert benchmark.main([*arguments, "64"]) == 1
+    assert "Error: 64 devices: MemoryError: all of it" in capsys.readouterr().err
 
 
 def test_networks_that_differ_are_not_compared():

@@ -323,11 +323,12 @@ def test_state_is_donated_to_the_compiled_step():
 # Several devices and processes.
 
 _DEVICES = """
-import sys, types
+import json, sys, types
 import jax, numpy as np, optax
 import conftest
 from hourglass_jax import checkpoint, devices, train, train_step
 from hourglass_jax.data import feed, sources
+from launch.benchmarks import scaling
 
 config = conftest.tiny({"model.stacks": 1, "model.width": 8, "loss.kind": "mean_squared_error"})
 source = sources.open_source(config.data, train=True)
@@ -357,6 +358,9 @@ for batch_size in (12, 0):
         devices.check_divides(batch_size, "train.batch_size")
     except ValueError as error:
         print(error)
+sent = scaling.collectives(step.lower(state, inputs).compile().as_text())
+sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)]
+print(json.dumps([sent, *sizes]))
 """
 
 
@@ -372,10 +376,17 @@ def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
             # augmentation, nothing would agree.
             one, eight = states["1" + name], states["8" + name]
             np.testing.assert_allclose(eight, one, rtol=1e-5, atol=5e-6, err_msg=name)
-    assert result.stdout.splitlines()[-2:] == [
+    lines = result.stdout.splitlines()
+    assert lines[-3:-1] == [
         "train.batch_size=12 must be a positive multiple of the 8 devices.",
         "train.batch_size=0 must be a positive multiple of the 8 devices.",
     ]
+    sent, parameters, statistics = json.loads(lines[-1])
+    # The gradients; each norm's mean and mean of squares forward, and backward another sum for each channel,
+    # beside the gradients of its scale and bias; at most 16 numbers on the way to loss and metrics.
+    (sizes,) = sent.values()
+    assert sent.keys() == {"all-reduce"} and statistics % 2 == 0
+    assert 0 <= sum(sizes) - 4 * (parameters + statistics + statistics // 2) <= 4 * 16
 
 
 @pytest.mark.usefixtures("small_model")

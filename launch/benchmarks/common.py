@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from hourglass_jax import checkpoint, devices, phases, train, train_step
+from hourglass_jax import checkpoint, devices, files, phases, train, train_step
 from hourglass_jax.data import feed, sources
 
 
@@ -64,6 +64,16 @@ def markdown(rows: list[dict]) -> str:
     rule = [("-" * (w - 1) + ":") if side == ">" else "-" * w for w, side in zip(widths, sides, strict=True)]
     lines = [[f"{c:{side}{w}}" for c, w, side in zip(row, widths, sides, strict=True)] for row in cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def save(result: dict, args) -> str:
+    """The result as text; and in the folder --output, if there is one, as json and markdown."""
+    text = f"{result['title']}; {result.get('machine', 'unfinished')}\n\n{markdown(result['rows'])}\n"
+    if args.output:
+        folder = pathlib.Path(args.output)
+        files.write_json(folder / f"{args.name}.json", result)
+        files.write(folder / f"{args.name}.md", text.encode())
+    return text
 
 
 def random_variables(model, size: int) -> dict:
@@ -122,20 +132,16 @@ class Step:
     """
 
     def __init__(self, config, model=None, *, cache=False):
-        mesh, source = devices.mesh(), sources.open_source(config.data, train=True)
-        network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
-        network = dataclasses.replace(network, model=model or network.model)
-        plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
-        _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
-        # The phase that trains most of the tasks: it costs most.
-        trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
-        step = train.make_step(config, network, source, optimiser, mesh, trained)
+        mesh = devices.mesh()
+        step, network, source, optimiser = step_of(config, mesh, model)
         start = time.perf_counter()
         self._state = jax.block_until_ready(train.make_state(config, network, optimiser, mesh, _Nothing))
         seconds = time.perf_counter() - start
-        fed = feed.Sent(source, mesh)
-        batches = fed.batches(train=True, batch_size=config.train.batch_size)
-        self._batch = fed.put(next(batches), train_step.INPUTS)
+        b, fed = config.train.batch_size, feed.Sent(source, mesh)
+        batches = fed.batches(train=True, batch_size=min(b, len(source)))
+        # Again and again, where the batch is larger than the data.
+        batch = {name: np.resize(x, (b, *x.shape[1:])) for name, x in next(batches).items()}
+        self._batch = fed.put(batch, train_step.INPUTS)
         batches.close()
         self._step, of_step = compiled(step, self._state, self._batch, cache=cache)
         self.seconds, self.compile_seconds = {"state": seconds} | of_step, sum(of_step.values())
@@ -144,6 +150,18 @@ class Step:
     def __call__(self):
         self._state, metrics = self._step(self._state, self._batch)
         return metrics
+
+
+def step_of(config, mesh, model=None):
+    """(train step, network, source, optimiser) of a config, or of another model in its place."""
+    source = sources.open_source(config.data, train=True)
+    network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
+    network = dataclasses.replace(network, model=model or network.model)
+    plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
+    _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
+    # The phase that trains most of the tasks: it costs most.
+    trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
+    return train.make_step(config, network, source, optimiser, mesh, trained), network, source, optimiser
 
 
 class _Nothing:

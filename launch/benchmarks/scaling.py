@@ -1,0 +1,140 @@
+"""How the train step spreads over many devices: what its program sends, and what that costs at most.
+
+The step is compiled for simulated devices, and the collectives of the optimised program are counted. XLA
+partitions for CPUs as for accelerators, and combines neighbouring reductions; accelerators have thresholds of
+their own and hide what is sent behind what is computed, and simulated devices have no links: times cannot be
+seen here. The efficiency is a lower bound from published rates: every chip computes at its peak, so that it
+waits for the links the most, and nothing is hidden. How long an operation takes to begin is not published and
+left out; the table says how many there are.
+"""
+
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import jax
+
+from configs import newell
+from hourglass_jax import devices, flops, models, train_step
+from hourglass_jax.data import pipeline
+from launch.benchmarks.common import step_of
+
+# Peak bfloat16 operations a second, and bytes a second that a chip sends, half of what both directions carry.
+# Cloud TPU v5e: 197 TFLOP/s, 400 GB/s, https://docs.cloud.google.com/tpu/docs/v5e (up to 256 chips).
+# NVIDIA H100 SXM: 989 TFLOP/s without sparsity, 900 GB/s by NVLink among the 8 of a node,
+# https://www.nvidia.com/en-us/data-center/h100/
+SYSTEMS = {"TPU v5e": (197e12, 200e9, 256), "H100 node": (989e12, 450e9, 8)}
+_COLLECTIVE = re.compile(
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)\("
+)
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+
+
+def add(command) -> None:
+    parser = command("scaling", help="collectives of the train step on 8, 64 and 256 simulated devices")
+    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 256], help="(default: 8 64 256)")
+    network = {"stacks": 2, "width": 256, "depth": 4, "size": 256, "per_device": 8}
+    for name, value in network.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> dict:
+    """A row for each number of devices."""
+    model = models.create("newell", joints=16, stacks=args.stacks, width=args.width, depth=args.depth)
+    forward, parameters = flops.of_model(model, args.size)
+    operations = 3 * forward * args.per_device  # the backward pass costs about twice the forward one
+    rows = []
+    for count in args.devices:
+        seen = _in_a_process(count, args)
+        found = seen["collectives"]
+        reduced = found.pop("all-reduce", [])
+        row = {
+            **{"devices": count, "all-reduces": len(reduced), "MB": round(sum(reduced) / 1e6, 2)},
+            **{"of the largest": round(max(reduced, default=0) / 1e6, 2)},
+            "others": ", ".join(f"{len(sizes)} {kind}" for kind, sizes in found.items()) or "none",
+            "compile s": round(seen["seconds"], 1),
+        }
+        for name in SYSTEMS:
+            share = efficiency(name, count, sum(reduced), operations)
+            row[f"{name}, at least"] = "" if share is None else f"{100 * share:.0f} %"
+        rows.append(row)
+    title = (
+        f"{args.stacks} stacks, {args.size} px, {parameters:,} parameters ({4 * parameters / 1e6:.2f} MB); "
+        f"compiled for one image a device, efficiency for {args.per_device}"
+    )
+    return {"title": title, "rows": rows}
+
+
+def efficiency(system: str, count: int, sent: int, operations: float) -> float | None:
+    """The share of a step that chips compute if nothing is hidden; None beyond the system's size.
+
+    Args:
+      system: of `SYSTEMS`.
+      count: chips.
+      sent: bytes that are all-reduced; in a ring each chip sends 2 (count - 1) / count times as much.
+      operations: floating-point operations of a chip's part.
+    """
+    peak, link, most = SYSTEMS[system]
+    if count > most:
+        return None
+    compute, wait = operations / peak, 2 * (count - 1) / count * sent / link
+    return compute / (compute + wait)
+
+
+def collectives(program: str) -> dict[str, list[int]]:
+    """{kind: bytes of each operation} of a compiled program's text."""
+    found = {}
+    for kind_of_result, kind in _COLLECTIVE.findall(program):
+        arrays = re.findall(r"(\w+)\[([\d,]*)\]", kind_of_result)
+        size = sum(
+            _SIZES[name] * math.prod(map(int, filter(None, shape.split(",")))) for name, shape in arrays
+        )
+        found.setdefault(kind, []).append(size)
+    return found
+
+
+def _in_a_process(count: int, args) -> dict:
+    """`_measure` in a process with so many simulated devices: their number is settled when JAX begins."""
+    names = ("stacks", "width", "depth", "size")
+    command = [sys.executable, "-m", "launch.benchmarks.scaling"]
+    command.append(json.dumps({name: getattr(args, name) for name in names}))
+    simulated = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    done = subprocess.run(
+        command,
+        cwd=pathlib.Path(__file__).resolve().parents[2],
+        env=os.environ | simulated,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ValueError(f"{count} devices: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
+    """The collectives of the step over all devices, one image each, and the seconds to compile it."""
+    mesh = devices.mesh()
+    config = newell.get_config(f"stacks={stacks},width={width},size={size},dataset=synthetic")
+    config.model.depth, config.train.batch_size, config.data.examples = depth, mesh.size, (1, 1)
+    step, network, source, optimiser = step_of(config, mesh)
+    shape = functools.partial(train_step.init, network.model, optimiser, seed=0, size=size, average=False)
+    one = next(pipeline.batches(source, train=True, batch_size=1, loader="threads"))
+    batch = {
+        name: jax.ShapeDtypeStruct((mesh.size, *one[name].shape[1:]), one[name].dtype)
+        for name in train_step.INPUTS
+    }
+    start = time.perf_counter()
+    program = step.lower(jax.eval_shape(shape), batch).compile()
+    return {"collectives": collectives(program.as_text()), "seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(**json.loads(sys.argv[1]))))
