@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import types
 
 import cv2
@@ -15,7 +16,7 @@ from configs import quickstart
 from hourglass_jax import models, remat, train
 from hourglass_jax.data import builders, pipeline
 from launch import benchmark
-from launch.benchmarks import common, compiling, input, scaling, systems
+from launch.benchmarks import common, compiling, gpu, input, scaling, systems
 from launch.benchmarks import train as training
 
 
@@ -266,6 +267,86 @@ def test_a_step_is_compiled_for_simulated_devices_in_a_process_of_its_own(
 
     assert benchmark.main([*arguments, "64"]) == 1
     assert "Error: 64 devices: MemoryError: all of it" in capsys.readouterr().err
+
+
+GPU = {"stacks": 1, "width": 8, "depth": 1, "size": 32, "dtype": "bfloat16", "batch": 2}
+
+
+def test_an_accelerators_rows_come_in_order_and_are_kept_as_far_as_the_time_goes(
+    small_model, quick_compiles, tmp_path, monkeypatch, capsys
+):
+    seen, slow = [], [False]
+
+    def here(deadline, rounds, who, **job):
+        if slow[0]:
+            return gpu.LATE
+        if who == "theirs":
+            return gpu.FULL
+        if job.get("system") == "chu" and job["batch"] == 2:
+            return "a failure"
+        seen.append((who, *(job.get(name) for name in ("system", "what", "dtype", "batch"))))
+        slow[0] = len(seen) == 6
+        return gpu.measure(who, rounds=rounds, **job)
+
+    monkeypatch.setattr(gpu, "_in_a_process", here)
+    small = ["--width=8", "--depth=1", "--size=32", "--product=16", "--rounds=1", f"--output={tmp_path}"]
+    networks = ["--networks", "newell:1", "chu:1", "--batch_sizes", "2", "4"]
+    assert benchmark.main(["gpu", *small, *networks]) == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    found = [(row["system"], row["what"], row["dtype"], row["batch"]) for row in rows]
+    assert found == [
+        *(("newell", "train", "bfloat16", 2), ("newell", "inference", "bfloat16", 2)),
+        *(("chu", "train", "bfloat16", 2), ("newell", "train", "bfloat16", 4)),
+        ("newell", "train", "float32", 2),
+    ]
+    assert [row["images/s"] for row in rows].count("a failure") == 1 and rows[0]["images/s"] > 0
+    assert [rows[i]["PyTorch's"] for i in (0, -1)] == [gpu.FULL, gpu.LATE] and rows[0]["ratio"] == ""
+    assert {who for who, *_ in seen} == {"product", "ours"}
+    assert benchmark.main(["gpu", *small, "--minutes=0"]) == 1
+    assert "too little for a single row" in capsys.readouterr().err
+
+
+def test_a_batch_that_was_too_large_is_not_tried_larger(monkeypatch, tmp_path):
+    tried = []
+
+    def full(deadline, rounds, who, **job):
+        if who == "product":
+            return 0.001, 0.002, 0.003
+        tried.append((job["what"], job["batch"]))
+        return gpu.FULL if job["batch"] > 8 else [0.1, 0.2, 0.3]
+
+    monkeypatch.setattr(gpu, "_in_a_process", full)
+    monkeypatch.setattr(gpu, "_operations", lambda case: 5_000_000)
+    networks = ["--networks", "chu:1", "--dtypes", "float32", "--batch_sizes", "16", "32", "8"]
+    assert benchmark.main(["gpu", *networks, "--product=100", f"--output={tmp_path}"]) == 0
+    assert tried == [("train", 16), ("inference", 16), ("train", 8), ("inference", 8)]
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [row["images/s"] for row in rows] == [gpu.FULL, gpu.FULL, 40.0, 40.0]
+    assert rows[2]["quartiles"] == "26.7 to 80.0"
+    # 2 * 100^3 operations in 2 ms are 1 GFLOP/s; 8 * 5 million in 0.2 s a fifth of that.
+    assert rows[2]["of the product's rate"] == "20.0 %"
+
+
+def test_a_measurement_has_a_process_of_its_own_and_its_end_is_told(monkeypatch):
+    ends = [(0, "warning\n[1, 2, 3]\n", ""), (1, "", "XlaRuntimeError: RESOURCE_EXHAUSTED: 9 GB\n")]
+    ends += [(1, "", "Traceback\nKeyError: 'x'\n"), (-9, "", "")]
+
+    def run(*_, **__):
+        if not ends:
+            raise subprocess.TimeoutExpired("ours", 0)
+        code, output, errors = ends.pop(0)
+        return types.SimpleNamespace(returncode=code, stdout=output, stderr=errors)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    found = [gpu._in_a_process(0.0, 1, "ours", **GPU) for _ in range(5)]
+    assert found == [[1, 2, 3], gpu.FULL, "KeyError: 'x'", "exit code -9", gpu.LATE]
+
+
+@pytest.mark.parametrize("what", ["train", "inference"])
+def test_the_twin_is_measured_on_what_there_is(what):
+    pytest.importorskip("torch")
+    low, median, high = gpu.measure("theirs", rounds=2, what=what, compile=False, system="newell", **GPU)
+    assert 0 < low <= median <= high
 
 
 def test_networks_that_differ_are_not_compared():

@@ -103,21 +103,31 @@ def ours(model, variables, images, targets):
     return once
 
 
-def theirs(twin, network, images, targets):
-    """() -> the loss of another step of the twin; `network` is it, or its compiled form."""
+def theirs(twin, network, images, targets, *, dtype: str = "float32"):
+    """() -> the loss of another step of the twin, where it lies; `network` is it, or its compiled form."""
     import torch
 
     optimiser = torch.optim.RMSprop(twin.parameters(), lr=LEARNING_RATE)
-    images, targets = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in (images, targets))  # channels_last
+    (images, targets), cast = for_torch(twin, images, targets, dtype=dtype)
 
     def once():
         optimiser.zero_grad()
-        value = sum(torch.nn.functional.mse_loss(maps, targets) for maps in network(images))
+        with cast:
+            value = sum(torch.nn.functional.mse_loss(maps, targets) for maps in network(images))
         value.backward()
         optimiser.step()
         return value.item()
 
     return once
+
+
+def for_torch(twin, *arrays, dtype: str):
+    """Arrays (b, h, w, c) as channels_last tensors where the twin lies, and autocast to the dtype."""
+    import torch
+
+    device = next(twin.parameters()).device
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    return [torch.from_numpy(x).permute(0, 3, 1, 2).to(device) for x in arrays], cast
 
 
 def check_gradients(stacks: int) -> None:
