@@ -9,7 +9,7 @@ In reading order:
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
     data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
                      prepared by data.builders from the people that data.lsp, data.mpii, data.flic and
-                     data.coco list
+                     data.coco list; data.feed brings batches to the devices
     inference, metrics, tables, evaluate      from crops to joints, to tables
     pictures, videos, predictor, predict      the joints in your own pictures: in Python, as a command
     fold, flops                               for prediction without batch norm; the operations of a network
