@@ -38,6 +38,9 @@ from hourglass_jax.data import (
     truth,
 )
 
+# Numbers without bounds may overflow on their way to being refused, or to a distance without end.
+pytestmark = pytest.mark.filterwarnings("default::RuntimeWarning")
+
 CASES = int(os.environ.get("FUZZ_CASES", 0))
 SECONDS = 60  # for one case: more is a hang, on the busiest machine
 ROOM = 2**30  # bytes that all cases together may add to the process
