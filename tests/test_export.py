@@ -88,7 +88,8 @@ JOINTS = ("joints", "scores")
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind in ("stablehlo", "onnx") for name in SYSTEMS] + [("savedmodel", "newell")],
+    [(kind, name) for kind in ("stablehlo", "onnx") for name in SYSTEMS]
+    + [("savedmodel", name) for name in ("newell", "selvam")],  # heatmaps, coordinates
 )
 def test_every_runtime_finds_our_joints(kind, name, tmp_path):
     pytest.importorskip(NEEDED[kind])
@@ -99,10 +100,11 @@ def test_every_runtime_finds_our_joints(kind, name, tmp_path):
     agrees(RUNTIMES[kind](tmp_path / "a"), name, JOINTS, counts)
 
 
-def test_tflite_finds_our_joints_in_its_one_batch(tmp_path):
+@pytest.mark.parametrize(("name", "batches"), [("newell", (1, 3)), ("selvam", (3,))])
+def test_tflite_finds_our_joints_in_its_one_batch(name, batches, tmp_path):
     tf = pytest.importorskip("tensorflow")
-    _, network, variables, images, expected = drawn("newell")
-    for batch in (1, 3):
+    _, network, variables, images, expected = drawn(name)
+    for batch in batches:
         export.tflite(export.function(network, variables), SIZE, tmp_path / "a", batch)
         runner = tf.lite.Interpreter(str(tmp_path / "a")).get_signature_runner()
         found = runner(images=images[:batch])
