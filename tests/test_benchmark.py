@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
 from hourglass_jax import models, remat, train
@@ -144,6 +145,7 @@ def test_a_second_start_finds_the_folder_of_the_first(small_model, quick_compile
         assert folders == [jax.config.jax_compilation_cache_dir] * 2
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()  # which would go on with the folder that is gone
     cold, warm = json.loads((tmp_path / "compile.json").read_text())["rows"]
     assert (cold["start"], warm["start"], cold["compile s"], warm["compile s"]) == ("cold", "warm", 1, 2)
     assert cold["all s"] >= 1 + cold["state s"] > 1
@@ -162,7 +164,7 @@ def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_
 
 
 def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(
-    quick_compiles, monkeypatch, tmp_path
+    one_thread, quick_compiles, monkeypatch, tmp_path
 ):
     small = ["--stacks=1", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=1"]
     assert benchmark.main(["train", *small, "--batch_sizes", "2", f"--output={tmp_path}"]) == 0
