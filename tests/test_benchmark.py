@@ -291,6 +291,9 @@ def test_an_accelerators_rows_come_in_order_and_are_kept_as_far_as_the_time_goes
         return gpu.measure(who, rounds=rounds, **job)
 
     monkeypatch.setattr(gpu, "_in_a_process", here)
+    monkeypatch.setattr(
+        gpu.importlib.util, "find_spec", lambda name: name
+    )  # of PyTorch, which need not be there
     small = ["--width=8", "--depth=1", "--size=32", "--product=16", "--rounds=1", f"--output={tmp_path}"]
     networks = ["--networks", "newell:1", "chu:1", "--batch_sizes", "2", "4"]
     assert benchmark.main(["gpu", *small, *networks]) == 0
