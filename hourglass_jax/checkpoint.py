@@ -40,6 +40,7 @@ logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in r
 
 _SCORE = "score"
 _OVERHEAD = 4_000_000  # bytes of a checkpoint besides its arrays
+_LOOKS = 20  # at a folder in which a training is at work
 
 
 class Checkpoints:
@@ -65,7 +66,13 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        for left in reversed(range(_LOOKS if read_only else 1)):
+            try:
+                self._manager = ocp.CheckpointManager(self.directory, options=options)
+                break
+            except FileNotFoundError:  # a training removed a step that had just been listed
+                if not left:
+                    raise
 
     def __enter__(self):
         return self

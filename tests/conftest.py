@@ -269,9 +269,20 @@ class Run:
         while (line := self._lines.get(timeout=timeout)) is not None:
             self.output.append(line)
         code = self.process.wait(timeout)
+        self._finish()
+        return code
+
+    def kill(self):
+        """Ends it whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self._finish()
+
+    def _finish(self):
         for reader in self._readers:
             reader.join()
-        return code
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            pipe.close()
 
 
 def environment(cache, devices=1):
@@ -302,9 +313,7 @@ def start(cache, tmp_path):
 
     yield begin
     for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
+        run.kill()
 
 
 @pytest.fixture

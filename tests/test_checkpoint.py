@@ -232,6 +232,28 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_missed(tiny, mon
     assert metadata["step"] == 2 and value_of(variables) == 1002
 
 
+def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(tiny, monkeypatch, tmp_path):
+    write(tiny(), tmp_path, {1: None})
+    plain, calls = checkpoint.ocp.CheckpointManager, []
+
+    def looked_through(directory, **options):
+        calls.append(directory)
+        if len(calls) < failing:
+            raise FileNotFoundError(f"{directory}/0")  # what Orbax says of a step that it had listed
+        return plain(directory, **options)
+
+    monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", looked_through)
+    failing = 3
+    assert checkpoint.load(tmp_path)[2]["step"] == 1 and len(calls) == 3
+    failing = 10**6  # a lasting error is told
+    with pytest.raises(FileNotFoundError, match="checkpoints/0"):
+        checkpoint.load(tmp_path)
+    del calls[:]
+    with pytest.raises(FileNotFoundError, match="checkpoints/0"):  # who writes is alone, and not to wait
+        checkpoint.Checkpoints(tmp_path)
+    assert len(calls) == 1
+
+
 def test_differences_are_named_by_their_path():
     old = {"a": 1, "b": {"c": (1, 2), "d": "x", "e": {"f": 0.5}}, "g": None}
     new = {"a": 1, "b": {"c": [1, 2], "d": "y", "e": {"f": 0.25}}, "h": 1}

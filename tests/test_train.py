@@ -118,6 +118,24 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
     assert lines == expected and [s for s, kind in sorted(lines) if kind == "loss"] == list(range(1, 13))
 
 
+def test_evaluations_beside_a_training_score_its_checkpoints(tiny, start, metrics_of, tmp_path):
+    config = tiny({"train.steps": 5, "train.save_every": 1, "train.evaluate_every": 1})
+    workdir, seen = tmp_path / "run", []
+    run = start(config, workdir, begins="step ")
+    for step in range(1, 6):
+        run.wait_for(f"step {step}/5")
+        run.go_on()
+        if step >= 3:  # the first checkpoint is whole; while the training validates, saves and deletes others
+            scores = evaluate.evaluate(config, workdir, workdir)
+            seen.append((json.loads((workdir / "evaluation.json").read_text())["step"], scores))
+    assert run.end() == 0, run.errors
+    lines = losses_of(metrics_of(workdir))
+    for step, scores in seen:
+        expected = {f"validation/{name}": value for name, value in evaluate.scalars(scores).items()}
+        assert lines[step, "validation"] == {"step": step} | expected
+    assert len(lines) == 10 and saved_steps(workdir)[-2:] == [4, 5]
+
+
 def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tmp_path):
     config = tiny({"train.steps": 2, "train.save_every": 1})
     train.train(config, tmp_path / "whole")
