@@ -7,6 +7,7 @@ tries others at every call; without it the cases are few, and always the same.
 
 import contextlib
 import faulthandler
+import fractions
 import gzip
 import importlib
 import importlib.util
@@ -18,6 +19,7 @@ import pathlib
 import pickle
 import resource
 import struct
+import tempfile
 import zipfile
 
 import h5py
@@ -26,8 +28,20 @@ import numpy as np
 import pytest
 import scipy.io
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
-from hourglass_jax import checkpoint, compare, files, import_torch, predict, predictor, score, weights
+from hourglass_jax import (
+    checkpoint,
+    compare,
+    files,
+    import_torch,
+    pictures,
+    predict,
+    predictor,
+    score,
+    videos,
+    weights,
+)
 from hourglass_jax.data import (
     coco_annotations,
     flic,
@@ -144,7 +158,7 @@ def reads(reader, path):
     except (ValueError, OSError) as error:
         message = str(error)
         assert str(path) in message and len(message.splitlines()) == 1 and len(message) < 20_000, message
-        assert isinstance(error, OSError) or type(error) is ValueError, repr(error)
+        assert isinstance(error, OSError) or type(error) in (ValueError, pictures.Unreadable), repr(error)
         return False
     return True
 
@@ -175,6 +189,14 @@ def _npz(content) -> bytes:
 
 def _json(content) -> bytes:
     return json.dumps(content).encode()
+
+
+def _image(kind) -> bytes:
+    file, turned = io.BytesIO(), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    colours = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(file, kind, exif=turned)
+    return file.getvalue()
 
 
 K = 16
@@ -339,6 +361,17 @@ def _boxes(path):
         predictor._sound(f"{path}: {name}", boxes)
 
 
+def _picture(path):
+    read = pictures.read(path)
+    height, width, colours = read.image.shape
+    assert 0 < height * width <= pictures.LARGEST and colours == 3 and read.image.dtype == np.uint8
+
+
+def _video(path):
+    for image in videos.frames(path):
+        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+
+
 def _torch_file(tensors) -> bytes:
     file = io.BytesIO()
     TORCH.save(tensors, file)
@@ -396,6 +429,7 @@ DETECTIONS = {
     **{"jnt_missing": np.zeros((K, 2)), "pos_gt_src": np.moveaxis(JOINTS, 0, -1)},
     "headboxes_src": np.arange(8.0).reshape(2, 2, 2),
 }
+IMAGES = {f"picture.{kind}": _image(kind) for kind in ("bmp", "jpeg", "png", "tiff", "webp")}
 META = json.loads(_packed_arrays()["meta"].item())
 READERS = {
     "joints.mat": (_joints, damaged(_mat(LSPET)) | replaced(LSPET, _mat)),
@@ -428,6 +462,7 @@ READERS = {
         | arrays().map(lambda value: _npz(_weights_arrays(**{"params/b": value})))
         | mutated(METADATA).map(_weights_file),
     ),
+    **{name: (_picture, damaged(data)) for name, data in IMAGES.items()},
 }
 if TORCH:
     tensors = arrays().map(lambda value: TORCH.tensor(value) if value.dtype.kind in "fiub" else {"a": 1})
@@ -437,6 +472,16 @@ if TORCH:
     )
 
 
+if importlib.util.find_spec("av"):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "film.mp4")
+        with videos.writing(path, fractions.Fraction(25)) as write:
+            for colour in (0, 90, 255):
+                write(np.full((16, 24, 3), colour, np.uint8))
+        FILMED = path.read_bytes()
+    READERS["film.mp4"] = (_video, damaged(FILMED))
+
+
 SOUND = {
     **{"flic.mat": _film(), "flic.h5": _h5(FILMS)},
     **{"joints.mat": _mat(LSPET), "mpii.mat": _mat({"RELEASE": _structs(_release())})},
@@ -444,6 +489,7 @@ SOUND = {
     **{"preds.h5": _h5(PREDS), "preds.mat": _mat(PREDS), "preds.json": _json(OURS)},
     **{"scores.json": _json(SCORES), "boxes.json": _json(BOXES), "packed.npz": _npz(_packed_arrays())},
     **{"skeleton.json": _json(skeletons.LSP.to_dict()), "own.json": _json(OWN)},
+    **IMAGES,
 }
 
 

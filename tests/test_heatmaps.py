@@ -248,6 +248,9 @@ def test_dark_finds_the_peak_of_a_gaussian(sigma):
     # Its logarithm is a parabola, blurred or not; the end of the targets at 3 sigma is what is left.
     assert np.abs(found[0] - joints).max() < 0.02
     np.testing.assert_array_equal(scores, decode(rendered(joints, 18, sigma))[1])
+    # However faint the maps are, of a network that is not sure.
+    faint, _ = decode(1e-6 * rendered(joints, 18, sigma), method="dark", sigma=sigma)
+    assert np.abs(faint[0] - joints).max() < 0.02
 
 
 def test_dark_follows_a_slanted_peak():
@@ -278,11 +281,11 @@ def test_dark_keeps_the_quarter_where_there_is_no_peak():
 
 def test_soft_argmax_is_the_mean_place_by_hand():
     values = np.zeros((9, 9))
-    values[4, 4], values[4, 5], values[2, 4], values[4, 3] = 0.6, 0.3, 0.1, -0.2
+    values[4, 4], values[4, 5], values[1, 4], values[4, 3] = 0.6, 0.3, 0.1, -0.2
     values[4, 8] = 0.5  # four cells away, beyond 3 sigma
-    found, scores = decode(single(values), method="soft_argmax", sigma=1.0)
-    # x: 0.3 of a mass of 1 lies one cell to the right; y: 0.1 lies two cells up; what is below 0 has no mass.
-    np.testing.assert_allclose(found[0, 0], [4.5 + 0.3, 4.5 - 0.2], rtol=1e-6)
+    found, scores = decode(single(values), method="soft_argmax")  # sigma is 1 if not said
+    # x: 0.3 of a mass of 1 lies one cell to the right; y: 0.1 lies three cells up; below 0 is no mass.
+    np.testing.assert_allclose(found[0, 0], [4.5 + 0.3, 4.5 - 0.3], rtol=1e-6)
     assert scores[0, 0] == np.float32(0.6)
     empty, _ = decode(single(np.zeros((5, 5))), method="soft_argmax", sigma=1.0)
     np.testing.assert_array_equal(empty[0, 0], [0.5, 0.5])

@@ -190,8 +190,9 @@ def test_a_part_without_a_labelled_joint_is_not_a_number():
 
 
 def test_per_joint_refuses_another_number_of_joints():
-    with pytest.raises(ValueError):
-        metrics.per_joint(np.zeros(3), np.ones(3), TINY)
+    for hits, counts in ((3, 3), (5, 5), (5, 4), (4, 5)):
+        with pytest.raises(ValueError):
+            metrics.per_joint(np.zeros(hits), np.ones(counts), TINY)
 
 
 def test_strictly_a_joint_at_the_threshold_is_wrong():
@@ -215,12 +216,15 @@ def test_curve_is_the_table_at_each_threshold():
         "Hand": [0, 25, 75],
         "Mean": [pytest.approx(100 / 6), pytest.approx(200 / 6), pytest.approx(400 / 6)],
     }
+    one = metrics.curve(distance, np.ones((2, 4)), np.full(2, 10.0), np.array([0.2]), TINY)
+    assert one == {title: rates[1:2] for title, rates in found.items()}
 
 
 def test_auc_by_hand():
     # Trapezoids (0 + 40) / 2 * 0.1 + (40 + 80) / 2 * 0.3 = 2 + 18 = 20, over a width of 0.4.
     assert metrics.auc(np.array([0, 0.1, 0.4]), [0, 40, 80]) == pytest.approx(50)
     assert metrics.auc(np.arange(51) / 100, [100] * 51) == pytest.approx(100)
+    assert metrics.auc(np.array([0.1, 0.3]), [20, 60]) == pytest.approx(40)
 
 
 def test_pdj_is_pck_of_the_torso():
@@ -345,10 +349,11 @@ def test_the_threshold_of_limbs_is_a_share_of_the_true_length():
 
 
 def test_limbs_without_both_ends_or_without_length_do_not_count():
-    truth = np.concatenate([TRUE_LIMB, TRUE_LIMB, 0 * TRUE_LIMB])
-    labelled = np.array([[2, 1], [2, 0], [2, 2]])  # flags; the last limb has its ends on one spot
+    truth = np.array([1, 1, 1, 0.05, 0])[:, None, None] * TRUE_LIMB
+    # Flags; the fourth limb is half a pixel long, the last one has its ends on one spot.
+    labelled = np.array([[2, 1], [2, 0], [0, 2], [1, 2], [2, 2]])
     hits, counts = metrics.correct_parts(truth, truth, labelled, LIMB)
-    assert (hits.tolist(), counts.tolist()) == ([1], [1])
+    assert (hits.tolist(), counts.tolist()) == ([2], [2])
 
 
 def lsp_person():

@@ -328,6 +328,15 @@ def test_where_half_of_everything_is_wrong_weights_stay(error):
     np.testing.assert_allclose(weights, np.full((3, 1, 3), 1 / 3), rtol=1e-5)
 
 
+def test_what_is_found_keeps_its_weight_and_the_smallest_error_counts():
+    errors = np.zeros((2, 2, 16))
+    errors[0, 1, 3] = 0.04
+    weights = losses.adaptive_weights(errors, np.ones((2, 16)))
+    np.testing.assert_allclose(weights[:, 0], 1 / 16, rtol=1e-5)  # beta is 0, and so would all weights be
+    # L = 0.04 / 16 = 0.0025, beta = 0.0025 / 0.9975 = 0.00250627; beta^0.96 / beta = beta^-0.04 = 1.270687.
+    np.testing.assert_allclose(weights[1, 1, 3] / weights[1, 1, 0], 1.270687, rtol=1e-5)
+
+
 def test_joints_that_do_not_count_weigh_nothing():
     errors = np.concatenate([ERRORS, ERRORS[..., ::-1], ERRORS], axis=1)[..., [0, 1, 2, 2]]
     counted = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
@@ -394,6 +403,8 @@ def test_losses_are_weighted_sums_over_the_joints():
     plain = on_heatmaps(maps)[1]
     np.testing.assert_allclose(per_stack[0], plain[0], rtol=1e-5)  # w_1 = 1 / K
     assert (np.abs(per_stack[1:] / plain[1:] - 1) > 1e-3).all()
+    alone = on_heatmaps(maps[:1], adaptive=True)[0]
+    np.testing.assert_allclose(alone, plain[0], rtol=1e-5)  # no stack comes before it
 
 
 @pytest.mark.parametrize("kind", losses.KINDS)
@@ -473,6 +484,7 @@ def test_occluded_joints_have_their_amplitude(amplitude):
 def test_negative_targets_have_no_cross_entropy():
     with pytest.raises(ValueError, match="occluded_amplitude=-1.*mean_squared_error"):
         on_heatmaps(targets(), kind="cross_entropy", occluded_amplitude=-1.0)
+    assert np.isfinite(on_heatmaps(targets(), kind="cross_entropy", occluded_amplitude=0.0)[0])
 
 
 # Evaluation
