@@ -100,9 +100,9 @@ def _read(path) -> dict[str, np.ndarray]:
             for name, tensor in tensors.items()
             if not name.endswith("num_batches_tracked")
         }
-    except OSError:
-        raise
     except Exception as error:  # pickle, zipfile and torch each have their own
+        if isinstance(error, OSError) and error.filename:  # that the file is missing; not what is in it
+            raise
         # torch's own message advises to read it with weights_only=False, which would run the program.
         raise ValueError(
             f"{path}: no state_dict of tensors alone ({type(error).__name__}); a file with other objects is "

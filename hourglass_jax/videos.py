@@ -67,7 +67,8 @@ def _opened(path):
     except ImportError:
         raise ValueError(f"{path}: videos need PyAV; pip install av") from None
     try:
-        with av.open(str(path)) as container:
+        # Titles and the like may be in any encoding; nobody reads them here.
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: holds no moving pictures")
             yield container.streams.video[0]

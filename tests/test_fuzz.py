@@ -53,7 +53,10 @@ from hourglass_jax.data import (
 )
 
 # Numbers without bounds may overflow on their way to being refused, or to a distance without end.
-pytestmark = pytest.mark.filterwarnings("default::RuntimeWarning")
+# And a case that fails is told however long it is.
+pytestmark = pytest.mark.filterwarnings(
+    "default::RuntimeWarning", "ignore::hypothesis.errors.HypothesisWarning"
+)
 
 CASES = int(os.environ.get("FUZZ_CASES", 0))
 SECONDS = 60  # for one case: more is a hang, on the busiest machine
@@ -616,6 +619,7 @@ TRAPS = {
     "packed header": ("packed.npz", lambda: _zip({"ids.npy": _header((10**12,))})),
     "bare header": ("weights.npz", lambda: _header((10**12,))),
     "overflow": ("packed.npz", lambda: _zip({"ids.npy": _header((2**40, 2**40))})),
+    "long format": ("packed.npz", lambda: _packed_file(META | {"format": ["9" * 9999] * 9})),
     "pickle in weights": ("weights.npz", lambda: _zip({"checksum.npy": _objects()})),
     "pickle in packed": ("packed.npz", lambda: _zip({"meta.npy": _objects()})),
     "pickle": ("weights.npz", lambda: pickle.dumps(Program())),
@@ -627,6 +631,8 @@ TRAPS = {
 if TORCH:
     TRAPS |= {
         "pickle in a checkpoint": ("port.pth", lambda: _torch_file({"state_dict": Program()})),
+        # PyTorch's search for the archive's end then asks for a place before its beginning.
+        "cut": ("port.pth", lambda: _torch_file(_port())[:4097]),
         "old pickle": ("port.pth", lambda: pickle.dumps(Program())),
         "stacks": ("port.pth", lambda: _torch_file(_port() | {"score.999999999.weight": TORCH.ones(1)})),
         "depth": (

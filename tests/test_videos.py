@@ -80,6 +80,15 @@ def test_damaged_videos_are_told_in_one_line(tmp_path):
             assert "\n" not in str(error.value)
 
 
+def test_a_title_in_another_encoding_changes_nothing(tmp_path):
+    record(tmp_path / "a.mp4", count=3)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.count(b"ftypisom") == 1
+    (tmp_path / "a.mp4").write_bytes(data.replace(b"ftypisom", b"ftyp\xe9som"))  # no UTF-8
+    assert videos.about(tmp_path / "a.mp4") == (3, 25)
+    assert len(list(pictures.of(tmp_path / "a.mp4"))) == 3
+
+
 def test_sound_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)

@@ -103,7 +103,7 @@ class PackedSource:
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file; write it with {COMMAND}") from None
         except Exception as error:  # zipfile, zlib, NumPy and json each have their own
-            found = " ".join(str(error).split()) or type(error).__name__
+            found = " ".join(str(error).split())[:200] or type(error).__name__
             message = f"{path}: damaged or no packed dataset ({found})"
             raise ValueError(f"{message}; write it again with {COMMAND}") from error
         self.ids = content["ids"].tolist()
