@@ -214,7 +214,7 @@ def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.S
     )
     same = devices.replicated(mesh)
     if saved.latest is None:
-        state = jax.jit(fresh, out_shardings=same)()
+        state = jax.device_put(fresh(), same)
         return state if initial is None else _begin(state, initial, same)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), jax.eval_shape(fresh)

@@ -54,8 +54,10 @@ def init(
     size: int,
     average: bool,
 ) -> State:
-    """A fresh state; jit it with the sharding that it shall have."""
-    variables = model.init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))
+    """A fresh state. Better not jitted: parameters of one shape then share a small program, while one program
+    for all those of eight stacks takes a minute to compile."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = model.lazy_init(jax.random.key(seed), image)  # draws parameters and computes nothing else
     variables = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     return State(
         step=jnp.zeros((), jnp.int32),
