@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
     from hourglass_jax import devices, evaluate, train
 
     devices.keep_programs()
+    devices.keep_memory()
     if FLAGS.mode == "train":
         train.train(FLAGS.config, FLAGS.workdir, allow_changed_config=FLAGS.allow_changed_config)
     else:

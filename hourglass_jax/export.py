@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hourglass_jax import checkpoint, files, inference
+from hourglass_jax.models import on_cpu
 
 COMMAND = "python -m hourglass_jax.export"
 
@@ -34,7 +35,8 @@ def function(network: inference.Network, variables: dict, *, heatmaps: bool = Fa
     variables = jax.device_get(variables)
 
     def run(images):
-        outputs = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
+        with on_cpu.off():  # for any backend
+            outputs = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
         if heatmaps:
             return {"heatmaps": outputs.heatmaps[-1]}
         last = outputs._replace(heatmaps=outputs.heatmaps[-1:])

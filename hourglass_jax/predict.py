@@ -266,4 +266,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    devices.keep_memory()
     sys.exit(main())

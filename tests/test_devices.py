@@ -1,6 +1,7 @@
-"""Where compiled programs are kept."""
+"""Where compiled programs and freed memory are kept."""
 
 import pathlib
+import platform
 
 import jax
 import pytest
@@ -55,3 +56,39 @@ def test_a_cache_that_cannot_be_made_is_done_without(unset, monkeypatch):
     (unset / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(unset / "file"))
     assert devices.keep_programs() is None and jax.config.jax_compilation_cache_dir is None
+
+
+FAULTS = """
+import resource
+import jax, numpy as np
+from hourglass_jax import devices
+kept = {keep} and devices.keep_memory()
+x = np.ones((4096, 2), np.float32)
+program = jax.jit(lambda x: (x @ x.T) @ x)  # the first product lies in 64 MiB of temporary memory
+assert program.lower(x).compile().memory_analysis().temp_size_in_bytes > 60e6
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(program(x))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(kept, [faults() for _ in range(4)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
+@pytest.mark.parametrize("keep", [True, False])
+def test_temporary_memory_is_mapped_once(run_python, keep):
+    ran = run_python(FAULTS.format(keep=keep))
+    assert ran.returncode == 0, ran.stderr
+    kept, faults = ran.stdout.split()
+    assert kept == str(keep)
+    assert int(faults) < 1000 if keep else int(faults) > 10000  # 64 MiB are 16,384 pages
+
+
+def test_beside_an_accelerator_memory_is_left_alone(monkeypatch):
+    monkeypatch.setattr(devices, "ACCELERATORS", ("/dev/null",))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
+    try:
+        assert not devices.keep_memory()
+    finally:
+        jax.config.update("jax_platforms", before)

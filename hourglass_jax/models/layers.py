@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hourglass_jax.models import own_gradients
+from hourglass_jax.models import on_cpu
 
 Part = Callable[..., nn.Module]
 
@@ -23,11 +23,11 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
       train: batch norm uses the statistics of the batch, and updates its running ones.
       dtype: of the computation; parameters and statistics stay float32.
     """
-    own = train and jnp.dtype(dtype).itemsize >= 4 and own_gradients.chosen()
-    convolve = functools.partial(own_gradients.convolve, plain=_convolve) if own else _convolve
+    own = jnp.dtype(dtype).itemsize >= 4 and on_cpu.chosen()
+    convolve = functools.partial(on_cpu.convolve, plain=_convolve) if own else _convolve
     conv = functools.partial(nn.Conv, dtype=dtype, conv_general_dilated=convolve)
     norm = functools.partial(
-        own_gradients.BatchNorm if own else nn.BatchNorm,
+        on_cpu.BatchNorm if own and train else nn.BatchNorm,
         use_running_average=not train,
         momentum=0.9,  # Torch's 0.1
         epsilon=1e-5,

@@ -23,7 +23,7 @@ import jax
 from configs import newell
 from hourglass_jax import devices, flops, models, train_step
 from hourglass_jax.data import pipeline
-from hourglass_jax.models import own_gradients
+from hourglass_jax.models import on_cpu
 from launch.benchmarks.common import step_of
 
 # Peak bfloat16 operations a second, and bytes a second that a chip sends, half of what both directions carry.
@@ -138,5 +138,5 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
 
 
 if __name__ == "__main__":
-    own_gradients.chosen = lambda: False  # they are for CPUs, and accelerators are what is asked about
-    print(json.dumps(_measure(**json.loads(sys.argv[1]))))
+    with on_cpu.off():  # accelerators are what is asked about
+        print(json.dumps(_measure(**json.loads(sys.argv[1]))))

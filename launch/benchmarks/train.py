@@ -1,12 +1,12 @@
 """The stacked hourglass' training step against its PyTorch twin: forward, backward and RMSprop.
 
 The same layers, weights, images and targets; the losses are compared first, and a small form's gradients.
-Augmentation and targets are left out: the twin has none. Beside it the same with JAX's own gradients.
+Augmentation and targets are left out: the twin has none. Beside it the same in plain JAX, without the forms
+of `models.on_cpu`.
 """
 
 import argparse
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from hourglass_jax import models, optimizer
-from hourglass_jax.models import own_gradients
+from hourglass_jax.models import on_cpu
 from launch.benchmarks.common import against, check_equal, random_variables
 
 LEARNING_RATE = 2.5e-4
@@ -45,9 +45,9 @@ def run(args) -> dict:
         images, targets = examples(b, args.size)
         runs = {"ours": ours(model, variables, images, targets)}
         values = {"ours": runs["ours"]()}
-        if own_gradients.chosen():
-            with mock.patch.object(own_gradients, "chosen", lambda: False):
-                runs[plain := "JAX's gradients"] = ours(model, variables, images, targets)
+        if on_cpu.chosen():
+            with on_cpu.off():
+                runs[plain := "plain JAX"] = ours(model, variables, images, targets)
                 values[plain] = runs[plain]()  # traces it
         twins = {"PyTorch, channels_last": lambda network: network}
         if args.compile:

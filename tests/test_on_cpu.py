@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import models
-from hourglass_jax.models import layers, own_gradients
+from hourglass_jax.models import layers, on_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def random(seed, *shape):
     ],
 )
 def test_convolutions(options, own, monkeypatch):
-    monkeypatch.setattr(own_gradients, "chosen", lambda: own)
+    monkeypatch.setattr(on_cpu, "chosen", lambda: own)
     part, _ = layers.parts(train=True, dtype=jnp.float64)
     ours, plain = part(features=6, **options), nn.Conv(features=6, dtype=jnp.float64, **options)
     x = random(0, 2, 8, 10, 4)
@@ -58,22 +58,24 @@ def test_convolutions(options, own, monkeypatch):
     close(with_gradients(ours.apply, variables, x), with_gradients(plain.apply, variables, x))
 
 
-def test_only_the_fitting_convolutions_have_own_gradients(monkeypatch):
+def test_only_the_fitting_convolutions_have_forms_of_their_own(monkeypatch):
     part, _ = layers.parts(train=True, dtype=jnp.float64)
 
     def used(**options):
         convolution = part(features=6, **options)
         return "custom_vjp" in str(jax.make_jaxpr(convolution.init)(jax.random.key(0), random(0, 2, 8, 8, 4)))
 
-    monkeypatch.setattr(own_gradients, "chosen", lambda: True)
+    monkeypatch.setattr(on_cpu, "chosen", lambda: True)
     part, _ = layers.parts(train=True, dtype=jnp.float64)
     assert used(kernel_size=(1, 1)) and used(kernel_size=(3, 3))
     assert not used(kernel_size=(3, 3), strides=(2, 2)) and not used(kernel_size=(2, 2))
-    for dtype, train in ((jnp.bfloat16, True), (jnp.float32, False)):  # not in halves, nor without gradients
-        part, norm = layers.parts(train=train, dtype=dtype)
-        assert not used(kernel_size=(3, 3)) and norm.func is nn.BatchNorm
-    monkeypatch.setattr(own_gradients, "chosen", lambda: False)
-    part, norm = layers.parts(train=True, dtype=jnp.float32)
+    part, norm = layers.parts(train=False, dtype=jnp.float32)
+    assert used(kernel_size=(3, 3)) and norm.func is nn.BatchNorm  # without statistics of the batch
+    part, norm = layers.parts(train=True, dtype=jnp.bfloat16)
+    assert not used(kernel_size=(3, 3)) and norm.func is nn.BatchNorm
+    monkeypatch.undo()
+    with on_cpu.off():
+        part, norm = layers.parts(train=True, dtype=jnp.float32)
     assert not used(kernel_size=(3, 3)) and norm.func is nn.BatchNorm
 
 
@@ -81,7 +83,7 @@ def test_only_the_fitting_convolutions_have_own_gradients(monkeypatch):
 def test_batch_norm(shape, monkeypatch):
     norms = []
     for own in (True, False):
-        monkeypatch.setattr(own_gradients, "chosen", lambda own=own: own)
+        monkeypatch.setattr(on_cpu, "chosen", lambda own=own: own)
         norms.append(layers.parts(train=True, dtype=jnp.float64)[1](param_dtype=jnp.float64))
     x = 3 + random(0, *shape)
     variables = jax.tree.map(lambda v: random(1, *v.shape), norms[0].init(jax.random.key(0), x))
@@ -109,7 +111,7 @@ def test_a_networks_gradients_are_the_plain_ones(quick_compiles, monkeypatch):
     variables = jax.tree.map(lambda v: jnp.asarray(v, float), model.init(jax.random.key(0), x[:1]))
     found = []
     for own in (True, False):
-        monkeypatch.setattr(own_gradients, "chosen", lambda own=own: own)
+        monkeypatch.setattr(on_cpu, "chosen", lambda own=own: own)
 
         def loss(params):
             outputs, new = model.apply(

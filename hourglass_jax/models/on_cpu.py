@@ -1,26 +1,42 @@
-"""Convolutions and batch norm with gradients of their own, for backends on which JAX's are slow.
+"""Convolutions and batch norm in forms of our own, for backends on which XLA's are slow: CPUs.
 
-`layers.parts` takes them for training where `chosen` says so; models know nothing of it. The values are the
-plain ones', up to rounding.
+`layers.parts` takes them where `chosen` says so; models know nothing of it. The values and the gradients are
+the plain ones', up to rounding.
 """
 
+import contextlib
 import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hourglass_jax.models import winograd
+
+_off = False
+
 
 def chosen() -> bool:
     """Whether the default backend is one on which these were measured to be faster: CPUs."""
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _off
+
+
+@contextlib.contextmanager
+def off():
+    """The plain forms alone in what is traced meanwhile: programs for other backends, and comparisons."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
 
 
 def convolve(x, kernel, strides, padding, *, plain, precision=None, **options):
     """A convolution in the form that `flax.linen.Conv` asks for.
 
-    Those of stride 1 with an odd window, zeros around and the output as large as the input have gradients of
-    their own; `plain` does the others.
+    Those of stride 1 with an odd window, zeros around and the output as large as the input are done here;
+    `plain` does the others.
     """
     odd = all(side % 2 for side in kernel.shape[:2])
     ordinary = all(value in (1, (1, 1)) for name, value in options.items() if name != "dimension_numbers")
@@ -54,10 +70,9 @@ _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x, kernel, precision):
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=numbers, precision=precision
-    )
+    if precision is None and winograd.fits(x, kernel):
+        return winograd.convolve(x, kernel)
+    return _xlas(x, kernel, precision)
 
 
 def _convolve_forward(x, kernel, precision):
@@ -69,11 +84,20 @@ def _convolve_backward(precision, saved, g):
     # The gradient of x as a convolution like any other. JAX's has the kernel turned by its dimension numbers
     # and a reversed window, for which XLA has no fast form.
     to_x = _convolve(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), precision)
-    (to_kernel,) = jax.linear_transpose(lambda kernel: _convolve.fun(x, kernel, precision), kernel)(g)
+    if precision is None and winograd.fits(x, kernel):
+        return to_x, winograd.kernel_gradient(x, g)
+    (to_kernel,) = jax.linear_transpose(lambda kernel: _xlas(x, kernel, precision), kernel)(g)
     return to_x, to_kernel
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _xlas(x, kernel, precision):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=numbers, precision=precision
+    )
 
 
 class BatchNorm(nn.BatchNorm):
