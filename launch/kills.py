@@ -50,14 +50,17 @@ class Life:
             console.seek(self._before)
             return console.read()
 
-    def does(self) -> str:
-        """What goes on, or went on when it died."""
+    def does(self) -> set[str]:
+        """What goes on, or went on when it died; it may save and evaluate at once."""
         if not self.begun():
-            return "starting"
+            return {"starting"}
+        doings = set()
         if any(not path.name.isdigit() for path in (self.workdir / "checkpoints").glob("*")):
-            return "saving"  # what the life before left is gone since the start
+            doings.add("saving")  # what the life before left is gone since the start
         last = re.search(r"^step (\d+)/.*\n\Z", self.said(), re.MULTILINE)
-        return "evaluating" if last and int(last[1]) % EVALUATE_EVERY == 0 else "training"
+        if last and int(last[1]) % EVALUATE_EVERY == 0:
+            doings.add("evaluating")
+        return doings or {"training"}
 
     def begun(self) -> bool:
         return re.search("^step ", self.said(), re.MULTILINE) is not None
@@ -65,10 +68,10 @@ class Life:
     def wait_for(self, *doings) -> bool:
         """Whether it came to do one of these before its end."""
         while self.process.poll() is None:
-            doing = self.does()
-            if doing in doings:
+            now = self.does()
+            if now & set(doings):
                 return True
-            time.sleep(0.1 if doing == "starting" else 0.002)  # a save takes some hundredths
+            time.sleep(0.1 if "starting" in now else 0.002)  # a save takes some hundredths
         return False
 
 
@@ -106,8 +109,8 @@ def main() -> int:
         life.process.send_signal(signal.SIGTERM if aim == "SIGTERM" else signal.SIGKILL)
         code = life.process.wait()
         took = time.monotonic() - asked
-        found = aim if aim == "SIGTERM" else life.does()
-        hit[found] += 1
+        found = {aim} if aim == "SIGTERM" else life.does()
+        hit.update(found)
         if aim == "SIGTERM":
             slowest = max(slowest, took)
             if code or took > max(SECONDS, startup) or saved(killed)[-1:] != [last(killed)]:
@@ -115,7 +118,8 @@ def main() -> int:
         failures += resumed(life, newest)
         folders = len(list((killed / "checkpoints").glob("*")))
         most = max(most[0], folders), max(most[1], size(killed))
-        print(f"{number}: {found}, logged to step {last(killed)}, saved {saved(killed)}", flush=True)
+        did = " and ".join(sorted(found))
+        print(f"{number}: {did}, logged to step {last(killed)}, saved {saved(killed)}", flush=True)
     newest = max(saved(killed), default=0)
     life = Life(killed)
     if life.process.wait():
