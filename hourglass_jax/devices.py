@@ -93,7 +93,7 @@ def _processor() -> bytes:
     return b"".join(sorted({line for line in lines if line.startswith(names)}))
 
 
-ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
+ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 def keep_memory() -> bool:

@@ -148,7 +148,7 @@ def test_a_second_start_finds_the_folder_of_the_first(small_model, quick_compile
         compilation_cache.reset_cache()  # which would go on with the folder that is gone
     cold, warm = json.loads((tmp_path / "compile.json").read_text())["rows"]
     assert (cold["start"], warm["start"], cold["compile s"], warm["compile s"]) == ("cold", "warm", 1, 2)
-    assert cold["all s"] >= 1 + cold["state s"] > 1
+    assert cold["all s"] >= 1 and warm["all s"] >= 2  # the rest may have been compiled by other tests
 
 
 def test_a_start_is_measured_in_a_process_of_its_own():
