@@ -100,7 +100,7 @@ def keep_memory() -> bool:
     """Lets a process that computes on CPUs keep the memory that it frees, in huge pages where there are any.
 
     XLA asks malloc for a program's temporary memory at each call and gives it back. glibc maps so much anew
-    each time, and each page costs a fault at its first touch: a quarter of a training step.
+    each time, and each page costs a fault at its first touch: a fifth of a training step.
 
     To be called before JAX starts its backend: glibc decides at once how many heaps its threads may have.
 
