@@ -62,6 +62,13 @@ def savedmodel(run: Callable, size: int, path) -> str:
         autograph=False,
         input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")],
     )
+    try:
+        module.run(tf.zeros((1, size, size, 3), tf.uint8))
+    except tf.errors.OpError as error:  # programs of JAX 0.12 are newer than TensorFlow 2.21
+        raise ImportError(
+            f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} writes; install a newer "
+            "TensorFlow or an older JAX."
+        ) from error
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

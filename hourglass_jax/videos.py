@@ -67,8 +67,9 @@ def _opened(path):
     except ImportError:
         raise ValueError(f"{path}: videos need PyAV; pip install av") from None
     try:
-        # Titles and the like may be in any encoding; nobody reads them here.
-        with av.open(str(path), metadata_errors="replace") as container:
+        # Titles and the like may be in any encoding; nobody reads them here, nor does PyAV from 19 on.
+        old = int(av.__version__.partition(".")[0]) < 19
+        with av.open(str(path), **({"metadata_errors": "replace"} if old else {})) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: holds no moving pictures")
             yield container.streams.video[0]

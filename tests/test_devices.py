@@ -12,11 +12,13 @@ from hourglass_jax import devices, predict
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
     """A user's cache, and nothing said about JAX's."""
-    before = jax.config.jax_compilation_cache_dir
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", None)
     yield tmp_path
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def test_programs_are_kept_in_the_users_cache(unset):

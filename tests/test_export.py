@@ -94,7 +94,10 @@ JOINTS = ("joints", "scores")
 def test_every_runtime_finds_our_joints(kind, name, tmp_path):
     pytest.importorskip(NEEDED[kind])
     _, network, variables, _, _ = drawn(name)
-    export.FORMATS[kind](export.function(network, variables), SIZE, tmp_path / "a")
+    try:
+        export.FORMATS[kind](export.function(network, variables), SIZE, tmp_path / "a")
+    except ImportError as error:  # of versions that do not go together
+        pytest.skip(str(error))
     # Each batch of StableHLO is a compilation.
     counts = (3,) if kind == "stablehlo" and name != "newell" else (1, 3)
     agrees(RUNTIMES[kind](tmp_path / "a"), name, JOINTS, counts)
