@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, files, inference, metrics, tables
+from hourglass_jax import checkpoint, devices, draw, files, inference, metrics, side_by_side, tables
 from hourglass_jax.data import crop, feed, pipeline, sources
 from hourglass_jax.logs import say
 
@@ -57,7 +57,8 @@ class Evaluator:
         self._feed = feed.create(source, mesh, resident=resident)
         estimate = inference.estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
         same, spread = devices.replicated(mesh), devices.sharded(mesh)
-        self._estimate = jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
+        program = jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
+        self._estimate = side_by_side.examples(program) if side_by_side.answers(mesh) else program
 
     def predict(
         self,

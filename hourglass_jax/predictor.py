@@ -19,7 +19,7 @@ import cv2
 import jax
 import numpy as np
 
-from hourglass_jax import checkpoint, draw, fold, inference, pictures, weights
+from hourglass_jax import checkpoint, draw, fold, inference, pictures, side_by_side, weights
 from hourglass_jax.data import crop
 from hourglass_jax.data.skeletons import Skeleton
 
@@ -130,7 +130,9 @@ class Predictor:
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
-        self._estimate = jax.jit(inference.estimator(self.network, **place, **options))
+        estimate = jax.jit(inference.estimator(self.network, **place, **options))
+        self._one_program = side_by_side.answers(mesh)  # for batches of any size
+        self._estimate = side_by_side.examples(estimate) if self._one_program else estimate
 
     def __call__(
         self, source, *, boxes=None, unreadable: Callable[[pictures.Unreadable], None] = _warn
@@ -193,8 +195,8 @@ class Predictor:
                 yield from self._finished(begun, answers)
         if people:
             # After full batches the rest is padded to one: compiling another would take longer.
-            bucket = 1 << (len(people) - 1).bit_length()
-            answers.extend(self._run(people, self._batch_size if full else min(bucket, self._batch_size)))
+            bucket = self._batch_size if full else min(1 << (len(people) - 1).bit_length(), self._batch_size)
+            answers.extend(self._run(people, len(people) if self._one_program else bucket))
         yield from self._finished(begun, answers)
 
     def _finished(self, begun, answers) -> Iterator[Result]:

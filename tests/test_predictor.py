@@ -11,7 +11,7 @@ import pytest
 from conftest import SPOTS, picture
 from PIL import Image
 
-from hourglass_jax import Predictor, checkpoint, inference, pictures, predictor, weights
+from hourglass_jax import Predictor, checkpoint, inference, pictures, predictor, side_by_side, weights
 from hourglass_jax.data import skeletons
 from hourglass_jax.models.outputs import Outputs
 
@@ -206,7 +206,8 @@ def test_batches_across_pictures_and_people_change_nothing(spots, batch_size):
             np.testing.assert_allclose(result.crop[person], expected.crop[0])
 
 
-def test_each_size_of_batch_is_compiled_once(spots):
+def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
+    monkeypatch.setattr(side_by_side, "answers", lambda mesh: False)
     find = Predictor("any", batch_size=6, flip=False)
     spots.clear()  # it is traced once to be folded
     image = picture(40, 40, (20, 20))
@@ -226,6 +227,14 @@ def test_each_size_of_batch_is_compiled_once(spots):
     spots.clear()
     assert len(list(fresh([image] * 13))) == 13
     assert spots == [6]  # the rest of a stream is padded: it would compile for longer than it computes
+
+
+def test_on_a_cpu_one_program_serves_all_batches(spots):
+    find = Predictor("any", batch_size=6, flip=False)
+    spots.clear()
+    for people in (13, 1, 5):
+        assert len(list(find([picture(40, 40, (20, 20))] * people))) == people
+    assert spots == [1]
 
 
 def test_a_stream_is_read_as_it_is_asked_for(spots):

@@ -9,7 +9,7 @@ import functools
 import jax
 import numpy as np
 
-from hourglass_jax import fold, models
+from hourglass_jax import devices, fold, models, side_by_side
 from hourglass_jax.data import skeletons
 from hourglass_jax.inference import Network
 from launch.benchmarks.common import against, check_equal, random_variables
@@ -37,6 +37,8 @@ def run(args) -> dict:
     variables = random_variables(model, args.size)
     network, folded = fold.fold(plain, variables)
     ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
+    if side_by_side.answers(devices.mesh()):
+        ours = side_by_side.examples(ours)
     folded, twin = jax.device_put(folded), torch_twin.create(variables, **fields).eval()
     peers = {"PyTorch, channels_last": twin}
     if args.compile:
