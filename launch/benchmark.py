@@ -14,10 +14,21 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
 from hourglass_jax import devices
-from launch.benchmarks import compiling, gpu, growth, inference, input, memory, scaling, systems, train
+from launch.benchmarks import (
+    account,
+    compiling,
+    gpu,
+    growth,
+    inference,
+    input,
+    memory,
+    scaling,
+    systems,
+    train,
+)
 from launch.benchmarks.common import machine, save
 
-BENCHMARKS = (systems, inference, train, gpu, input, memory, growth, compiling, scaling)
+BENCHMARKS = (systems, inference, account, train, gpu, input, memory, growth, compiling, scaling)
 
 
 def parser() -> argparse.ArgumentParser:

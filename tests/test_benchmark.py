@@ -17,7 +17,7 @@ from configs import quickstart
 from hourglass_jax import models, remat, train
 from hourglass_jax.data import builders, pipeline
 from launch import benchmark
-from launch.benchmarks import common, compiling, gpu, input, scaling, systems
+from launch.benchmarks import account, common, compiling, gpu, input, scaling, systems
 from launch.benchmarks import train as training
 
 
@@ -373,3 +373,27 @@ def test_what_is_wrong_is_said_in_a_line(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["speed"])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_an_account_adds_up_by_kind():
+    paths = {
+        "a.1": "jit(f)/Model/stack0_hourglass/level0_skip0/conv1/dot_general",
+        "a.2": "jit(f)/Model/stack0_hourglass/level0_skip0/conv1/add",
+        "b": "jit(f)/Model/stack0_lin/dot_general",
+        "c": "jit(f)/Model/stem/conv/conv_general_dilated",
+        "d": "aten::mkldnn_convolution 3x3",
+        "e": "aten::relu ",
+    }
+    events = [(name, 1e6 * 2**i) for i, name in enumerate(paths)] * 2 + [("ThunkExecutor::Execute", 1e9)]
+    seconds = account.by_kind(events, paths, rounds=2)
+    assert list(seconds) == [*account.KINDS, "all"]
+    np.testing.assert_allclose(list(seconds.values()), np.array([8, 17, 2, 4, 32, 63]) / 1e3)
+
+
+def test_the_account_of_a_small_network(capsys):
+    sizes = ["--stacks=1", "--width=64", "--depth=1", "--size=64", "--rounds=2"]
+    assert benchmark.main(["account", *sizes]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    *kinds, whole = (float(row[2]) for row in rows)
+    assert [row[1].strip() for row in rows] == [*account.KINDS, "all"]
+    assert whole > 0 and sum(kinds) == pytest.approx(whole, abs=0.3)  # each is rounded to 0.1 ms

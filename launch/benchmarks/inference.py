@@ -31,21 +31,18 @@ def run(args) -> dict:
 
     from launch.benchmarks import torch_twin
 
-    fields = {"joints": 16, "stacks": args.stacks, "width": args.width, "depth": args.depth}
-    model = models.create("newell", **fields)
-    plain = Network(model, skeletons.MPII, args.size, mean=(0.0,) * 3, sigma=1.0, logits=False)
-    variables = random_variables(model, args.size)
-    network, folded = fold.fold(plain, variables)
+    fields = {"stacks": args.stacks, "width": args.width, "depth": args.depth}
+    network, folded, variables = folded_hourglass(size=args.size, **fields)
     ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
     if side_by_side.answers(devices.mesh()):
         ours = side_by_side.examples(ours)
-    folded, twin = jax.device_put(folded), torch_twin.create(variables, **fields).eval()
+    folded, twin = jax.device_put(folded), torch_twin.create(variables, joints=16, **fields).eval()
     peers = {"PyTorch, channels_last": twin}
     if args.compile:
         peers["PyTorch, channels_last, torch.compile"] = torch.compile(twin)
     rows = []
     for b in args.batch_sizes:
-        images = np.random.default_rng(b).uniform(0, 1, (b, args.size, args.size, 3)).astype(np.float32)
+        images = images_of(b, args.size)
         theirs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels_last, as it lies
         runs = {"ours": functools.partial(ours, folded, jax.device_put(images))}
         runs |= {
@@ -55,3 +52,16 @@ def run(args) -> dict:
             check_equal(runs["ours"](), [maps.permute(0, 2, 3, 1).numpy() for maps in runs[name]()])
         rows += against(f"inference, batch {b}", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
     return {"title": f"Inference, float32, PyTorch {torch.__version__}", "rows": rows}
+
+
+def folded_hourglass(*, stacks: int, width: int, depth: int, size: int) -> tuple[Network, dict, dict]:
+    """A network of random weights as prediction runs it, its variables, and those before folding."""
+    model = models.create("newell", joints=16, stacks=stacks, width=width, depth=depth)
+    variables = random_variables(model, size)
+    plain = Network(model, skeletons.MPII, size, mean=(0.0,) * 3, sigma=1.0, logits=False)
+    return *fold.fold(plain, variables), variables
+
+
+def images_of(b: int, size: int) -> np.ndarray:
+    """Random images (b, size, size, 3) float32 in [0, 1]."""
+    return np.random.default_rng(b).uniform(0, 1, (b, size, size, 3)).astype(np.float32)
