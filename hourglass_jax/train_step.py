@@ -179,8 +179,9 @@ def make(
 
 
 def _norm(tree):
-    """The root of the sum of all squares. On CPUs vectors are laid end to end first, 64 at a time: XLA compiles
-    a sum for each array, of which eight stacks have 1463, and takes a quarter longer for the step."""
+    """The root of the sum of all squares. On CPUs vectors are laid end to end first, 64 at a time: XLA
+    compiles a sum for each array, of which eight stacks have 1463, and takes a quarter longer for the step.
+    """
     if not on_cpu.chosen():
         return optax.tree.norm(tree)
     leaves = jax.tree.leaves(tree)
