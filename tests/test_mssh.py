@@ -407,6 +407,12 @@ def test_losses_are_weighted_sums_over_the_joints():
     np.testing.assert_allclose(alone, plain[0], rtol=1e-5)  # no stack comes before it
 
 
+def test_one_labelled_joint_in_a_batch_counts_whole():
+    visible, maps = np.array([[0, 2, 0, 0], [0, 0, 0, 0]]), noisy()
+    adaptive = on_heatmaps(maps, visible, adaptive=True)[1]
+    np.testing.assert_allclose(adaptive, on_heatmaps(maps, visible)[1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", losses.KINDS)
 def test_no_gradient_passes_through_the_weights(kind):
     maps = noisy() if kind == "mean_squared_error" else [4 * m for m in noisy()]
