@@ -79,10 +79,15 @@ def keep_programs() -> pathlib.Path | None:
         return None
     if not os.access(folder, os.W_OK):
         return None
+    keep_programs_in(folder)
+    return folder
+
+
+def keep_programs_in(folder) -> None:
+    """Keeps compiled programs in a folder."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Small ones, too: a fresh state of eight stacks takes a hundred of them, and three times as long without.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    return folder
 
 
 def _processor() -> bytes:

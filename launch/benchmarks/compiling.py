@@ -7,9 +7,8 @@ import concurrent.futures
 import multiprocessing
 import tempfile
 
-import jax
-
 from configs import newell
+from hourglass_jax import devices
 from launch.benchmarks.common import Step
 from launch.benchmarks.memory import add_sizes
 
@@ -44,8 +43,7 @@ def in_a_process(function, *arguments):
 
 def seconds_of_a_start(folder: str, sizes: dict[str, int], remat: str) -> dict[str, float]:
     """Seconds to make a state, and to trace, lower and compile the step, with programs kept in the folder."""
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # as `devices.keep_programs` does
+    devices.keep_programs_in(folder)
     arguments = ",".join(f"{name}={value}" for name, value in sizes.items() if name != "batch_size")
     config = newell.get_config(f"{arguments},dataset=synthetic")
     config.train.update(batch_size=sizes["batch_size"], remat=remat)
