@@ -1,19 +1,21 @@
 """Pictures as people have them: files, folders, globs, videos and arrays -> (h, w, 3) uint8 RGB."""
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import math
 import os
 import pathlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hourglass_jax import videos
+from hourglass_jax.data import crop
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LARGEST = 2**26  # px that are kept of a picture: 200 MB; larger ones are reduced
@@ -30,24 +32,32 @@ class Picture:
     """One picture, or one frame of a video.
 
     Attributes:
-      image: (h, w, 3) uint8 RGB; reduced where the picture has more than LARGEST px.
+      image: (h, w, 3) uint8 RGB; reduced where the picture has more than LARGEST px, or where nobody needs
+        it whole.
       size: (width, height) of the picture itself in px, as it is to be seen.
       path: of its file, None for arrays.
       frame: its number in the video, from 0; None elsewhere.
+      reduction: the sides of `image` are those of the picture divided by it, and rounded up, so that it may
+        reach out of the picture.
+      start: where in the picture `image` begins, (x, y) px; not at (0, 0) where a reduced one was turned.
     """
 
     image: np.ndarray
     size: tuple[int, int]
     path: pathlib.Path | None = None
     frame: int | None = None
+    reduction: int = 1
+    start: tuple[int, int] = (0, 0)
 
     @property
-    def zoom(self) -> np.ndarray:
-        """(2,): pixels of `image` per pixel of the picture, in x and in y; 1 unless it is reduced.
+    def zoom(self) -> float:
+        """Pixels of `image` per pixel of the picture; 1 unless it is reduced."""
+        return 1 / self.reduction
 
-        Reducing rounds sizes up, so that a place is known to one pixel of `image`.
-        """
-        return np.array(self.image.shape[1::-1]) / self.size
+    def cut(self, transform: np.ndarray, size: int) -> np.ndarray:
+        """`crop.cut` by a map from the picture's own pixels, (2, 3)."""
+        from_held = np.column_stack([np.eye(2) * self.reduction, self.start])
+        return crop.cut(self.image, crop.compose(transform, from_held), size)
 
 
 def expand(source) -> Iterable:
@@ -122,32 +132,45 @@ def of(item) -> Iterator[Picture]:
         yield read(path)
 
 
-def read(path: pathlib.Path) -> Picture:
+def size(path: pathlib.Path) -> tuple[int, int]:
+    """(width, height) as stored, whatever the EXIF orientation; nothing is decoded.
+
+    Raises:
+      Unreadable: the file is no picture.
+    """
+    with _named(path), _open(path) as file:
+        return file.size
+
+
+def read(path: pathlib.Path, reduction: Callable[[int, int], int] = lambda width, height: 1) -> Picture:
     """A picture from a file: upright, whatever its EXIF orientation; alpha over white; 16 bits scaled to 8.
+
+    Args:
+      path: of the file.
+      reduction: of width and height as stored, to the factor by which a JPEG may be reduced while it is
+        decoded, which saves time: 1, 2, 4 or 8.
 
     Raises:
       Unreadable: it cannot be decoded.
     """
-    try:
+    with _named(path):
         with _open(path) as file:
             width, height = file.size
-            factor = _factor(file.size)
+            factor = max(_factor(file.size), reduction(width, height))
             # JPEGs are decoded to a half, a quarter or an eighth; the others whole.
-            file.draft(None, (width // factor, height // factor))
-            reduced = file.size != (width, height)
+            drafted = file.draft(None, (width // factor, height // factor))
+            reduced = round(width / drafted[1][2]) if drafted else 1
             if math.prod(file.size) > _MOST:
                 raise ValueError(f"{width} x {height} px are too many to decode")
-            turned = reduced and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+            orientation = file.getexif().get(ExifTags.Base.Orientation, 1) if reduced > 1 else 1
             image = _rgb(ImageOps.exif_transpose(file))
-            size = (height, width) if turned else (width, height) if reduced else image.size
+            size = (height, width) if orientation > 4 else (width, height) if reduced > 1 else image.size
+            # What was the last row or column, which may reach out of the picture, is now perhaps the first.
+            ends = (orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
+            start = tuple((s - n * reduced) * e for s, n, e in zip(size, image.size, ends, strict=True))
             if (factor := _factor(image.size)) > 1:
-                image = image.reduce(factor)
-    except Exception as error:  # each of Pillow's decoders has its own
-        found = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # which tells the path once more
-            found = "of no known kind" if os.path.getsize(path) else "empty"
-        raise Unreadable(f"{path}: not a picture that can be read ({found})") from error
-    return Picture(np.asarray(image), size, pathlib.Path(path))
+                image, reduced = image.reduce(factor), reduced * factor
+    return Picture(np.asarray(image), size, pathlib.Path(path), reduction=reduced, start=start)
 
 
 def ahead(items: Iterator, depth: int) -> Iterator:
@@ -164,6 +187,18 @@ def ahead(items: Iterator, depth: int) -> Iterator:
     finally:
         pool.shutdown(cancel_futures=True)  # waits for the one that runs: a generator has one caller
         items.close()
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Errors become `Unreadable`, which names the file."""
+    try:
+        yield
+    except Exception as error:  # each of Pillow's decoders has its own
+        found = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # which tells the path once more
+            found = "of no known kind" if os.path.getsize(path) else "empty"
+        raise Unreadable(f"{path}: not a picture that can be read ({found})") from error
 
 
 def _factor(size) -> int:

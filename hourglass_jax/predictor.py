@@ -258,9 +258,7 @@ def surroundings(size: int, scales: tuple[float, ...]) -> tuple[int, float]:
 def cut(picture: pictures.Picture, square, size: int, *, margin: float = 1.0) -> np.ndarray:
     """A crop (x, y, side), `margin` times larger, as (size, size, 3) uint8; black where the picture ends."""
     center, scale = _frame(square)
-    view = crop.canvas_from_image(center, scale, canvas=size, margin=margin)
-    reduced = np.column_stack([np.diag(1 / picture.zoom), [0, 0]])  # from the pixels held to the picture's
-    return crop.cut(picture.image, crop.compose(view, reduced), size)
+    return picture.cut(crop.canvas_from_image(center, scale, canvas=size, margin=margin), size)
 
 
 def _frame(square):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from hourglass_jax import Predictor, evaluate, metrics, predict, tables, train
-from hourglass_jax.data import builders, coco_annotations, packed, prepare
+from hourglass_jax import Predictor, evaluate, metrics, pictures, predict, tables, train
+from hourglass_jax.data import builders, coco_annotations, packed, pipeline, prepare
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -150,6 +150,19 @@ def test_from_files_to_sources(own_data, tmp_path):
 
     write(folder / "train.json", record | {"info": {"version": 2}})
     assert not own(folder, tmp_path).is_prepared()  # other files are prepared apart
+
+
+def test_large_pictures_are_read_reduced(own_data, tmp_path, monkeypatch):
+    folder = own_data(tmp_path / "mine", train=3, val=2)
+    canvases = []
+    for largest in (pictures.LARGEST, 32 * 32):  # of pictures of 64 x 64 px
+        monkeypatch.setattr(pictures, "LARGEST", largest)
+        builder = own(folder, tmp_path / str(largest))
+        builders.prepare(builder)
+        assert not builder.problems.exists()
+        source = packed.TfdsSource(builder, "train")
+        canvases.append(pipeline.load(source, 0)["image"].astype(float))
+    assert canvases[0].std() > 20 and 0 < np.abs(canvases[0] - canvases[1]).mean() < 8
 
 
 def test_one_file_gives_every_tenth_picture_to_validation(own_data, tmp_path):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+from PIL import Image
 
 from hourglass_jax import heatmaps, inference
 from hourglass_jax.data import augment, crop
@@ -182,14 +183,16 @@ def test_shrinking_keeps_a_picture_constant_up_to_its_border():
     # The picture spans x from 15 - 10.55 = 4.45 to 25.55 cells, and all of y.
     np.testing.assert_array_equal(small[:, 5:25], 200)
     np.testing.assert_array_equal(small[:, :4], 0)
-    np.testing.assert_array_equal(small[:, 26:], 0)
+    # The last block, 10 px for 1 of the picture, has its centre at 25.95 cells and reaches into cell 26.
+    assert 0 < small[:, 26].max() <= 200 / 10
+    np.testing.assert_array_equal(small[:, 27:], 0)
     # Total brightness: 21.1 cells of each row.
     np.testing.assert_allclose(small[..., 0].astype(float).sum(1), 200 * 21.1, rtol=0.005)
 
 
 @pytest.mark.parametrize(
     ("zoom", "degrees", "allowed"),
-    # Shrinking by areas lays its grid from the corner of what is seen: equal but for that phase.
+    # The blocks that are averaged begin at the corner of what is seen: equal but for that phase.
     [(1.0, 0, 1), (2.3, 0, 1), (1.4, 30, 1), (0.5, 0, 2), (0.31, 0, 3), (0.4, 20, 3)],
 )
 def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, zoom, degrees, allowed):
@@ -197,10 +200,40 @@ def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, 
     image = np.clip((smooth - 127.5) * 12 + 127.5, 0, 255).astype(np.uint8)
     transform = about(np.array([430.3, 340.8]), zoom, degrees, (32, 32))
     clipped = crop.cut(image, transform, 64).astype(int)
-    monkeypatch.setattr(crop, "_clip_to_view", lambda image, transform, size: (image, transform))
+    monkeypatch.setattr(crop, "_clip_to_view", lambda image, transform, *_: (image, transform))
     whole = crop.cut(image, transform, 64).astype(int)
     assert np.abs(clipped - whole).max() <= allowed
     assert whole.std() > 10  # there is something to compare
+
+
+def _ideal(image, view, size):
+    """Pillow's Lanczos resampling of a view without rotation, with black around the picture."""
+    left, top, right, bottom = crop.apply(crop.invert(view), np.array([[0.0, 0], [size, size]])).ravel()
+    room = 8 + int(max(image.shape[:2]))
+    framed = cv2.copyMakeBorder(image, room, room, room, room, cv2.BORDER_CONSTANT)
+    box = (left + room, top + room, right + room, bottom + room)
+    return np.asarray(Image.fromarray(framed).resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def _difference(a, b) -> float:
+    """In dB of the peak: 20 log10(255 / root of the mean square)."""
+    return 20 * np.log10(255 / np.sqrt(np.square(a.astype(float) - b).mean()))
+
+
+@pytest.mark.parametrize("zoom", [0.12, 0.21, 0.26, 0.34, 0.36, 0.45, 0.6, 0.9])
+def test_a_cut_is_near_an_ideal_resampling(zoom):
+    # Detail as photographs have it, its amplitude falling with the frequency.
+    rng = np.random.default_rng(5)
+    layers = [cv2.resize(rng.normal(0, 2**i, (360 >> i, 640 >> i, 3)), (640, 360)) for i in range(6)]
+    image = np.clip(128 + sum(layers), 0, 255).astype(np.uint8)
+    view = crop.square(np.array([300.3, 170.2]), np.array(96 / zoom), 96)
+    ideal = _ideal(image, view, 96)
+    difference = _difference(crop.cut(image, view, 96), ideal)
+    assert difference > 40
+    if zoom < 0.3:  # where bilinear sampling alone passes most pixels over
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
+        plain = crop.compose(crop.invert(half), crop.compose(view, half))
+        assert difference > 6 + _difference(cv2.warpAffine(image, plain, (96, 96)), ideal)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +251,7 @@ def test_what_is_seen_is_the_view_and_two_pixels_around(center, degrees, shape):
     image = np.zeros((400, 1000, 3), np.uint8)
     turned = cv2.getRotationMatrix2D((25, 25), degrees, 1.0)
     view = crop.compose(turned, crop.square(np.array(center, float), np.float64(100), 50))
-    assert crop._clip_to_view(image, view, 50)[0].shape == (*shape, 3)
+    assert crop._clip_to_view(image, view, 50, 2)[0].shape == (*shape, 3)
 
 
 def test_cut_costs_what_is_seen_not_what_is_there():

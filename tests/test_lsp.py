@@ -9,6 +9,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
+from hourglass_jax import pictures
 from hourglass_jax.data import builders, crop, lsp, lsp_annotations, packed, pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -252,7 +253,9 @@ def test_real_pictures():
         path = folder / "images" / f"im{index + 1:05d}.jpg"
         config = builders.CropConfig(canvas=96)
         person = builders.Person("id", path, joints[index], visible[index])
-        example = builders.make_example(person, pipeline.decode(path.read_bytes()), config)
+        image = pipeline.decode(path.read_bytes())
+        picture = pictures.Picture(image, image.shape[1::-1], path)
+        example = builders.make_example(person, picture, config)
         share = dict(canvas=96, margin=1.5)
         frame = crop.canvas_from_image(example["center"], example["scale"], **share)
         known = crop.apply(frame, joints[index][visible[index] > 0])

@@ -206,6 +206,28 @@ def test_decode_keeps_stored_pixels_whatever_exif_says():
     assert decoded[8, 4, 0] > 200 and decoded[8, 4, 2] < 50 and decoded[8, 28].max() < 50
 
 
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_a_reduced_pixel_covers_a_block_of_the_stored_ones(reduction):
+    # A ramp of 2 per pixel in x and 1 in y, in sides that 8 does not divide, as red alone.
+    y, x = np.mgrid[:61, :93]
+    stored = np.zeros((61, 93, 3), np.uint8)
+    stored[..., 0] = 2 * x + y
+    jpeg = cv2.imencode(".jpg", stored[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    decoded = pipeline.decode(jpeg, reduction)
+    assert decoded.shape == (-(-61 // reduction), -(-93 // reduction), 3)
+    rows, columns = 61 // reduction, 93 // reduction
+    y, x = np.mgrid[:rows, :columns] * reduction + (reduction - 1) / 2
+    # To 3 levels, 1.5 px of 93: colours are stored at half the resolution.
+    np.testing.assert_allclose(decoded[:rows, :columns, 0].astype(float), 2 * x + y, atol=3)
+    assert decoded[..., 1:].max() < 8  # blue and green
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xda\xff\xd9"])
+def test_decode_refuses_what_is_no_jpeg(content, reduction):
+    assert pipeline.decode(content, reduction) is None
+
+
 @pytest.mark.parametrize("cut", [2, 10, 200])
 def test_decode_refuses_truncated_pictures(cut):
     jpeg = cv2.imencode(".jpg", picture(0, 64))[1].tobytes()

@@ -9,9 +9,11 @@ picture, and `crop.canvas_from_image` leads to the canvas. Neither preparing nor
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import itertools
 import shutil
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from hourglass_jax import files
+from hourglass_jax import files, pictures
 from hourglass_jax.data import crop, pipeline, sources
 from hourglass_jax.data.skeletons import Skeleton
 
@@ -112,18 +114,26 @@ def person_box(person: Person, width: int, height: int, config: CropConfig):
     return center.astype(np.float32), np.float32(side / crop.REFERENCE)
 
 
-def make_example(person: Person, picture: np.ndarray, config: CropConfig) -> dict:
+def reduction(people: list[Person], config: CropConfig, width: int, height: int) -> int:
+    """By how much smaller a JPEG of these people may be decoded: 1, 2, 4 or 8, of which decoders are capable.
+    None of the canvases is then enlarged from it, and most of the inverse transform is saved."""
+    least = min(person_box(person, width, height, config)[1] for person in people)
+    shrinking = float(least) * crop.REFERENCE * config.margin / config.canvas
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(shrinking, 1))
+
+
+def make_example(person: Person, picture: pictures.Picture, config: CropConfig) -> dict:
     """Cuts and encodes one canvas: an example as in `pipeline`, with the picture's width and height.
 
     Args:
       person: who is to be cut out.
-      picture: (h, w, 3) uint8 RGB.
+      picture: theirs, perhaps reduced.
       config: how.
     """
-    height, width = picture.shape[:2]
+    width, height = picture.size
     center, scale = person_box(person, width, height, config)
     frame = crop.canvas_from_image(center, scale, canvas=config.canvas, margin=config.margin)
-    canvas = cv2.cvtColor(crop.cut(picture, frame, config.canvas), cv2.COLOR_RGB2BGR)
+    canvas = cv2.cvtColor(picture.cut(frame, config.canvas), cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, config.quality])[1]
     return {
         **{"image": encoded.tobytes(), "joints": person.joints, "visible": person.visible},
@@ -167,9 +177,16 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The people of each split, those of one picture in a row, from the files that `find` found."""
         raise NotImplementedError
 
-    def decode(self, path: Path) -> np.ndarray | None:
-        """A picture, (h, w, 3) uint8 RGB, in the pixels that its joints count; None where unreadable."""
-        return pipeline.decode(path.read_bytes())
+    def decode(self, path: Path, reduction: Callable[[int, int], int]) -> pictures.Picture | None:
+        """A picture in the pixels that its joints count, with its sides divided by at most `reduction` of
+        width and height; None where unreadable."""
+        try:
+            size = pictures.size(path)
+        except pictures.Unreadable:
+            return None
+        factor = reduction(*size)
+        image = pipeline.decode(path.read_bytes(), factor)
+        return None if image is None else pictures.Picture(image, size, path, reduction=factor)
 
     def remark(self, line: str) -> None:
         """Puts a line on something that is no error into the list of problems."""
@@ -278,10 +295,10 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _cut(self, people: list[Person]):
         """The examples of one picture, which is decoded once, and lines on what is wrong with it."""
         path = people[0].picture
-        picture = self.decode(path)
+        picture = self.decode(path, functools.partial(reduction, people, self.builder_config))
         if picture is None:
             return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
-        odd = [f"kept: {line}" for person in people for line in _strays(person, picture, self.skeleton)]
+        odd = [f"kept: {line}" for person in people for line in _strays(person, picture.size, self.skeleton)]
         return [make_example(person, picture, self.builder_config) for person in people], [], odd
 
     def _conclude(self):
@@ -313,9 +330,9 @@ def _flaw(person: Person, box: str) -> str:
     return ""
 
 
-def _strays(person: Person, picture: np.ndarray, skeleton: Skeleton) -> list[str]:
+def _strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[str]:
     """Lines on the labelled joints far outside the picture: wrong annotations, most often."""
-    size = np.array(picture.shape[1::-1])
+    size = np.array(size)
     outside = np.maximum(-person.joints, person.joints - size).max(axis=-1)
     far = (outside > FAR * size.max()) & (person.visible > 0)
     about = f"{person.picture.name}: {person.id}:"

@@ -74,7 +74,7 @@ class Coco(builders.PeopleBuilder, skip_registration=True):
 
     config_class = OwnConfig
     joints = None  # as many as the files say
-    unreadable = f"truncated, no picture, or of more than {pictures.LARGEST:,} px"
+    unreadable = "truncated or no picture"
     homepage = "https://cocodataset.org/#format-data"
     license = "That of its owner."
     citation = ""
@@ -87,13 +87,12 @@ class Coco(builders.PeopleBuilder, skip_registration=True):
     def find(self, manual_dir):
         return self.builder_config.files
 
-    def decode(self, path):
+    def decode(self, path, reduction):
         # Tools for labelling show pictures upright, and so does the predictor, whatever their format.
         try:
-            picture = pictures.read(path)
+            return pictures.read(path, reduction)
         except pictures.Unreadable:
             return None
-        return picture.image if (picture.zoom == 1).all() else None
 
     def people(self, *annotations):
         contents = [coco_annotations.read(path) for path in annotations]

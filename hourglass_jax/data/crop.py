@@ -100,26 +100,28 @@ def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
       (size, size, 3) uint8.
     """
     transform = np.asarray(transform, np.float64)
-    image, transform = _clip_to_view(image, transform, size)
     zoom = np.sqrt(abs(np.linalg.det(transform[:, :2])))
-    if zoom < 1:
-        # Shrink by areas first: bilinear sampling of a large picture would alias.
-        height, width = image.shape[:2]
-        shape = max(1, round(height * zoom)), max(1, round(width * zoom))
-        image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
-        shrink = np.array([[shape[1] / width, 0, 0], [0, shape[0] / height, 0]])
-        transform = compose(transform, invert(shrink))
+    block = max(1, min(int(1 / zoom + 1e-6), *image.shape[:2]))
+    image, transform = _clip_to_view(image, transform, size, 2 * block)
+    if block > 1:
+        # Average whole blocks first: at a zoom of 1/2 or less bilinear sampling passes pixels over. The exact
+        # factor would take several times as long, and what it blurs would be sampled, and blurred, once more.
+        height, width = (-(-side // block) for side in image.shape[:2])
+        missing = height * block - image.shape[0], width * block - image.shape[1]
+        image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT)  # black
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        transform = compose(transform, np.array([[block, 0, 0], [0, block, 0]]))
     half = np.array([[1, 0, 0.5], [0, 1, 0.5]])  # OpenCV has pixel centres at whole numbers
     transform = compose(invert(half), compose(transform, half))
     return cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR)
 
 
-def _clip_to_view(image, transform, size):
-    """The part of a picture that a result of `size` px sees, so that large frames cost no more."""
+def _clip_to_view(image, transform, size, border):
+    """The part of a picture that a result of `size` px sees, and `border` px around: frames may be large."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     seen = apply(invert(transform), corners)
-    low = np.floor(seen.min(axis=0)).astype(int) - 2
-    high = np.ceil(seen.max(axis=0)).astype(int) + 2
+    low = np.floor(seen.min(axis=0)).astype(int) - border
+    high = np.ceil(seen.max(axis=0)).astype(int) + border
     width_height = image.shape[1::-1]
     x0, y0 = np.minimum(np.maximum(low, 0), np.subtract(width_height, 1))
     x1, y1 = np.maximum(np.minimum(high, width_height), (x0 + 1, y0 + 1))

@@ -5,6 +5,7 @@ little. The pictures are frames that are drawn, or those of a folder, with a per
 """
 
 import contextlib
+import io
 import json
 import pathlib
 import tempfile
@@ -13,8 +14,10 @@ import cv2
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from configs import newell
+from hourglass_jax import pictures
 from hourglass_jax.data import builders, crop, packed, pipeline, skeletons, sources, synthetic
 from hourglass_jax.models.outputs import Outputs
 from launch.benchmarks.common import Step, interleaved
@@ -36,7 +39,7 @@ def add(command) -> None:
 def run(args) -> dict:
     """A row for each way from stored pictures to samples, and the share of a step that is no network."""
     rng, seen = np.random.default_rng(0), args.batches * args.batch_size
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
         frames = _frames(args, pathlib.Path(folder))
         crops = _stored(frames, pathlib.Path(folder), args.size * 3 // 2)
         config = builders.CropConfig(box="annotated", canvas=args.size * 3 // 2, margin=MARGIN)
@@ -72,6 +75,17 @@ def run(args) -> dict:
     kind = "pictures of a folder" if args.pictures else "drawn pictures"
     title = f"{len(frames)} {kind} to samples of {args.size} px, one thread; {text}"
     return {"title": title, "rows": rows, "share of the step": share}
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """OpenCV shares no picture among threads: their waiting for each other would be counted."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _frames(args, folder) -> list[tuple[bytes, np.ndarray, float]]:
@@ -129,21 +143,23 @@ def prepared(frame, config) -> dict:
     nowhere = np.zeros((16, 2), np.float32)
     scale = side / crop.REFERENCE
     person = builders.Person("", pathlib.Path(), nowhere, np.zeros(16, np.uint8), center, scale)
-    return builders.make_example(person, pipeline.decode(encoded), config)
+    with Image.open(io.BytesIO(encoded)) as header:
+        size = header.size
+    factor = builders.reduction([person], config, *size)
+    picture = pictures.Picture(pipeline.decode(encoded, factor), size, reduction=factor)
+    return builders.make_example(person, picture, config)
 
 
 def anew(encoded, center, side, *, size: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """What a loader without stored crops does with a frame at every step, on the host.
 
-    As the public loaders of the hourglass go about it: decode the whole frame, cut the person out with
-    black where the frame ends, shrink, warp, change colours in half of the cases, paint 16 targets.
+    As the public loaders of the hourglass go about it: decode the whole frame by Pillow, cut the person out
+    with black where the frame ends, shrink, warp, change colours in half of the cases, paint 16 targets.
 
     Returns:
       (size, size, 3) float32 in [0, 1], and targets (16, size / 4, size / 4) float32.
     """
-    picture = cv2.cvtColor(
-        cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
-    )
+    picture = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     side, corner = int(side), np.rint(center - side / 2).astype(int)
     whole = np.zeros((side, side, 3))  # float64, as NumPy's default has it
     low, high = np.maximum(corner, 0), np.minimum(corner + side, picture.shape[1::-1])
