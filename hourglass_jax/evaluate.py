@@ -46,7 +46,7 @@ class Evaluator:
         self, network: inference.Network, source, mesh, *, batch_size: int, resident: bool = False, **protocol
     ):
         """resident: the split stays on the devices, see `feed`. protocol: flip, scales and decode, see
-        `protocol` and `inference.estimator`."""
+        `protocol` and `inference.Estimator`."""
         devices.check_divides(batch_size, "evaluate.batch_size")
         if len(source.skeleton) != len(network.skeleton):
             raise ValueError(
@@ -55,10 +55,8 @@ class Evaluator:
             )
         self.network, self.source, self._batch_size = network, source, batch_size
         self._feed = feed.create(source, mesh, resident=resident)
-        estimate = inference.estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
-        same, spread = devices.replicated(mesh), devices.sharded(mesh)
-        program = jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
-        self._estimate = side_by_side.examples(program) if side_by_side.answers(mesh) else program
+        estimate = inference.Estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
+        self._estimate = side_by_side.estimator(estimate, mesh)
 
     def predict(
         self,
@@ -124,7 +122,7 @@ class Evaluator:
 
 
 def protocol(options) -> dict:
-    """How a config's section `evaluate` wants a network to be asked: options of `inference.estimator`."""
+    """How a config's section `evaluate` wants a network to be asked: options of `inference.Estimator`."""
     return {"flip": options.flip, "scales": tuple(options.scales), "decode": options.decode}
 
 

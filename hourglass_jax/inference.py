@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -48,22 +47,33 @@ class Network:
           images: (b, size, size, 3) in [0, 1].
           flip: average with the mirrored image's outputs, mirrored back, sides swapped.
         """
-        b = images.shape[0]
+        outputs = self.answers(variables, self.views(images, flip=flip))
+        return self.averaged(outputs) if flip else outputs
+
+    def views(self, images: jax.Array, *, flip: bool) -> jax.Array:
+        """What the model is to see of images: as many, or twice as many with the mirrored ones at the end."""
         images = images - jnp.asarray(self.mean)
-        if flip:
-            images = jnp.concatenate([images, images[:, :, ::-1]])
-        maps, coordinates, attention = self.model.apply(variables, images, train=False)
+        return jnp.concatenate([images, images[:, :, ::-1]]) if flip else images
+
+    def answers(self, variables: dict, views: jax.Array) -> Outputs:
+        """As `outputs`, of each of the `views` for itself."""
+        maps, coordinates, attention = self.model.apply(variables, views, train=False)
         if self.logits:
             maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
         if self.signed:  # before the average: one of the two may take the joint for visible
             maps = tuple(jnp.abs(m) for m in maps)
-        if flip:
-            maps, attention = jax.tree.map(
-                lambda m: (m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2, (maps, attention)
-            )
-            if coordinates is not None:
-                mirrored = self._swap(coordinates[b:], axis=1) * jnp.array([-1, 1]) + jnp.array([1, 0])
-                coordinates = (coordinates[:b] + mirrored) / 2
+        return Outputs(maps, coordinates, attention)
+
+    def averaged(self, outputs: Outputs) -> Outputs:
+        """Of images and, after them, the mirrored ones: the means, as the images have it."""
+        maps, coordinates, attention = outputs
+        b = len(maps[0]) // 2
+        maps, attention = jax.tree.map(
+            lambda m: (m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2, (maps, attention)
+        )
+        if coordinates is not None:
+            mirrored = self._swap(coordinates[b:], axis=1) * jnp.array([-1, 1]) + jnp.array([1, 0])
+            coordinates = (coordinates[:b] + mirrored) / 2
         return Outputs(maps, coordinates, attention)
 
     def _swap(self, values, axis):
@@ -71,16 +81,9 @@ class Network:
         return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
 
 
-def estimator(
-    network: Network,
-    *,
-    canvas: int,
-    margin: float,
-    flip: bool,
-    scales: tuple[float, ...] = (1.0,),
-    decode: str = "quarter",
-) -> Callable:
-    """Makes estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled.
+class Estimator:
+    """estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled, or its steps:
+    `views`, `network.answers` and `result`.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
     for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
@@ -98,26 +101,45 @@ def estimator(
         All scales of a batch run at once: memory grows with their number.
       decode: see `heatmaps.decode`; coordinates need none.
     """
-    scales = tuple(scales)
-    check_scales(scales)
-    heatmaps.check_method(decode)
 
-    def estimate(variables, canvases):
+    def __init__(
+        self,
+        network: Network,
+        *,
+        canvas: int,
+        margin: float,
+        flip: bool,
+        scales: tuple[float, ...] = (1.0,),
+        decode: str = "quarter",
+    ):
+        self.network, self._canvas, self._margin = network, canvas, margin
+        self._flip, self._scales, self._decode = flip, tuple(scales), decode
+        check_scales(self._scales)
+        heatmaps.check_method(decode)
+
+    def __call__(self, variables, canvases):
+        return self.result(self.network.answers(variables, self.views(canvases)))
+
+    def views(self, canvases: jax.Array) -> jax.Array:
+        """All that the model is to see of canvases (b, canvas, canvas, 3), (v b, size, size, 3)."""
         views = [
-            augment.plain(canvases, size=network.size, canvas=canvas, margin=margin * scale)
-            for scale in scales
+            augment.plain(canvases, size=self.network.size, canvas=self._canvas, margin=self._margin * scale)
+            for scale in self._scales
         ]
         # Each person's views side by side: a batch that is spread over devices stays where it is.
         images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
-        maps, coordinates, attention = merged(network.outputs(variables, images, flip=flip), scales)
-        seen = {"heatmaps": maps[-1], "attention": attention or {}, "mean": maps[-1].mean(axis=(1, 2))}
-        return *joints_of(network, Outputs(maps, coordinates), decode=decode), seen
+        return self.network.views(images, flip=self._flip)
 
-    return estimate
+    def result(self, outputs: Outputs):
+        """Joints, scores and maps of b canvases from the outputs of their views."""
+        outputs = self.network.averaged(outputs) if self._flip else outputs
+        maps, coordinates, attention = merged(outputs, self._scales)
+        seen = {"heatmaps": maps[-1], "attention": attention or {}, "mean": maps[-1].mean(axis=(1, 2))}
+        return *joints_of(self.network, Outputs(maps, coordinates), decode=self._decode), seen
 
 
 def check_scales(scales: tuple[float, ...]) -> None:
-    """Raises a ValueError where `estimator` takes no such scales."""
+    """Raises a ValueError where `Estimator` takes no such scales."""
     if not scales or not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
 

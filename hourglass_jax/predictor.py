@@ -100,7 +100,7 @@ class Predictor:
         weights that come with the package.
       batch_size: people at a time, at most.
       flip: average with the mirrored picture.
-      scales: of a pyramid, decode: of heatmaps, see `inference.estimator`.
+      scales: of a pyramid, decode: of heatmaps, see `inference.Estimator`.
       threshold: of drawn joints; None for what suits these weights best by their evaluation, or else 0.1.
       device: "cpu", "gpu" or "tpu"; None for the best that there is.
     """
@@ -130,9 +130,8 @@ class Predictor:
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
-        estimate = jax.jit(inference.estimator(self.network, **place, **options))
         self._one_program = side_by_side.answers(mesh)  # for batches of any size
-        self._estimate = side_by_side.examples(estimate) if self._one_program else estimate
+        self._estimate = side_by_side.estimator(inference.Estimator(self.network, **place, **options), mesh)
 
     def __call__(
         self, source, *, boxes=None, unreadable: Callable[[pictures.Unreadable], None] = _warn
@@ -244,7 +243,7 @@ def around(boxes) -> np.ndarray:
 
 
 def surroundings(size: int, scales: tuple[float, ...]) -> tuple[int, float]:
-    """Side (px) and margin of canvases on which the smallest of `scales` sees no end; see `estimator`.
+    """Side (px) and margin of canvases on which the smallest of `scales` sees no end; see `Estimator`.
 
     A pixel of the canvas is one of the input, and the nominal crop ends between pixels: (size, 1.0) where no
     scale is below 1, and at scale 1 nothing is resampled.

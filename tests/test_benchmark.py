@@ -164,8 +164,9 @@ def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_
     small = ["--stacks=1", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=2"]
     assert benchmark.main(["inference", *small, "--batch_sizes", "1", "3", f"--output={tmp_path}"]) == 0
     rows = json.loads((tmp_path / "inference.json").read_text())["rows"]
-    assert [row["what"] for row in rows] == ["inference, batch 1", "inference, batch 3"]
-    assert all(row["ratio"] > 0 and row["peer"] == "PyTorch, channels_last" for row in rows)
+    assert [row["what"] for row in rows] == ["inference, batch 1", "inference, batch 3", "one person, flip"]
+    peers = ["PyTorch, channels_last"] * 2 + ["both images at once"]
+    assert [row["peer"] for row in rows] == peers and all(row["ratio"] > 0 for row in rows)
 
 
 def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(

@@ -47,7 +47,7 @@ def drawn(name):
     variables = jax.tree_util.tree_map_with_path(draw, checkpoint.abstract(network, None))
     images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     # The three pictures' canvases are their crops: what a predictor would see.
-    estimate = jax.jit(inference.estimator(network, canvas=SIZE, margin=1.0, flip=False))
+    estimate = jax.jit(inference.Estimator(network, canvas=SIZE, margin=1.0, flip=False))
     joints, scores, seen = jax.device_get(estimate(variables, images))
     expected = {"joints": joints[:, -1], "scores": scores[:, -1], "heatmaps": seen["heatmaps"]}
     return metadata, network, variables, images, expected

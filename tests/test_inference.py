@@ -122,7 +122,7 @@ def test_a_pyramid_finds_what_one_view_finds(spots, decode, flip, coordinates):
         canvases = np.concatenate([canvases[..., :1], canvases[..., :1], canvases[..., 2:]], axis=-1)
         truth = truth[:, [0, 0]]
     for scales in ((1.0,), SCALES):
-        estimate = inference.estimator(
+        estimate = inference.Estimator(
             network, canvas=96, margin=1.5, flip=flip, scales=scales, decode=decode
         )
         joints, scores, seen = jax.jit(estimate)({}, canvases)
@@ -142,7 +142,7 @@ def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
     canvases, _ = spots
     network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     programs = [
-        jax.jit(inference.estimator(network, canvas=96, margin=1.5, flip=True, **options)).lower({}, canvases)
+        jax.jit(inference.Estimator(network, canvas=96, margin=1.5, flip=True, **options)).lower({}, canvases)
         for options in ({}, {"scales": [1.0]}, {"scales": (1.0, 1.0)})
     ]
     texts = [program.as_text() for program in programs]
@@ -157,7 +157,7 @@ def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
 def test_scales_that_are_none_are_refused(scales):
     network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     with pytest.raises(ValueError, match="must be one or more numbers above 0"):
-        inference.estimator(network, canvas=96, margin=1.5, flip=False, scales=scales)
+        inference.Estimator(network, canvas=96, margin=1.5, flip=False, scales=scales)
 
 
 def test_the_crop_of_a_scale_is_its_inverse_share_of_the_nominal_crop():
@@ -169,5 +169,5 @@ def test_the_crop_of_a_scale_is_its_inverse_share_of_the_nominal_crop():
 def test_a_wrong_decoding_is_refused_before_anything_runs():
     network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     with pytest.raises(ValueError, match="decode='best' is unknown"):
-        inference.estimator(network, canvas=96, margin=1.5, flip=False, decode="best")
+        inference.Estimator(network, canvas=96, margin=1.5, flip=False, decode="best")
     assert heatmaps.check_method("dark") is None

@@ -522,7 +522,7 @@ def test_stacks_of_different_sizes_are_decoded_in_image_pixels(flip, sign):
     spots = np.exp(-((line - places[..., None]) ** 2) / (2 * 3.0**2))  # n k (x, y) 48
     canvases = np.round(255 * np.einsum("nkx,nky->nyxk", spots[:, :, 0], spots[:, :, 1])).astype(np.uint8)
     network = inference.Network(Dots(sign), COLOURS, 32, (0.0, 0.0, 0.0), 1.0, False, signed=sign < 0)
-    estimate = inference.estimator(network, canvas=48, margin=1.5, flip=flip)
+    estimate = inference.Estimator(network, canvas=48, margin=1.5, flip=flip)
     joints, scores, seen = jax.jit(estimate)({}, canvases)
     assert joints.shape == (2, 3, 3, 2) and scores.shape == (2, 3, 3)
     assert seen["heatmaps"].shape == (2, 16, 16, 3)

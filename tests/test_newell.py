@@ -413,7 +413,7 @@ def test_each_resolution_has_its_loss_and_its_joints_in_evaluation():
     skeleton = skeletons.Skeleton("three", ("right", "left", "middle"), ((0, 1),), (), ())
     network = inference.Network(model, skeleton, 16, (0.0, 0.0, 0.0), 1.0, logits=False)
     canvases = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    estimate = inference.estimator(network, canvas=16, margin=1.0, flip=False)
+    estimate = inference.Estimator(network, canvas=16, margin=1.0, flip=False)
     joints, scores, seen = jax.jit(estimate)(variables, canvases)
     outputs = jax.jit(model.apply)(variables, canvases / np.float32(255))
     assert [maps.shape for maps in outputs.heatmaps] == [(2, 2, 2, 3), (2, 4, 4, 3)]

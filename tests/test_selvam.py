@@ -255,7 +255,7 @@ BRIGHT = np.tile(np.linspace(255, 0, 8).astype(np.uint8)[None, None, :, None], (
 
 
 def test_coordinates_are_pixels_and_score_what_the_heatmap_says_there():
-    joints, scores, seen = inference.estimator(NETWORK, canvas=8, margin=1.0, flip=False)({}, BRIGHT)
+    joints, scores, seen = inference.Estimator(NETWORK, canvas=8, margin=1.0, flip=False)({}, BRIGHT)
     close(joints, [[[[1.6, 3.2], [5.6, 4.0], [4.0, 0.8]]]])  # one answer: (b, 1, k, 2)
     close(scores, [[[0.8, 0, 0]]])  # the first lies in the cell of row 1, column 0
     assert seen["heatmaps"].shape == (1, 4, 4, 1) and seen["attention"] == {}

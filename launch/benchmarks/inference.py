@@ -11,7 +11,7 @@ import numpy as np
 
 from hourglass_jax import devices, fold, models, side_by_side
 from hourglass_jax.data import skeletons
-from hourglass_jax.inference import Network
+from hourglass_jax.inference import Estimator, Network
 from launch.benchmarks.common import against, check_equal, random_variables
 
 
@@ -51,7 +51,18 @@ def run(args) -> dict:
         for name in peers:
             check_equal(runs["ours"](), [maps.permute(0, 2, 3, 1).numpy() for maps in runs[name]()])
         rows += against(f"inference, batch {b}", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
+    rows += _mirrored(network, folded, args)
     return {"title": f"Inference, float32, PyTorch {torch.__version__}", "rows": rows}
+
+
+def _mirrored(network, folded, args) -> list[dict]:
+    """From one canvas to joints with the mirror image's help, by the predictor's program and as one call."""
+    estimate = Estimator(network, canvas=args.size, margin=1.0, flip=True)
+    canvas = (255 * images_of(1, args.size)).astype(np.uint8)
+    ours, both = side_by_side.estimator(estimate, devices.mesh()), jax.jit(estimate)
+    runs = {"ours": lambda: ours(folded, canvas), "both images at once": lambda: both(folded, canvas)}
+    check_equal(*([run()[2]["heatmaps"]] for run in runs.values()))
+    return against("one person, flip", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
 
 
 def folded_hourglass(*, stacks: int, width: int, depth: int, size: int) -> tuple[Network, dict, dict]:
