@@ -84,7 +84,8 @@ class Result:
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
             zoom = zoom * factor
         for joints, scores in zip(self.joints, self.scores, strict=True):
-            image = draw.skeleton(image, joints * zoom, scores >= threshold, self.skeleton)
+            places = (joints - self.picture.start) * zoom
+            image = draw.skeleton(image, places, scores >= threshold, self.skeleton)
         return image
 
 
