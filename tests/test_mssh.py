@@ -596,7 +596,7 @@ def test_a_checkpoints_network_knows_the_sign_of_its_targets(amplitude):
     assert not checkpoint.network_of({"config": fields, "skeleton": LSP.to_dict()}).signed
 
 
-def test_training_lowers_the_loss_of_every_stack():
+def test_training_lowers_the_loss_of_every_stack(quick_compiles):
     c = config.get_config("stacks=2,width=8,size=16")
     c.model.depth = 1
     c.optimizer.update(name="adam", learning_rate=0.01, schedule="constant", milestones=())
