@@ -89,7 +89,7 @@ def input_from_canvas(*, canvas: int, margin: float, size: int) -> np.ndarray:
 
 
 def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Resamples a picture on the host (OpenCV); black where the picture ends.
+    """Resamples a picture on the host (OpenCV); black where the picture ends, to half a pixel of the result.
 
     Args:
       image: (h, w, 3) uint8.
@@ -106,9 +106,11 @@ def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     if block > 1:
         # Average whole blocks first: at a zoom of 1/2 or less bilinear sampling passes pixels over. The exact
         # factor would take several times as long, and what it blurs would be sampled, and blurred, once more.
-        height, width = (-(-side // block) for side in image.shape[:2])
+        # A last block of which less than half is there is left out, another one is filled up.
+        height, width = (max(1, (side + block // 2) // block) for side in image.shape[:2])
+        image = image[: height * block, : width * block]
         missing = height * block - image.shape[0], width * block - image.shape[1]
-        image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT)  # black
+        image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         transform = compose(transform, np.array([[block, 0, 0], [0, block, 0]]))
     half = np.array([[1, 0, 0.5], [0, 1, 0.5]])  # OpenCV has pixel centres at whole numbers
