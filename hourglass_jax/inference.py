@@ -98,7 +98,7 @@ class Estimator:
       scales: of a pyramid (Chu and Tang: 0.7, 0.8, 0.9, 1.0, 1.1, 1.2): at 1.2 the person is 1.2 times
         larger, and the crop 1.2 times smaller. Every scale goes through the network's one input size, so that
         one program serves all and a scale changes what training varied, the person's size, and nothing else.
-        All scales of a batch run at once: memory grows with their number.
+        As one program all scales of a batch run at once: memory grows with their number.
       decode: see `heatmaps.decode`; coordinates need none.
     """
 

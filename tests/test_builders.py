@@ -65,6 +65,13 @@ def test_joints_lie_on_the_same_pixels_of_the_canvas(kind):
         assert canvas[y, x].argmax() == k and canvas[y, x, k] > 200
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf, 1e39])  # the last beyond float32
+def test_a_scale_that_is_no_size_is_a_flaw(scale):
+    joints, visible = np.zeros((1, 2), np.float32), np.zeros(1, np.uint8)
+    person = builders.Person("a", pathlib.Path("a.jpg"), joints, visible, np.zeros(2), scale)
+    assert "scale" in builders._flaw(person, "annotated") and not builders._flaw(person, "joints")
+
+
 @pytest.mark.parametrize(
     ("sides", "factor"),
     # A canvas of 48 px covers 1.5 times the crop's side: above 64, 128 and 256 px a half, ... of it will do.

@@ -150,6 +150,14 @@ def test_cut_wholly_outside_of_the_picture_is_black(shift, zoom):
     assert not crop.cut(image, view, 2).any()
 
 
+@pytest.mark.parametrize("side", [1e6, 1e12, 1e38, 1e300, np.inf])
+def test_cut_of_a_view_beyond_all_measure_ends(side):
+    image = np.full((30, 50, 3), 99, np.uint8)
+    with np.errstate(all="ignore"):
+        seen = crop.cut(image, crop.square(np.array([25.0, 15.0]), np.array(side), 8), 8)
+    assert seen.shape == (8, 8, 3)
+
+
 @pytest.mark.parametrize("zoom", [0.11, 0.3, 0.5, 0.93, 1.0, 1.7, 4.0])
 @pytest.mark.parametrize("degrees", [0, 25])
 def test_cut_places_a_dot_where_the_map_says(zoom, degrees):

@@ -101,7 +101,7 @@ def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """
     transform = np.asarray(transform, np.float64)
     zoom = np.sqrt(abs(np.linalg.det(transform[:, :2])))
-    block = max(1, min(int(1 / zoom + 1e-6), *image.shape[:2]))
+    block = max(1, int(min(1 / zoom + 1e-6, *image.shape[:2])))
     image, transform = _clip_to_view(image, transform, size, 2 * block)
     if block > 1:
         # Average whole blocks first: at a zoom of 1/2 or less bilinear sampling passes pixels over. The exact
