@@ -325,7 +325,7 @@ def _flaw(person: Person, box: str) -> str:
     if box == "annotated":
         if person.center is None or person.scale is None:
             return "no centre or no scale"
-        if not (np.isfinite(person.center).all() and 0 < person.scale <= np.finfo(np.float32).max):
+        if not (np.isfinite(person.center).all() and 0 < person.scale <= float(np.finfo(np.float32).max)):
             return "a centre that is no number, or a scale that is not above 0 or too large"
     return ""
 
