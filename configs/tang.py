@@ -10,8 +10,8 @@ MPII's ten hard joints, one scale: 88.14 (deep_baseline 87.74, onward=specific 8
 """
 
 from configs import common
-from hourglass_jax import part_groups
-from hourglass_jax.data import skeletons
+from hourglass_jax.models import groups as part_groups
+from hourglass_jax.pose import skeletons
 
 # The heads without branches of Figure 5c: a linear layer, and a unit of the full width before it.
 BASELINES = {"baseline": "linear", "deep_baseline": "unit"}

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from hourglass_jax import files, tables
+from hourglass_jax import files
+from hourglass_jax.evaluation import tables
 
 # What the papers print, each on the data and by the metric of its table. MSSH and Chu et al. print the row of
 # Newell et al., who show a figure; per cent. Selvam and Mishra do not define their accuracy.

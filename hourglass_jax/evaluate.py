@@ -11,9 +11,15 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, files, inference, metrics, side_by_side, tables
-from hourglass_jax.data import crop, feed, pipeline, sources
-from hourglass_jax.logs import say
+from hourglass_jax import devices, files, inference, loading
+from hourglass_jax.config import check_model
+from hourglass_jax.console import say
+from hourglass_jax.data import feed, pipeline, sources
+from hourglass_jax.evaluation import metrics, tables
+from hourglass_jax.media import draw
+from hourglass_jax.network import Network
+from hourglass_jax.pose import crop
+from hourglass_jax.transforms import per_example
 
 _TILE = 192  # px, least size of a drawn crop
 _ATTENDED = 4  # examples whose attention is drawn: eight stacks have 40 maps each
@@ -43,7 +49,7 @@ class Evaluator:
     """A network with a split: `predict(variables)` compiles once and can be called at every evaluation."""
 
     def __init__(
-        self, network: inference.Network, source, mesh, *, batch_size: int, resident: bool = False, **protocol
+        self, network: Network, source, mesh, *, batch_size: int, resident: bool = False, **protocol
     ):
         """resident: the split stays on the devices, see `feed`. protocol: flip, scales and decode, see
         `protocol` and `inference.Estimator`."""
@@ -56,7 +62,7 @@ class Evaluator:
         self.network, self.source, self._batch_size = network, source, batch_size
         self._feed = feed.create(source, mesh, resident=resident)
         estimate = inference.Estimator(network, canvas=source.canvas, margin=source.margin, **protocol)
-        self._estimate = side_by_side.estimator(estimate, mesh)
+        self._estimate = per_example.estimator(estimate, mesh)
 
     def predict(
         self,
@@ -134,15 +140,15 @@ def evaluate(config, workdir, path) -> dict | None:
         config's.
       workdir: gets evaluation.json, predictions.json and pictures/evaluation.png, and of a network with
         attention pictures/evaluation_attention.png.
-      path: of the checkpoint, see `checkpoint.load`.
+      path: of the checkpoint, see `loading.load`.
 
     Returns:
       the scores, see `score`; None where no joint is labelled, as of MPII's test people: then there are
       predictions and pictures alone.
     """
     mesh = devices.mesh()
-    network, variables, metadata = checkpoint.load(path, mesh)
-    checkpoint.check_model(path, metadata, config)
+    network, variables, metadata = loading.load(path, mesh)
+    check_model(path, metadata, config)
     source = sources.open_source(config.data, train=False, skeleton=network.skeleton)
     options = protocol(config.evaluate)
     evaluator = Evaluator(network, source, mesh, batch_size=config.evaluate.batch_size, **options)
@@ -280,7 +286,7 @@ def write(workdir, predictions: Predictions, scores: dict | None, ids: list[str]
         say("curves.png is not drawn: Matplotlib is not installed.")
 
 
-def picture(predictions: Predictions, network: inference.Network) -> np.ndarray:
+def picture(predictions: Predictions, network: Network) -> np.ndarray:
     """A contact sheet: annotated | predicted | all heatmaps, for each kept example."""
     skeleton, tiles = network.skeleton, []
     zoom = -(-_TILE // network.size)  # small inputs are enlarged, so that the lines stay thin

@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hourglass_jax import checkpoint, files, inference
-from hourglass_jax.models import on_cpu
+from hourglass_jax import files, inference, loading
+from hourglass_jax.kernels import on_cpu
+from hourglass_jax.network import Network
 
 COMMAND = "python -m hourglass_jax.export"
 
 
-def function(network: inference.Network, variables: dict, *, heatmaps: bool = False) -> Callable:
+def function(network: Network, variables: dict, *, heatmaps: bool = False) -> Callable:
     """images (b, size, size, 3) uint8 -> {"joints", "scores"} or {"heatmaps"}, see above; without arguments
     for the variables, which are constants of it."""
     variables = jax.device_get(variables)
@@ -145,7 +146,7 @@ def export(workdir, output, *, format: str, heatmaps: bool = False, batch: int =
         raise ValueError(f"--format={format!r} is unknown; choose from {', '.join(FORMATS)}.")
     if pathlib.Path(output).is_dir():
         raise ValueError(f"--output={output} is a folder that is there already; choose another name.")
-    network, variables, _ = checkpoint.load(workdir)
+    network, variables, _ = loading.load(workdir)
     options = {"batch": batch} if format == "tflite" else {}
     try:
         return FORMATS[format](

@@ -1,84 +1,14 @@
 """Crops -> joints: what evaluation and prediction share."""
 
-import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hourglass_jax import heatmaps
-from hourglass_jax.data import augment, crop
-from hourglass_jax.data.skeletons import Skeleton
 from hourglass_jax.models.outputs import Outputs
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A model with what its inputs and outputs mean.
-
-    Attributes:
-      model: returns `models.outputs.Outputs`.
-      skeleton: its joints.
-      size: side of its input, px.
-      mean: of the channels, subtracted from images in [0, 1].
-      sigma: of its targets, in cells.
-      logits: its heatmaps are those of a spatial cross-entropy.
-      signed: its targets are negative for occluded joints (MSSH, equation 1): a joint is where the heatmap
-        is far from 0. The paper does not say how it finds them.
-    """
-
-    model: nn.Module
-    skeleton: Skeleton
-    size: int
-    mean: tuple[float, float, float]
-    sigma: float
-    logits: bool
-    signed: bool = False
-
-    def outputs(self, variables: dict, images: jax.Array, *, flip: bool) -> Outputs:
-        """Heatmaps of each stack, (b, h, w, k) in about [0, 1] with one channel for all joints or one for
-        each, coordinates (b, k, 2) in [0, 1] of the input where the model regresses them, and attention
-        maps (b, h, w, m) in [0, 1] where it has any, m like k.
-
-        Args:
-          variables: {"params", "batch_stats"}.
-          images: (b, size, size, 3) in [0, 1].
-          flip: average with the mirrored image's outputs, mirrored back, sides swapped.
-        """
-        outputs = self.answers(variables, self.views(images, flip=flip))
-        return self.averaged(outputs) if flip else outputs
-
-    def views(self, images: jax.Array, *, flip: bool) -> jax.Array:
-        """What the model is to see of images: as many, or twice as many with the mirrored ones at the end."""
-        images = images - jnp.asarray(self.mean)
-        return jnp.concatenate([images, images[:, :, ::-1]]) if flip else images
-
-    def answers(self, variables: dict, views: jax.Array) -> Outputs:
-        """As `outputs`, of each of the `views` for itself."""
-        maps, coordinates, attention = self.model.apply(variables, views, train=False)
-        if self.logits:
-            maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
-        if self.signed:  # before the average: one of the two may take the joint for visible
-            maps = tuple(jnp.abs(m) for m in maps)
-        return Outputs(maps, coordinates, attention)
-
-    def averaged(self, outputs: Outputs) -> Outputs:
-        """Of images and, after them, the mirrored ones: the means, as the images have it."""
-        maps, coordinates, attention = outputs
-        b = len(maps[0]) // 2
-        maps, attention = jax.tree.map(
-            lambda m: (m[:b] + self._swap(m[b:, :, ::-1], axis=3)) / 2, (maps, attention)
-        )
-        if coordinates is not None:
-            mirrored = self._swap(coordinates[b:], axis=1) * jnp.array([-1, 1]) + jnp.array([1, 0])
-            coordinates = (coordinates[:b] + mirrored) / 2
-        return Outputs(maps, coordinates, attention)
-
-    def _swap(self, values, axis):
-        """Left and right joints change places; a channel for all joints has no sides."""
-        return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
+from hourglass_jax.network import Network
+from hourglass_jax.pose import augment, crop, heatmaps
 
 
 class Estimator:

@@ -19,7 +19,8 @@ import sys
 import numpy as np
 import tqdm
 
-from hourglass_jax import devices, draw, files, inference, pictures, videos
+from hourglass_jax import devices, files, inference
+from hourglass_jax.media import draw, pictures, videos
 from hourglass_jax.predictor import Predictor, Result, cut
 
 _TILE = 192  # px, of a heatmap in the pictures of all heatmaps

@@ -19,9 +19,11 @@ import cv2
 import jax
 import numpy as np
 
-from hourglass_jax import checkpoint, draw, fold, inference, pictures, side_by_side, weights
-from hourglass_jax.data import crop
-from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax import inference, loading, weights
+from hourglass_jax.media import draw, pictures
+from hourglass_jax.pose import crop
+from hourglass_jax.pose.skeletons import Skeleton
+from hourglass_jax.transforms import fold_norms, per_example
 
 ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
 THRESHOLD = 0.1  # of drawn joints, where the weights state none
@@ -97,7 +99,7 @@ class Predictor:
     """A trained network that finds joints in pictures.
 
     Args:
-      path: a workdir, one of its checkpoints or a file of weights, see `checkpoint.load`; None for the
+      path: a workdir, one of its checkpoints or a file of weights, see `loading.load`; None for the
         weights that come with the package.
       batch_size: people at a time, at most.
       flip: average with the mirrored picture.
@@ -122,8 +124,8 @@ class Predictor:
         # A few pictures need no mesh: one device.
         mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
         path = weights.shipped() if path is None else path
-        network, variables, self.metadata = checkpoint.load(path, mesh)
-        self.network, self._variables = fold.fold(network, variables)
+        network, variables, self.metadata = loading.load(path, mesh)
+        self.network, self._variables = fold_norms.fold(network, variables)
         if threshold is None:
             threshold = self.metadata.get("evaluation", {}).get("confidence", {}).get("threshold")
         self.threshold = THRESHOLD if threshold is None else threshold
@@ -131,8 +133,8 @@ class Predictor:
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
-        self._one_program = side_by_side.answers(mesh)  # for batches of any size
-        self._estimate = side_by_side.estimator(inference.Estimator(self.network, **place, **options), mesh)
+        self._one_program = per_example.answers(mesh)  # for batches of any size
+        self._estimate = per_example.estimator(inference.Estimator(self.network, **place, **options), mesh)
 
     def __call__(
         self, source, *, boxes=None, unreadable: Callable[[pictures.Unreadable], None] = _warn

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import files, tables
-from hourglass_jax.data import truth as truths
+from hourglass_jax import files
+from hourglass_jax.evaluation import annotations as truths
+from hourglass_jax.evaluation import tables
 
 RULES = ("mpii", "pytorch-pose")
 _ORDERS = {

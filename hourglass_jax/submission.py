@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data import mpii_annotations
+from hourglass_jax.data.datasets import mpii_annotations
 
 _NOTHING = np.zeros((0, 0))  # MATLAB's []
 

@@ -12,10 +12,15 @@ import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from hourglass_jax import checkpoint, devices, draw, evaluate, files, finetune, losses, optimizer, phases
-from hourglass_jax import train_step as steps
+from hourglass_jax import checkpoint, devices, evaluate, files
+from hourglass_jax.config import differences
+from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
-from hourglass_jax.logs import Log, Progress, duration, say
+from hourglass_jax.media import draw
+from hourglass_jax.network import network_of
+from hourglass_jax.training import finetune, losses, optimizer, phases
+from hourglass_jax.training import step as steps
+from hourglass_jax.training.log import Log, Progress
 
 # Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
 _FREE = (
@@ -56,7 +61,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
     source = sources.open_source(config.data, train=True)
     validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
     metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
-    network = checkpoint.network_of(metadata)
+    network = network_of(metadata)
     plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
     phases.check(plan, network.model, network.size)
     last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
@@ -347,7 +352,7 @@ def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> No
     """
     path = workdir / "config.json"
     if path.exists() and not allow_changed:
-        differ = checkpoint.differences(files.read_json(path), config)
+        differ = differences(files.read_json(path), config)
         differ = [text for text in differ if not text.startswith(_FREE)]
         if differ:
             raise ValueError(

@@ -123,14 +123,16 @@ def trained(tmp_path_factory, cache):
 
 def state_of(config, workdir, step):
     """All that a checkpoint holds, as numpy."""
-    from hourglass_jax import checkpoint, devices, train, train_step
+    from hourglass_jax import checkpoint, devices, train
     from hourglass_jax.data import sources
+    from hourglass_jax.network import network_of
+    from hourglass_jax.training import step as train_step
 
     examples = len(sources.open_source(config.data, train=True))
     _, _, optimiser = train.make_optimizer(config, examples)
     same = devices.replicated(devices.mesh())
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
-        network = checkpoint.network_of(saved.metadata(step))
+        network = network_of(saved.metadata(step))
         average = config.train.average_decay > 0
         fresh = jax.eval_shape(
             lambda: train_step.init(network.model, optimiser, seed=0, size=network.size, average=average)
@@ -165,7 +167,8 @@ FIVE = {
 @pytest.fixture(scope="session")
 def own_data():
     """Writes drawn people with five joints as COCO's files: own_data(folder, category, train=12, val=4)."""
-    from hourglass_jax.data import skeletons, synthetic
+    from hourglass_jax.data import synthetic
+    from hourglass_jax.pose import skeletons
 
     places = [skeletons.MPII.joints.index(name) for name in ("head_top", "left_wrist", "right_wrist")]
     places += [skeletons.MPII.joints.index(name) for name in ("left_ankle", "right_ankle")]
@@ -206,7 +209,8 @@ def _metrics_of():
 _DRIVER = """
 import select, sys
 import conftest, main
-from hourglass_jax import evaluate, models, train
+from hourglass_jax.network import Network, network_of
+from hourglass_jax import evaluate, models, train, loading
 models.create = conftest.create_small
 begins, say, plain = sys.argv.pop(1), train.say, train.train
 def say_and_wait(text):
@@ -341,8 +345,8 @@ class Spots(nn.Module):
 
     @nn.compact
     def __call__(self, image, train=False):
-        from hourglass_jax.data import skeletons
         from hourglass_jax.models.outputs import Outputs
+        from hourglass_jax.pose import skeletons
 
         TRACES.append(len(image))  # Python runs only when a program is made
         cell = self.size // self.cells
@@ -358,11 +362,12 @@ TRACES = []  # batch sizes of the programs that were made of `Spots`
 @pytest.fixture
 def spots(monkeypatch):
     """Whatever workdir is loaded, it is this network's; the batch sizes of the programs that it made."""
-    from hourglass_jax import checkpoint, inference
-    from hourglass_jax.data import skeletons
+    from hourglass_jax import loading
+    from hourglass_jax.network import Network
+    from hourglass_jax.pose import skeletons
 
-    network = inference.Network(Spots(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
-    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    network = Network(Spots(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {"step": 1}))
     TRACES.clear()
     return TRACES
 

@@ -14,8 +14,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
-from hourglass_jax import models, remat, train
-from hourglass_jax.data import builders, pipeline
+from hourglass_jax import models, train
+from hourglass_jax.data import people_builder, pipeline
+from hourglass_jax.transforms import remat
 from launch import benchmark
 from launch.benchmarks import account, common, compiling, gpu, input, scaling, systems
 from launch.benchmarks import train as training
@@ -214,7 +215,7 @@ def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
     # A grey frame of 90 x 60 px: its height is the crop's side, 1.5 times of which are 90 px.
     encoded = cv2.imencode(".jpg", np.full((60, 90, 3), 128, np.uint8))[1].tobytes()
     frame = (encoded, np.array([45.0, 30.0]), 60.0)
-    config = builders.CropConfig(box="annotated", canvas=48)
+    config = people_builder.CropConfig(box="annotated", canvas=48)
     canvas = pipeline.decode(input.prepared(frame, config)["image"])
     assert canvas.shape == (48, 48, 3)
     np.testing.assert_allclose(canvas[12:36], 128, atol=2)

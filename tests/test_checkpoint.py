@@ -6,8 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from hourglass_jax import checkpoint, evaluate, train_step
-from hourglass_jax.data import skeletons
+from hourglass_jax import checkpoint, evaluate, loading
+from hourglass_jax.config import check_model, differences
+from hourglass_jax.network import network_of
+from hourglass_jax.pose import skeletons
+from hourglass_jax.training import step as train_step
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -18,7 +21,7 @@ def metadata_of(config):
 
 def filled(config, step, optimiser=None):
     """A state of the config's network that holds its step everywhere; the averaged variables 1000 more."""
-    network = checkpoint.network_of(metadata_of(config))
+    network = network_of(metadata_of(config))
     average = config.train.average_decay > 0
     optimiser = optimiser or optax.adam(1e-3)
     shapes = jax.eval_shape(
@@ -56,28 +59,28 @@ def value_of(variables):
 def test_workdir_means_its_best_checkpoint(tiny, tmp_path, scores, best):
     config = tiny()
     write(config, tmp_path, scores, keep_latest=3)
-    network, variables, metadata = checkpoint.load(tmp_path)
+    network, variables, metadata = loading.load(tmp_path)
     assert metadata["step"] == best and value_of(variables) == 1000 + best
     for step in scores:  # and a path of one means that one
-        network, variables, metadata = checkpoint.load(f"{tmp_path}/checkpoints/{step}")
+        network, variables, metadata = loading.load(f"{tmp_path}/checkpoints/{step}")
         assert metadata["step"] == step and value_of(variables) == 1000 + step
 
 
 def test_network_is_what_the_metadata_say(tiny, tmp_path):
     config = tiny({"loss.sigma": 1.5, "data.mean": (0.1, 0.2, 0.3)})
     write(config, tmp_path, {1: None})
-    network, variables, metadata = checkpoint.load(tmp_path)
+    network, variables, metadata = loading.load(tmp_path)
     assert network.skeleton == skeletons.MPII
     assert (network.size, network.mean, network.sigma) == (32, (0.1, 0.2, 0.3), 1.5)
     assert network.logits and network.model.stacks == 2 and network.model.joints == 16
     assert metadata["config"]["train"]["batch_size"] == 8
     squared = tiny({"loss.kind": "mean_squared_error"})
-    assert not checkpoint.network_of(metadata_of(squared)).logits
+    assert not network_of(metadata_of(squared)).logits
 
 
 def test_without_an_average_the_parameters_are_loaded(tiny, tmp_path):
     write(tiny({"train.average_decay": 0.0}), tmp_path, {3: None})
-    _, variables, _ = checkpoint.load(tmp_path)
+    _, variables, _ = loading.load(tmp_path)
     assert value_of(variables) == 3 and variables.keys() == {"params", "batch_stats"}
 
 
@@ -106,7 +109,7 @@ def test_step_that_is_there_is_left_alone(tiny, tmp_path):
     write(config, tmp_path, {2: None})
     with checkpoint.Checkpoints(tmp_path) as saved:
         saved.save(filled(config, 2).replace(params=filled(config, 5).params), metadata_of(config), None)
-    _, variables, _ = checkpoint.load(tmp_path)
+    _, variables, _ = loading.load(tmp_path)
     assert value_of(variables) == 1002
 
 
@@ -114,7 +117,7 @@ def test_reading_leaves_the_folder_as_it_is(tiny, tmp_path):
     write(tiny(), tmp_path, {1: None, 2: None})
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()  # of a training that goes on
     before = sorted(str(p) for p in tmp_path.rglob("*"))
-    assert checkpoint.load(tmp_path)[2]["step"] == 2
+    assert loading.load(tmp_path)[2]["step"] == 2
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
 
 
@@ -134,7 +137,7 @@ def test_missing_checkpoint_is_told_in_one_line(tiny, tmp_path, path, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FileNotFoundError) as error:
-        checkpoint.load(tmp_path / path)
+        loading.load(tmp_path / path)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -184,17 +187,17 @@ def older(tiny, workdir, remove=(), **changes):
 
 def test_a_checkpoint_without_checksums_loads(tiny, tmp_path):
     older(tiny, tmp_path, [("checksums",), ("checksum",)])
-    _, variables, metadata = checkpoint.load(tmp_path)
+    _, variables, metadata = loading.load(tmp_path)
     assert value_of(variables) == 1001 and "checksums" not in metadata
 
 
 def test_a_field_that_is_younger_than_the_checkpoint_has_its_default(tiny, tmp_path):
     older(tiny, tmp_path, [("config", "model", "depth"), ("config", "loss", "occluded_amplitude")])
-    _, variables, metadata = checkpoint.load(tmp_path)
+    _, variables, metadata = loading.load(tmp_path)
     assert value_of(variables) == 1001
-    checkpoint.check_model(tmp_path, metadata, tiny({"model.depth": 4}))  # Newell's default
+    check_model(tmp_path, metadata, tiny({"model.depth": 4}))  # Newell's default
     with pytest.raises(ValueError, match="of another model than the config: model.depth: 4 -> 1.$"):
-        checkpoint.check_model(tmp_path, metadata, tiny())
+        check_model(tmp_path, metadata, tiny())
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_what_describes_no_network_any_more_is_told_in_one_line(
     older(tiny, tmp_path, [*remove, ("checksum",)], **changes)
     monkeypatch.undo()  # the real models
     with pytest.raises(ValueError) as error:
-        checkpoint.load(tmp_path)
+        loading.load(tmp_path)
     message = str(error.value)
     assert f"{tmp_path}/checkpoints/1: describes no network" in message and reason in message
     assert "\n" not in message
@@ -228,7 +231,7 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_missed(tiny, mon
         return plain(self, step, *args)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "variables", replaced)
-    _, variables, metadata = checkpoint.load(tmp_path)
+    _, variables, metadata = loading.load(tmp_path)
     assert metadata["step"] == 2 and value_of(variables) == 1002
 
 
@@ -244,10 +247,10 @@ def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(t
 
     monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", looked_through)
     failing = 3
-    assert checkpoint.load(tmp_path)[2]["step"] == 1 and len(calls) == 3
+    assert loading.load(tmp_path)[2]["step"] == 1 and len(calls) == 3
     failing = 10**6  # a lasting error is told
     with pytest.raises(FileNotFoundError, match="checkpoints/0"):
-        checkpoint.load(tmp_path)
+        loading.load(tmp_path)
     del calls[:]
     with pytest.raises(FileNotFoundError, match="checkpoints/0"):  # who writes is alone, and not to wait
         checkpoint.Checkpoints(tmp_path)
@@ -257,9 +260,9 @@ def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(t
 def test_differences_are_named_by_their_path():
     old = {"a": 1, "b": {"c": (1, 2), "d": "x", "e": {"f": 0.5}}, "g": None}
     new = {"a": 1, "b": {"c": [1, 2], "d": "y", "e": {"f": 0.25}}, "h": 1}
-    assert checkpoint.differences(old, old) == []
-    assert checkpoint.differences(old, new) == ["b.d: x -> y", "b.e.f: 0.5 -> 0.25", "h: None -> 1"]
-    assert checkpoint.differences({"g": None}, {"g": 1}, "model.") == ["model.g: None -> 1"]
+    assert differences(old, old) == []
+    assert differences(old, new) == ["b.d: x -> y", "b.e.f: 0.5 -> 0.25", "h: None -> 1"]
+    assert differences({"g": None}, {"g": 1}, "model.") == ["model.g: None -> 1"]
 
 
 # Damage.
@@ -293,7 +296,7 @@ def damaged(intact, tmp_path, change):
         shutil.copytree(workdir, copy)
         change(copy / name)
         try:
-            yield name, checkpoint.load(copy)
+            yield name, loading.load(copy)
         except (ValueError, OSError) as error:
             yield name, error
 

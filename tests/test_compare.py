@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from hourglass_jax import compare, tables
-from hourglass_jax.data.skeletons import LSP, MPII
+from hourglass_jax import compare
+from hourglass_jax.evaluation import tables
 from hourglass_jax.files import write_json
+from hourglass_jax.pose.skeletons import LSP, MPII
 
 SEEDS = pathlib.Path(__file__).parents[2] / "shared" / "seeds"
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import chu, common, mssh, newell, tang
-from hourglass_jax import models, optimizer, part_groups
-from hourglass_jax.data import skeletons
+from hourglass_jax import models
+from hourglass_jax.models import groups as part_groups
+from hourglass_jax.pose import skeletons
+from hourglass_jax.training import optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common"})

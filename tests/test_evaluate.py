@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import devices, draw, evaluate, heatmaps, inference, metrics, tables
-from hourglass_jax.data import crop, skeletons
+from hourglass_jax import devices, evaluate, loading
+from hourglass_jax.evaluation import metrics, tables
+from hourglass_jax.media import draw
 from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.network import Network
+from hourglass_jax.pose import crop, heatmaps, skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -78,7 +81,7 @@ def told(source, offsets=(0.0,)):
     joints = tuple(tuple(map(tuple, example)) for example in tuples)
     model = Told(joints, tuple(source.skeleton.flip.tolist()), offsets)
     zero = (0.0, 0.0, 0.0)
-    return inference.Network(model, source.skeleton, SIZE, zero, 1.0, logits=False)
+    return Network(model, source.skeleton, SIZE, zero, 1.0, logits=False)
 
 
 def predict(network, source, batch_size=8, flip=False, variables=None, **options):
@@ -124,11 +127,10 @@ def test_predictions_do_not_depend_on_the_batch():
 
 
 def test_trained_network_does_not_depend_on_the_batch(trained):
-    from hourglass_jax import checkpoint
     from hourglass_jax.data import sources
 
     config, workdir, _ = trained
-    network, variables, _ = checkpoint.load(workdir, devices.mesh())
+    network, variables, _ = loading.load(workdir, devices.mesh())
     source = sources.open_source(config.data, train=False)
     a, b = (predict(network, source, size, variables=variables) for size in (3, 16))
     np.testing.assert_allclose(a.joints, b.joints, atol=1e-4)
@@ -148,7 +150,7 @@ def test_flip_averages_with_the_mirrored_picture():
             )
 
     skeleton = skeletons.MPII
-    network = inference.Network(Uneven(), skeleton, SIZE, (0.1, 0.2, 0.3), 1.0, logits=False)
+    network = Network(Uneven(), skeleton, SIZE, (0.1, 0.2, 0.3), 1.0, logits=False)
     images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     plain, mirrored = (network.outputs({}, x, flip=False).heatmaps for x in (images, images[:, :, ::-1]))
     both = network.outputs({}, images, flip=True).heatmaps
@@ -173,7 +175,7 @@ class Attending(nn.Module):
 
 
 def test_flip_averages_attention_like_heatmaps():
-    network = inference.Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
+    network = Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
     images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     plain, both = (network.outputs({}, images, flip=flip).attention for flip in (False, True))
     # Every cell follows its pixels, so that mirroring there and back gives the same map.
@@ -187,7 +189,7 @@ def test_flip_averages_attention_like_heatmaps():
 
 def test_kept_pictures_hold_their_attention():
     source = Source(6)
-    network = inference.Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
+    network = Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
     predictions = predict(network, source, batch_size=4, pictures=6)
     for i, kept in enumerate(predictions.pictures):
         assert {name: maps.shape for name, maps in kept["attention"].items()} == {
@@ -212,7 +214,7 @@ def test_logits_become_heatmaps_before_they_are_averaged():
             target = heatmaps.render(joints, jnp.ones(joints.shape[:2], bool), size=8, sigma=1.0)
             return Outputs(heatmaps=(jnp.log(target + 1e-9),))
 
-    network = inference.Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
+    network = Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
     images = np.zeros((1, SIZE, SIZE, 3), np.float32)
     (maps,) = network.outputs({}, images, flip=False).heatmaps
     # The share of a Gaussian's sum times 2 pi sigma^2: its peak, but for what the border cuts off.

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hourglass_jax import checkpoint, export, inference, models, weights
-from hourglass_jax.data.skeletons import MPII
+from hourglass_jax import export, inference, models, weights
+from hourglass_jax.network import abstract, network_of
+from hourglass_jax.pose.skeletons import MPII
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -33,7 +34,7 @@ def drawn(name):
     config |= {"data": {"size": SIZE, "mean": (0.5, 0.4, 0.3)}, "train": {"average_decay": 0.0}}
     config["loss"] = {"kind": "cross_entropy" if name == "newell" else "mean_squared_error", "sigma": 1.0}
     metadata = {"step": 1, "config": config, "skeleton": MPII.to_dict()}
-    network = checkpoint.network_of(metadata)
+    network = network_of(metadata)
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -44,7 +45,7 @@ def drawn(name):
         # Rounded as a file of weights rounds it.
         return (spread * rng.normal(size=leaf.shape)).astype(np.float16).astype(np.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, checkpoint.abstract(network, None))
+    variables = jax.tree_util.tree_map_with_path(draw, abstract(network, None))
     images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     # The three pictures' canvases are their crops: what a predictor would see.
     estimate = jax.jit(inference.Estimator(network, canvas=SIZE, margin=1.0, flip=False))

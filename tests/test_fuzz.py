@@ -31,26 +31,20 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from hourglass_jax import (
-    checkpoint,
     compare,
     files,
     import_torch,
-    pictures,
+    loading,
     predict,
     predictor,
     score,
-    videos,
     weights,
 )
-from hourglass_jax.data import (
-    coco_annotations,
-    flic,
-    lsp_annotations,
-    mpii_annotations,
-    packed,
-    skeletons,
-    truth,
-)
+from hourglass_jax.data import packed
+from hourglass_jax.data.datasets import coco_annotations, flic, lsp_annotations, mpii_annotations
+from hourglass_jax.evaluation import annotations
+from hourglass_jax.media import pictures, videos
+from hourglass_jax.pose import skeletons
 
 # Numbers without bounds may overflow on their way to being refused, or to a distance without end.
 # And a case that fails is told however long it is.
@@ -211,7 +205,7 @@ VALID = {
 }
 # Predictions of three people: of two, the order of the axes may be another.
 PREDICTED = np.arange(3 * K * 2.0).reshape(3, K, 2) + 1
-TRUTH = truth.Truth(
+TRUTH = annotations.Truth(
     skeletons.MPII, PREDICTED, np.full((3, K), 2, np.uint8), np.full(3, 9.0), ids=np.array(["1", "2", "3"]),
     pictures=np.array(["a", "b", "b"]),
 )  # fmt: skip
@@ -311,7 +305,7 @@ def _scored(predicted, read):
 
 
 def _annotations(path):
-    read = truth.read(path, "mpii")
+    read = annotations.read(path, "mpii")
     assert read.joints.shape == (*read.visible.shape, 2) == (len(read), K, 2)
     _scored(read.joints, read)
 
@@ -460,7 +454,7 @@ READERS = {
         damaged(_npz(_packed_arrays())) | replaced(_packed_arrays(), _npz) | mutated(META).map(_packed_file),
     ),
     "weights.npz": (
-        checkpoint.load,
+        loading.load,
         damaged(_npz(_weights_arrays()))
         | arrays().map(lambda value: _npz(_weights_arrays(**{"params/b": value})))
         | mutated(METADATA).map(_weights_file),

@@ -14,8 +14,11 @@ from flax import traverse_util
 from PIL import Image
 
 from configs import newell
-from hourglass_jax import checkpoint, finetune, import_torch, predict
-from hourglass_jax.data.skeletons import LSP, MPII
+from hourglass_jax import import_torch, loading, predict
+from hourglass_jax.config import check_model
+from hourglass_jax.network import abstract, network_of
+from hourglass_jax.pose.skeletons import LSP, MPII
+from hourglass_jax.training import finetune
 
 torch = pytest.importorskip("torch")
 
@@ -28,14 +31,14 @@ def network(skeleton=LSP, size=32, **fields):
     """Ours, with what the port's checkpoints imply."""
     config = {"model": SMALL | fields, "data": {"size": size, "mean": (0.4404, 0.4440, 0.4327)}}
     config["loss"] = {"kind": "mean_squared_error", "sigma": 1.0}
-    return checkpoint.network_of({"config": config, "skeleton": skeleton.to_dict()})
+    return network_of({"config": config, "skeleton": skeleton.to_dict()})
 
 
 @functools.cache
 def drawn(net):
     """Its variables by their path, all numbers distinct."""
     rng = np.random.default_rng(0)
-    shapes = checkpoint.abstract(net, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    shapes = abstract(net, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     flat = traverse_util.flatten_dict(shapes, sep="/")
     return {name: rng.standard_normal(x.shape).astype(np.float32) for name, x in flat.items()}
 
@@ -172,7 +175,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     arguments = [str(saved[1]), f"--workdir={tmp_path / 'run'}", "--size=32"]
     assert import_torch.main([*arguments, "--skeleton=lsp"]) == 0
     told = capsys.readouterr().out
-    net, variables, metadata = checkpoint.load(tmp_path / "run")
+    net, variables, metadata = loading.load(tmp_path / "run")
     expected, direct = import_torch.load_checkpoint(saved[1], skeleton=LSP, size=32)
     assert net == expected and net.mean == (0.4404, 0.4440, 0.4327) and metadata["step"] == 0
     assert net.sigma == 1.0 and not net.logits and net.skeleton == LSP
@@ -183,7 +186,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     config = newell.get_config(evaluate[0])
     fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
     config.update_from_flattened_dict({k: int(v) if v.isdigit() else v for k, v in fields})
-    checkpoint.check_model("told", metadata, config)
+    check_model("told", metadata, config)
     assert (config.data.dataset, config.data.size) == ("lsp", 32) and further[0] == evaluate[0]
     assert further[1].endswith(f"--config.train.init_from={tmp_path / 'run'} --workdir=NEW")
 
@@ -192,7 +195,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     other = [str(saved[1]), f"--workdir={tmp_path / 'other'}"]
     (tmp_path / "joints.json").write_text(json.dumps(LSP.to_dict()))
     assert import_torch.main([*other, f"--skeleton={tmp_path / 'joints.json'}"]) == 0
-    assert checkpoint.load(tmp_path / "other")[0].skeleton == LSP
+    assert loading.load(tmp_path / "other")[0].skeleton == LSP
     assert import_torch.main([*other, "--skeleton=coco"]) == 1
     assert "--skeleton=coco: choose mpii, lsp, " in capsys.readouterr().err
 
@@ -240,7 +243,7 @@ def test_joints_have_to_be_said_where_they_are_not_mpiis(saved):
 
 def test_it_is_no_workdir_itself(saved):
     with pytest.raises(ValueError, match="small.pth is PyTorch's; .*import_torch .*small.pth --workdir=DIR"):
-        checkpoint.load(saved[1])
+        loading.load(saved[1])
 
 
 class Harmful:

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import heatmaps, inference
-from hourglass_jax.data import crop
-from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax import inference
 from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.network import Network
+from hourglass_jax.pose import crop, heatmaps
+from hourglass_jax.pose.skeletons import Skeleton
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -115,7 +116,7 @@ def spots():
 )
 def test_a_pyramid_finds_what_one_view_finds(spots, decode, flip, coordinates):
     canvases, places = spots
-    network = inference.Network(Dots(coordinates), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
+    network = Network(Dots(coordinates), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     # The canvas of 96 px shows 1.5 times the nominal crop: 64 px of it are the input's, one to one.
     truth = places - 16
     if flip:  # a mirrored picture's sides are swapped, and so are these colours': both spots count half
@@ -140,7 +141,7 @@ def test_a_pyramid_finds_what_one_view_finds(spots, decode, flip, coordinates):
 
 def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
     canvases, _ = spots
-    network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
+    network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     programs = [
         jax.jit(inference.Estimator(network, canvas=96, margin=1.5, flip=True, **options)).lower({}, canvases)
         for options in ({}, {"scales": [1.0]}, {"scales": (1.0, 1.0)})
@@ -155,7 +156,7 @@ def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
 def test_scales_that_are_none_are_refused(scales):
-    network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
+    network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     with pytest.raises(ValueError, match="must be one or more numbers above 0"):
         inference.Estimator(network, canvas=96, margin=1.5, flip=False, scales=scales)
 
@@ -167,7 +168,7 @@ def test_the_crop_of_a_scale_is_its_inverse_share_of_the_nominal_crop():
 
 
 def test_a_wrong_decoding_is_refused_before_anything_runs():
-    network = inference.Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
+    network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     with pytest.raises(ValueError, match="decode='best' is unknown"):
         inference.Estimator(network, canvas=96, margin=1.5, flip=False, decode="best")
     assert heatmaps.check_method("dark") is None

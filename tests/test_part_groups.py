@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hourglass_jax import part_groups
-from hourglass_jax.data import skeletons
+from hourglass_jax.models import groups as named_groups
+from hourglass_jax.pose import skeletons
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared/data/mpii/mpii_annotations.json.gz"
 needs_mpii = pytest.mark.skipif(not SHARED.exists(), reason="needs MPII's annotations in ../shared")
@@ -120,26 +121,26 @@ def test_cluster_refuses_numbers_out_of_range(groups):
 
 
 def test_named_groups_are_the_papers():
-    assert part_groups.named("data5", skeletons.MPII) == FIVE
-    body = part_groups.named("body", skeletons.MPII)
+    assert named_groups.named("data5", skeletons.MPII) == FIVE
+    body = named_groups.named("body", skeletons.MPII)
     assert body == ((7, 8, 9), (13, 14, 15), (10, 11, 12), (4, 5), (0, 1), (2, 3, 6))
-    overlapping = part_groups.named("overlapping", skeletons.MPII)
+    overlapping = named_groups.named("overlapping", skeletons.MPII)
     assert overlapping == (*FIVE[:3], (10, 11, 12), (13, 14, 15))
 
 
 def test_named_groups_of_lsp_have_no_pelvis_and_no_thorax():
     # LSP: 0-5 legs from right to left, 6-8 right wrist to shoulder, 9-11 left shoulder to wrist, neck, head.
-    five = part_groups.named("data5", skeletons.LSP)
+    five = named_groups.named("data5", skeletons.LSP)
     assert five == ((0, 1, 4, 5), (2, 3), (8, 9, 12, 13), (6, 7), (10, 11))
-    body = part_groups.named("body", skeletons.LSP)
+    body = named_groups.named("body", skeletons.LSP)
     assert body == ((12, 13), (9, 10, 11), (6, 7, 8), (4, 5), (0, 1), (2, 3))
 
 
 @pytest.mark.parametrize("skeleton", [skeletons.MPII, skeletons.LSP], ids=lambda s: s.name)  # whole bodies
-@pytest.mark.parametrize("name", [*part_groups.NAMED, "each"])
+@pytest.mark.parametrize("name", [*named_groups.NAMED, "each"])
 def test_named_groups_hold_every_joint_and_treat_sides_alike(name, skeleton):
-    groups = part_groups.named(name, skeleton)
-    part_groups.check(groups, len(skeleton))
+    groups = named_groups.named(name, skeleton)
+    named_groups.check(groups, len(skeleton))
     mirrored = {frozenset(skeleton.flip[list(group)].tolist()) for group in groups}
     assert mirrored == {frozenset(group) for group in groups}
     assert len(groups) == {"body": 6, "data2": 2, "data8": 8, "each": len(skeleton)}.get(name, 5)
@@ -147,17 +148,17 @@ def test_named_groups_hold_every_joint_and_treat_sides_alike(name, skeleton):
 
 def test_named_refuses_unknown_names_and_foreign_joints():
     with pytest.raises(ValueError, match="choose from body, .*each"):
-        part_groups.named("data9", skeletons.MPII)
+        named_groups.named("data9", skeletons.MPII)
     nose = skeletons.Skeleton("face", ("nose", "pelvis"), (), (), ())
     with pytest.raises(ValueError, match="do not know nose of the joint set 'face'"):
-        part_groups.named("data5", nose)
+        named_groups.named("data5", nose)
 
 
 def test_default_groups_go_by_the_number_of_joints():
-    assert part_groups.default(16) == FIVE
-    assert part_groups.default(14) == part_groups.named("data5", skeletons.LSP)
+    assert named_groups.default(16) == FIVE
+    assert named_groups.default(14) == named_groups.named("data5", skeletons.LSP)
     with pytest.raises(ValueError, match="no part groups for 11 joints"):
-        part_groups.default(11)
+        named_groups.default(11)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_default_groups_go_by_the_number_of_joints():
 )
 def test_check_names_the_joint_that_is_wrong(groups, message):
     with pytest.raises(ValueError, match=message):
-        part_groups.check(groups, 4)
+        named_groups.check(groups, 4)
 
 
 def test_read_keeps_the_persons_with_all_joints(tmp_path):
@@ -259,6 +260,6 @@ def test_groups_of_mpii_are_those_of_figure_2b_whatever_the_seed(mpii_informatio
     for seed in range(10):
         assert part_groups.cluster(affinity, 5, seed) == FIVE
     two = part_groups.cluster(affinity, 2)
-    assert set(two) == set(part_groups.named("data2", skeletons.MPII))
+    assert set(two) == set(named_groups.named("data2", skeletons.MPII))
     eight = {frozenset(part_groups.cluster(affinity, 8, seed)) for seed in range(10)}
-    assert frozenset(part_groups.named("data8", skeletons.MPII)) in eight
+    assert frozenset(named_groups.named("data8", skeletons.MPII)) in eight

@@ -14,8 +14,10 @@ import pytest
 from conftest import SPOTS, Spots, picture
 from PIL import Image
 
-from hourglass_jax import checkpoint, draw, inference, pictures, predict, videos
-from hourglass_jax.data import skeletons
+from hourglass_jax import loading, predict
+from hourglass_jax.media import draw, pictures, videos
+from hourglass_jax.network import Network
+from hourglass_jax.pose import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -148,8 +150,8 @@ class Attending(nn.Module):
 
 
 def test_attention_is_drawn_for_each_person_and_joint(spots, monkeypatch, tmp_path):
-    network = inference.Network(Attending(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
-    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    network = Network(Attending(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {"step": 1}))
     save(tmp_path / "in/a.png", picture(100, 160, (40, 30)))
     (tmp_path / "boxes.json").write_text('{"a.png": [[20, 10, 40, 40], [100, 40, 40, 20]]}')
     code, _ = run(tmp_path, tmp_path / "in", "--attention", boxes=tmp_path / "boxes.json")

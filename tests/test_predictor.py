@@ -11,9 +11,12 @@ import pytest
 from conftest import SPOTS, picture
 from PIL import Image
 
-from hourglass_jax import Predictor, checkpoint, inference, pictures, predictor, side_by_side, weights
-from hourglass_jax.data import skeletons
+from hourglass_jax import Predictor, loading, predictor, weights
+from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.network import Network
+from hourglass_jax.pose import skeletons
+from hourglass_jax.transforms import per_example
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -107,8 +110,8 @@ class Red(nn.Module):
 
 
 def replaced(monkeypatch, model):
-    network = inference.Network(model, skeletons.MPII, 60, (0.0, 0.0, 0.0), 1.5, logits=False)
-    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: (network, {}, {}))
+    network = Network(model, skeletons.MPII, 60, (0.0, 0.0, 0.0), 1.5, logits=False)
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -165,10 +168,11 @@ def test_scales_and_decodings_that_are_none_are_refused(spots):
 
 def test_trained_network_predicts_what_it_evaluates(trained, quick_compiles):
     from hourglass_jax import devices, evaluate
-    from hourglass_jax.data import crop, pipeline, sources
+    from hourglass_jax.data import pipeline, sources
+    from hourglass_jax.pose import crop
 
     config, workdir, _ = trained
-    network, variables, _ = checkpoint.load(workdir, devices.mesh())
+    network, variables, _ = loading.load(workdir, devices.mesh())
     source = sources.open_source(config.data, train=False)
     evaluator = evaluate.Evaluator(network, source, devices.mesh(), batch_size=10, flip=True)
     expected = evaluator.predict(variables)
@@ -207,7 +211,7 @@ def test_batches_across_pictures_and_people_change_nothing(spots, batch_size):
 
 
 def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
-    monkeypatch.setattr(side_by_side, "answers", lambda mesh: False)
+    monkeypatch.setattr(per_example, "answers", lambda mesh: False)
     find = Predictor("any", batch_size=6, flip=False)
     spots.clear()  # it is traced once to be folded
     image = picture(40, 40, (20, 20))
@@ -298,7 +302,7 @@ def test_videos_give_a_result_for_each_frame(spots, tmp_path):
     pytest.importorskip("av")
     import fractions
 
-    from hourglass_jax import videos
+    from hourglass_jax.media import videos
 
     with videos.writing(tmp_path / "a.mp4", fractions.Fraction(25)) as write:
         for x in (20, 40, 60):
@@ -419,14 +423,14 @@ def test_everybody_is_drawn(spots):
 
 def test_threshold_is_the_weights_own(spots, monkeypatch):
     assert Predictor("any").threshold == predictor.THRESHOLD == 0.1
-    network, variables, _ = checkpoint.load("any", None)
+    network, variables, _ = loading.load("any", None)
     for evaluation, expected in (
         ({"confidence": {"auroc": 0.8, "threshold": 0.3}}, 0.3),
         ({"confidence": {"auroc": None, "threshold": None}}, 0.1),
         ({}, 0.1),  # evaluated before there was confidence
     ):
         metadata = {"evaluation": evaluation}
-        monkeypatch.setattr(checkpoint, "load", lambda path, mesh, m=metadata: (network, variables, m))
+        monkeypatch.setattr(loading, "load", lambda path, mesh, m=metadata: (network, variables, m))
         assert Predictor("any").threshold == expected
         assert Predictor("any", threshold=0.0).threshold == 0.0
 
@@ -436,8 +440,8 @@ def test_shipped_weights_are_the_default(spots, monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match="No weights come with this copy"):
         Predictor()
     (tmp_path / "lspet.npz").touch()
-    loaded, load = [], checkpoint.load
-    monkeypatch.setattr(checkpoint, "load", lambda path, mesh: loaded.append(path) or load(path, mesh))
+    loaded, load = [], loading.load
+    monkeypatch.setattr(loading, "load", lambda path, mesh: loaded.append(path) or load(path, mesh))
     Predictor()
     assert loaded == [tmp_path / "lspet.npz"]
 

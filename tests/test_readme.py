@@ -21,8 +21,8 @@ import scipy.io
 from absl import flags
 
 import main
-from hourglass_jax import videos
-from hourglass_jax.data import coco_annotations
+from hourglass_jax.data.datasets import coco_annotations
+from hourglass_jax.media import videos
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -34,7 +34,7 @@ ELSEWHERE = {
     "bash launch/gpu.sh": "needs a GPU; test_launch_scripts looks at it",
     "bash launch/tpu_vm.sh": "needs a TPU; test_launch_scripts looks at it",
 }
-DISTRIBUTED = {"--distributed", "--coordinator", "--processes", "--process"}  # see test_train_step.py
+DISTRIBUTED = {"--distributed", "--coordinator", "--processes", "--process"}  # see training/test_step.py
 
 # A few steps of a network of the same kind; what is stored and where stays as the README says.
 SMALL = {

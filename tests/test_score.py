@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hourglass_jax import score
-from hourglass_jax.data import truth as truths
-from hourglass_jax.data.skeletons import SKELETONS
+from hourglass_jax.evaluation import annotations as truths
+from hourglass_jax.pose.skeletons import SKELETONS
 
 h5py = pytest.importorskip("h5py")
 scipy_io = pytest.importorskip("scipy.io")

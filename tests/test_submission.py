@@ -9,7 +9,7 @@ import scipy.io
 from test_mpii import EMPTY, IMAGES, place, write_mat
 
 from hourglass_jax import submission
-from hourglass_jax.data import mpii_annotations
+from hourglass_jax.data.datasets import mpii_annotations
 
 TEST = [
     {

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import checkpoint, draw, evaluate, logs, losses, models, train
+from hourglass_jax import checkpoint, evaluate, loading, models, train
 from hourglass_jax.data import feed, pipeline, sources
+from hourglass_jax.media import draw
+from hourglass_jax.training import log as logs
+from hourglass_jax.training import losses
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
@@ -142,7 +145,7 @@ def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tm
     train.train(config, tmp_path / "a")
     # As a kill during a save leaves it.
     (tmp_path / "a/checkpoints/2").rename(tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7")
-    network, variables, metadata = checkpoint.load(tmp_path / "a")
+    network, variables, metadata = loading.load(tmp_path / "a")
     assert metadata["step"] == 1
     assert (tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7").exists()  # reading changes nothing
     train.train(config, tmp_path / "a")
@@ -165,7 +168,7 @@ def test_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(
         with pytest.raises(OSError, match=r"could not be saved \(it takes up to 4.* MB, 3.0 MB are free\)"):
             train.train(config, tmp_path / "a")
         assert max(saved_steps(tmp_path / "a")) == 2
-        assert checkpoint.load(tmp_path / "a")[2]["step"] == 2
+        assert loading.load(tmp_path / "a")[2]["step"] == 2
         train.train(config, tmp_path / "a")
     train.train(config, tmp_path / "b")
     same(state_of(config, tmp_path / "a", 4), state_of(config, tmp_path / "b", 4))
@@ -211,7 +214,7 @@ def test_latest_and_best_checkpoints_are_kept(tiny, monkeypatch, tmp_path, means
     config = tiny({"train.steps": 6, "train.save_every": 1, "train.evaluate_every": 2, "train.pictures": 0})
     train.train(config, tmp_path)
     assert saved_steps(tmp_path) == sorted({best, 5, 6})
-    assert checkpoint.load(tmp_path)[2]["step"] == best
+    assert loading.load(tmp_path)[2]["step"] == best
     assert not (tmp_path / "pictures").exists()
 
 

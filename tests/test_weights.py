@@ -9,8 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from hourglass_jax import checkpoint, evaluate, train_step, weights
-from hourglass_jax.data import skeletons
+from hourglass_jax import checkpoint, evaluate, loading, weights
+from hourglass_jax.network import network_of
+from hourglass_jax.pose import skeletons
+from hourglass_jax.training import step
+from hourglass_jax.weights import command
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -20,10 +23,10 @@ def workdir(tiny, tmp_path):
     """A workdir with one checkpoint, step 7, of distinct numbers."""
     config = tiny({"data.manual_dir": "/home/somebody/downloads", "train.init_from": "/home/somebody/a.npz"})
     metadata = {"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
-    network = checkpoint.network_of(metadata)
+    network = network_of(metadata)
     rng = np.random.default_rng(0)
     state = jax.eval_shape(
-        lambda: train_step.init(network.model, optax.adam(1e-3), seed=0, size=network.size, average=True)
+        lambda: step.init(network.model, optax.adam(1e-3), seed=0, size=network.size, average=True)
     )
     state = jax.tree.map(lambda x: jax.numpy.asarray(rng.standard_normal(x.shape), x.dtype), state)
     with checkpoint.Checkpoints(tmp_path / "run") as saved:
@@ -34,13 +37,13 @@ def workdir(tiny, tmp_path):
 @pytest.fixture
 def file(workdir, tmp_path):
     """Its weights as a file."""
-    assert weights.main([f"--workdir={workdir}", f"--output={tmp_path / 'w.npz'}"]) == 0
+    assert command.main([f"--workdir={workdir}", f"--output={tmp_path / 'w.npz'}"]) == 0
     return tmp_path / "w.npz"
 
 
 def test_file_gives_the_network_of_its_workdir(workdir, file):
-    network, variables, metadata = checkpoint.load(workdir)
-    other, found, described = checkpoint.load(file)
+    network, variables, metadata = loading.load(workdir)
+    other, found, described = loading.load(file)
     assert other == network and described["step"] == 7
     assert described["skeleton"] == metadata["skeleton"]
     assert jax.tree.structure(found) == jax.tree.structure(variables)
@@ -53,7 +56,7 @@ def test_file_gives_the_network_of_its_workdir(workdir, file):
 
 
 def test_file_says_nothing_of_where_the_data_lay(file):
-    _, _, metadata = checkpoint.load(file)
+    _, _, metadata = loading.load(file)
     assert metadata["config"]["data"]["manual_dir"] == "" and metadata["config"]["data"]["size"] == 32
     assert metadata["config"]["train"]["init_from"] == "a.npz"
     assert b"somebody" not in file.read_bytes()
@@ -100,7 +103,7 @@ def test_other_files_are_refused_in_one_line(file, content):
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] if content is None else content)
     with pytest.raises(ValueError) as error:
-        checkpoint.load(file)
+        loading.load(file)
     assert f"{file}: damaged or no file of python -m hourglass_jax.weights" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -121,7 +124,7 @@ def test_another_network_is_refused_with_every_name(file, tmp_path):
     arrays["params/more"] = np.ones(1, np.float32)
     weights.write(tmp_path / "other.npz", arrays, metadata)
     with pytest.raises(ValueError) as error:
-        checkpoint.load(tmp_path / "other.npz")
+        loading.load(tmp_path / "other.npz")
     assert str(error.value) == (
         f"{tmp_path / 'other.npz'}: the weights are of another network: params/conv/kernel is missing; "
         "params/more is too much; params/norm/scale is (9,) instead of (8,)."
@@ -141,7 +144,7 @@ def test_scores_go_with_the_weights(workdir, tmp_path, capsys):
     (workdir / "evaluation.json").write_text(json.dumps(evaluation))
     (tmp_path / "card.json").write_text('{"device": "two cores"}')
     flags = [f"--workdir={workdir}/checkpoints/7", f"--output={tmp_path / 'w.npz'}"]
-    assert weights.main([*flags, f"--card={tmp_path / 'card.json'}"]) == 0
+    assert command.main([*flags, f"--card={tmp_path / 'card.json'}"]) == 0
     metadata, _ = weights.read(tmp_path / "w.npz")
     assert metadata["evaluation"] == evaluation and metadata["card"] == {"device": "two cores"}
     assert capsys.readouterr().out == f"{tmp_path / 'w.npz'}: step 7, 0.0 MiB, with its scores\n"
@@ -164,7 +167,7 @@ def test_errors_of_the_command_are_one_line(workdir, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     for name, text in (("old", '{"step": 5}'), ("broken", "{"), ("list", "[1]")):
         (tmp_path / f"{name}.json").write_text(text)
-    assert weights.main([*flags, "--output=w.npz"]) == 1
+    assert command.main([*flags, "--output=w.npz"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "w.npz").exists()
@@ -191,7 +194,7 @@ def test_shipped_weights_load(monkeypatch):
     if not weights.SHIPPED.is_file():
         pytest.skip("none in this checkout")
     monkeypatch.undo()  # the true models
-    network, variables, metadata = checkpoint.load(weights.shipped())
+    network, variables, metadata = loading.load(weights.shipped())
     assert weights.SHIPPED.stat().st_size <= 16 * 2**20
     assert 0 <= metadata["evaluation"]["confidence"]["threshold"] <= 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hourglass_jax import devices
+from hourglass_jax.console import say
 from hourglass_jax.data import pipeline, sources
-from hourglass_jax.logs import say
 
 CHUNK = 256  # canvases that are sent at once, on their way to stay
 

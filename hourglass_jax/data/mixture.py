@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hourglass_jax.data import pipeline
-from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax.pose.skeletons import Skeleton
 
 
 class Mixture:

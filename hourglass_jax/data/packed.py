@@ -12,7 +12,7 @@ import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.data import pipeline
-from hourglass_jax.data.skeletons import Skeleton
+from hourglass_jax.pose.skeletons import Skeleton
 
 FORMAT = "hourglass_jax-packed-1"
 EXTRA = "extra_"  # begins the names of the arrays that a source has beyond `pipeline.FIELDS`

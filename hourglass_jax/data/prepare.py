@@ -7,8 +7,9 @@ import sys
 import cv2
 import numpy as np
 
-from hourglass_jax import draw
-from hourglass_jax.data import builders, crop, packed, pipeline, sources
+from hourglass_jax.data import packed, people_builder, pipeline, sources
+from hourglass_jax.media import draw
+from hourglass_jax.pose import crop
 
 EXAMPLE = """\
 example:
@@ -38,7 +39,7 @@ def _parser():
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    config = builders.CropConfig()
+    config = people_builder.CropConfig()
     add = parser.add_argument
     add("--dataset", required=True, choices=[name for name in sources.DATASETS if name != "synthetic"])
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
@@ -72,10 +73,10 @@ def _prepare(flags):
         config |= {"annotations": flags.annotations, "images": flags.images}
     elif flags.annotations or flags.images:
         raise ValueError(f"--annotations and --images are for --dataset=coco, not {flags.dataset}")
-    builder = builders.builder(flags.dataset, data_dir=flags.data_dir, **config)
+    builder = people_builder.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
         print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
-    builders.prepare(builder, manual_dir=flags.manual_dir)
+    people_builder.prepare(builder, manual_dir=flags.manual_dir)
     splits = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
     for split, source in splits.items():
         print(f"{split}: {describe(source)}")

@@ -2,7 +2,8 @@
 
 import re
 
-from hourglass_jax.data import mixture, packed, skeletons, synthetic
+from hourglass_jax.data import mixture, packed, synthetic
+from hourglass_jax.pose import skeletons
 
 # The boxes that a person's place and size may come from, see `builders.CropConfig`; "auto" is the first.
 DATASETS = {
@@ -126,10 +127,10 @@ def _open_packed(data, dataset, box, split):
 
 
 def _open_tfds(data, dataset, box, split):
-    from hourglass_jax.data import builders  # imports TFDS
+    from hourglass_jax.data import people_builder  # imports TFDS
 
     own = {"annotations": data.annotations, "images": data.images} if dataset == "coco" else {}
-    builder = builders.builder(
+    builder = people_builder.builder(
         dataset,
         data_dir=data.data_dir or None,
         box=box,
@@ -139,5 +140,5 @@ def _open_tfds(data, dataset, box, split):
         allow_missing=data.allow_missing,
         **own,
     )
-    builders.prepare(builder, manual_dir=data.manual_dir or None)
+    people_builder.prepare(builder, manual_dir=data.manual_dir or None)
     return packed.TfdsSource(builder, split)

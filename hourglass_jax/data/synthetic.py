@@ -21,8 +21,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hourglass_jax import draw, files
-from hourglass_jax.data import skeletons
+from hourglass_jax import files
+from hourglass_jax.media import draw
+from hourglass_jax.pose import skeletons
 
 # Part numbers, as written to the fourth channel. Left parts follow the right ones.
 _NOTHING, _CHEST, _HIPS, _HEAD, _NECK = range(5)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hourglass_jax.models import on_cpu
+from hourglass_jax.kernels import on_cpu
 
 Part = Callable[..., nn.Module]
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hourglass_jax import part_groups
+from hourglass_jax.models import groups as part_groups
 from hourglass_jax.models import layers
 from hourglass_jax.models.layers import Part
 from hourglass_jax.models.outputs import Outputs

@@ -4,14 +4,12 @@
 
 A NumPy archive without pickles: "metadata" is json (format, step, config, skeleton, and "evaluation", the
 scores with the threshold for drawing), "checksum" the SHA-256 of all the rest, and every other array a
-variable by its path. `checkpoint.load` takes such a file in the place of a workdir.
+variable by its path. `loading.load` takes such a file in the place of a workdir.
 """
 
-import argparse
 import hashlib
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -85,33 +83,6 @@ def read(path) -> tuple[dict, dict[str, np.ndarray]]:
     return metadata, {name: value.astype(np.float32) for name, value in content.items()}
 
 
-def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
-    """Variables by their path -> the tree of a network, on its devices.
-
-    Args:
-      path: of the file, for the message.
-      arrays: see `read`.
-      like: the network's variables as `jax.ShapeDtypeStruct` with shardings, see `checkpoint.abstract`.
-
-    Raises:
-      ValueError: they are another network's; all names that are missing, too much or of another shape are
-        listed.
-    """
-    wanted = traverse_util.flatten_dict(like, sep="/", keep_empty_nodes=True)
-    shapes = {name: value.shape for name, value in wanted.items() if hasattr(value, "shape")}
-    differ = [f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())]
-    differ += [f"{name} is too much" for name in sorted(arrays.keys() - shapes.keys())]
-    differ += [
-        f"{name} is {arrays[name].shape} instead of {shapes[name]}"
-        for name in sorted(shapes.keys() & arrays.keys())
-        if arrays[name].shape != shapes[name]
-    ]
-    if differ:
-        raise ValueError(f"{path}: the weights are of another network: {'; '.join(differ)}.")
-    placed = {name: jax.device_put(arrays[name], wanted[name].sharding) for name in shapes}
-    return traverse_util.unflatten_dict(wanted | placed, sep="/")
-
-
 def _checksum(content: dict[str, np.ndarray]) -> np.ndarray:
     """(32,) uint8: SHA-256 of names, types, shapes and values."""
     digest = hashlib.sha256()
@@ -119,64 +90,3 @@ def _checksum(content: dict[str, np.ndarray]) -> np.ndarray:
         value = content[name]
         digest.update(f"{name} {value.dtype.str} {value.shape}".encode() + value.tobytes())
     return np.frombuffer(digest.digest(), np.uint8)
-
-
-def export(workdir, output, *, evaluation=None, card=None) -> dict:
-    """Writes a training's averaged variables with their scores; see `main` for the arguments.
-
-    Returns:
-      the metadata.
-    """
-    from hourglass_jax import checkpoint  # which itself reads such files
-
-    workdir = pathlib.Path(workdir)
-    _, variables, metadata = checkpoint.load(workdir)
-    config = metadata["config"]
-    # Where the data lay is nobody else's business.
-    places = ("_dir", "annotations", "images")
-    data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
-    began = pathlib.Path(config["train"].get("init_from", "")).name
-    config = config | {"data": data, "train": config["train"] | {"init_from": began}}
-    metadata = {"step": metadata["step"], "config": config, "skeleton": metadata["skeleton"]}
-    root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
-    scores = pathlib.Path(evaluation) if evaluation else root / "evaluation.json"
-    if evaluation or scores.exists():
-        metadata["evaluation"] = _read_json(scores)
-        if metadata["evaluation"].get("step") != metadata["step"]:
-            raise ValueError(
-                f"{scores}: of step {metadata['evaluation'].get('step')}, but the weights are of step "
-                f"{metadata['step']}; evaluate these first (main.py --mode=evaluate)."
-            )
-    if card:
-        metadata["card"] = _read_json(pathlib.Path(card))
-    write(output, variables, metadata)
-    return metadata
-
-
-def _read_json(path) -> dict:
-    value = files.read_json(path)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a json object, found {type(value).__name__}.")
-    return value
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description="Writes a training's weights with their scores into one small file."
-    )
-    parser.add_argument("--workdir", required=True, help="a training's workdir, or one of its checkpoints")
-    parser.add_argument("--output", required=True, help="the file, by custom *.npz")
-    parser.add_argument(
-        "--evaluation", help="scores to store (default: WORKDIR/evaluation.json if it is there)"
-    )
-    parser.add_argument("--card", help="json to store beside: data, command, device, time, ...")
-    args = parser.parse_args(arguments)
-    try:
-        metadata = export(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    size = pathlib.Path(args.output).stat().st_size / 2**20
-    known = "with its scores" if "evaluation" in metadata else "without scores: evaluate first to store them"
-    print(f"{args.output}: step {metadata['step']}, {size:.1f} MiB, {known}")
-    return 0

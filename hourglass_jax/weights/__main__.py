@@ -1,5 +1,5 @@
 import sys
 
-from hourglass_jax import weights
+from hourglass_jax.weights import command
 
-sys.exit(weights.main())
+sys.exit(command.main())

@@ -12,8 +12,11 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from hourglass_jax import checkpoint, devices, files, phases, train, train_step
+from hourglass_jax import devices, files, train
 from hourglass_jax.data import feed, sources
+from hourglass_jax.network import network_of
+from hourglass_jax.training import phases
+from hourglass_jax.training import step as train_step
 
 
 def machine() -> str:
@@ -155,7 +158,7 @@ class Step:
 def step_of(config, mesh, model=None):
     """(train step, network, source, optimiser) of a config, or of another model in its place."""
     source = sources.open_source(config.data, train=True)
-    network = checkpoint.network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
+    network = network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
     network = dataclasses.replace(network, model=model or network.model)
     plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
     _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)

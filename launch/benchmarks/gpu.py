@@ -21,8 +21,10 @@ import time
 import jax
 import numpy as np
 
-from hourglass_jax import checkpoint, flops, fold, models
-from hourglass_jax.data import skeletons
+from hourglass_jax import models
+from hourglass_jax.network import network_of
+from hourglass_jax.pose import skeletons
+from hourglass_jax.transforms import flops, fold_norms
 from launch.benchmarks import train
 from launch.benchmarks.common import Step, interleaved, random_variables, save
 
@@ -178,8 +180,8 @@ def _ours(**case):
     if case["what"] == "train":
         return Step(config)
     metadata = {"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
-    plain = checkpoint.network_of(metadata)
-    network, variables = fold.fold(plain, random_variables(plain.model, case["size"]))
+    plain = network_of(metadata)
+    network, variables = fold_norms.fold(plain, random_variables(plain.model, case["size"]))
     images, _ = train.examples(case["batch"], case["size"])
     outputs = jax.jit(lambda variables, images: network.outputs(variables, images, flip=False))
     return functools.partial(outputs, *jax.device_put((variables, images)))

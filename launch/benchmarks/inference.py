@@ -9,9 +9,11 @@ import functools
 import jax
 import numpy as np
 
-from hourglass_jax import devices, fold, models, side_by_side
-from hourglass_jax.data import skeletons
-from hourglass_jax.inference import Estimator, Network
+from hourglass_jax import devices, models
+from hourglass_jax.inference import Estimator
+from hourglass_jax.network import Network
+from hourglass_jax.pose import skeletons
+from hourglass_jax.transforms import fold_norms, per_example
 from launch.benchmarks.common import against, check_equal, random_variables
 
 
@@ -34,8 +36,8 @@ def run(args) -> dict:
     fields = {"stacks": args.stacks, "width": args.width, "depth": args.depth}
     network, folded, variables = folded_hourglass(size=args.size, **fields)
     ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
-    if side_by_side.answers(devices.mesh()):
-        ours = side_by_side.examples(ours)
+    if per_example.answers(devices.mesh()):
+        ours = per_example.examples(ours)
     folded, twin = jax.device_put(folded), torch_twin.create(variables, joints=16, **fields).eval()
     peers = {"PyTorch, channels_last": twin}
     if args.compile:
@@ -59,7 +61,7 @@ def _mirrored(network, folded, args) -> list[dict]:
     """From one canvas to joints with the mirror image's help, by the predictor's program and as one call."""
     estimate = Estimator(network, canvas=args.size, margin=1.0, flip=True)
     canvas = (255 * images_of(1, args.size)).astype(np.uint8)
-    ours, both = side_by_side.estimator(estimate, devices.mesh()), jax.jit(estimate)
+    ours, both = per_example.estimator(estimate, devices.mesh()), jax.jit(estimate)
     runs = {"ours": lambda: ours(folded, canvas), "both images at once": lambda: both(folded, canvas)}
     check_equal(*([run()[2]["heatmaps"]] for run in runs.values()))
     return against("one person, flip", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)
@@ -70,7 +72,7 @@ def folded_hourglass(*, stacks: int, width: int, depth: int, size: int) -> tuple
     model = models.create("newell", joints=16, stacks=stacks, width=width, depth=depth)
     variables = random_variables(model, size)
     plain = Network(model, skeletons.MPII, size, mean=(0.0,) * 3, sigma=1.0, logits=False)
-    return *fold.fold(plain, variables), variables
+    return *fold_norms.fold(plain, variables), variables
 
 
 def images_of(b: int, size: int) -> np.ndarray:

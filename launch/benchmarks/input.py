@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from configs import newell
-from hourglass_jax import pictures
-from hourglass_jax.data import builders, crop, packed, pipeline, skeletons, sources, synthetic
+from hourglass_jax.data import packed, people_builder, pipeline, sources, synthetic
+from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.pose import crop, skeletons
 from launch.benchmarks.common import Step, interleaved
 
 QUALITY = 90  # of drawn frames; canvases have that of `CropConfig`
@@ -42,7 +43,7 @@ def run(args) -> dict:
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         frames = _frames(args, pathlib.Path(folder))
         crops = _stored(frames, pathlib.Path(folder), args.size * 3 // 2)
-        config = builders.CropConfig(box="annotated", canvas=args.size * 3 // 2, margin=MARGIN)
+        config = people_builder.CropConfig(box="annotated", canvas=args.size * 3 // 2, margin=MARGIN)
         stored = [example["image"] for example in crops["packed"]]
         runs = {
             **{
@@ -121,8 +122,8 @@ def _stored(frames, folder, canvas: int) -> dict:
     path = folder / "people.json"
     path.write_text(json.dumps(content))
     config = {"annotations": str(path), "canvas": canvas, "margin": MARGIN}
-    builder = builders.builder("coco", data_dir=folder / "prepared", **config)
-    builders.prepare(builder)
+    builder = people_builder.builder("coco", data_dir=folder / "prepared", **config)
+    people_builder.prepare(builder)
     source = packed.TfdsSource(builder, "train")
     packed.write(source, folder / "people.npz")
     return {"tfds": source, "packed": packed.PackedSource(folder / "people.npz")}
@@ -142,12 +143,12 @@ def prepared(frame, config) -> dict:
     encoded, center, side = frame
     nowhere = np.zeros((16, 2), np.float32)
     scale = side / crop.REFERENCE
-    person = builders.Person("", pathlib.Path(), nowhere, np.zeros(16, np.uint8), center, scale)
+    person = people_builder.Person("", pathlib.Path(), nowhere, np.zeros(16, np.uint8), center, scale)
     with Image.open(io.BytesIO(encoded)) as header:
         size = header.size
-    factor = builders.reduction([person], config, *size)
+    factor = people_builder.reduction([person], config, *size)
     picture = pictures.Picture(pipeline.decode(encoded, factor), size, reduction=factor)
-    return builders.make_example(person, picture, config)
+    return people_builder.make_example(person, picture, config)
 
 
 def anew(encoded, center, side, *, size: int, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ together, so that other work on the machine counts little.
 """
 
 from configs import quickstart
-from hourglass_jax import models, remat
+from hourglass_jax import models
+from hourglass_jax.transforms import remat
 from launch.benchmarks.common import Step, interleaved
 
 

@@ -21,9 +21,11 @@ import time
 import jax
 
 from configs import newell
-from hourglass_jax import devices, flops, models, train_step
+from hourglass_jax import devices, models
 from hourglass_jax.data import pipeline
-from hourglass_jax.models import on_cpu
+from hourglass_jax.kernels import on_cpu
+from hourglass_jax.training import step as train_step
+from hourglass_jax.transforms import flops
 from launch.benchmarks.common import step_of
 
 # Peak bfloat16 operations a second, and bytes a second that a chip sends, half of what both directions carry.

@@ -8,7 +8,8 @@ import pathlib
 import sys
 
 from configs import quickstart
-from hourglass_jax import checkpoint, evaluate, flops, models, train
+from hourglass_jax import checkpoint, evaluate, models, train
+from hourglass_jax.transforms import flops
 from launch.benchmarks.common import Step, interleaved
 
 SYSTEMS = tuple(models.names())

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hourglass_jax import models, optimizer
-from hourglass_jax.models import on_cpu
+from hourglass_jax import models
+from hourglass_jax.kernels import on_cpu
+from hourglass_jax.training import optimizer
 from launch.benchmarks.common import against, check_equal, random_variables
 
 LEARNING_RATE = 2.5e-4

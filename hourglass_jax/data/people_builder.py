@@ -1,0 +1,452 @@
+"""What the TFDS builders of all datasets share: from a list of people to canvases on disk.
+
+A dataset is a `PeopleBuilder` that lists its people (`Person`), split by split. Here each of them is cut to
+a square canvas, so that training reads small JPEGs of one size; the joints stay in pixels of the full
+picture, and `crop.canvas_from_image` leads to the canvas. Neither preparing nor reading
+(`packed.TfdsSource`) needs TensorFlow.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import itertools
+import shutil
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from hourglass_jax import files
+from hourglass_jax.data import pipeline, sources
+from hourglass_jax.media import pictures
+from hourglass_jax.pose import crop
+from hourglass_jax.pose.skeletons import Skeleton
+
+FAR = 0.25  # of the picture's longer side: a joint farther outside is pointed out
+
+
+@dataclasses.dataclass(eq=False)
+class CropConfig(tfds.core.BuilderConfig):
+    """How the canvases are cut.
+
+    Attributes:
+      name: made of the values below, so that differently prepared data never mix.
+      box: where a person's place and size come from: "annotated"; "joints"; or "image", the picture's centre
+        and longer side (the convention for LSP's test set, where the joints are not to be looked at).
+      canvas: side of the stored canvas, px.
+      margin: side of the canvas / side of the nominal crop; room for rotation and enlargement.
+      quality: of the JPEG, 1 ... 100.
+      enlargement: side of the nominal crop / longer side of the joints' bounding box.
+      allow_missing: leave out the people whose pictures or records are missing or damaged, where otherwise
+        nothing is prepared.
+    """
+
+    name: str = ""
+    box: str = "joints"
+    canvas: int = 384
+    margin: float = 1.5
+    quality: int = 95
+    enlargement: float = 1.35
+    allow_missing: bool = False
+
+    def __post_init__(self):
+        if self.box not in ("annotated", "joints", "image"):
+            raise ValueError(f"box={self.box!r}: must be 'annotated', 'joints' or 'image'")
+        limits = {"canvas": (32, 4096), "margin": (1, 4), "quality": (1, 100)}
+        for name, (low, high) in (limits | {"enlargement": (1, 4)}).items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)}: must be in {low} ... {high}")
+        values = f"c{self.canvas}_m{self.margin:g}_q{self.quality}_e{self.enlargement:g}"
+        self.name = f"{self.box}_{values}" + ("_partial" if self.allow_missing else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One person, as a dataset's annotations have it, in pixels of the full picture.
+
+    Attributes:
+      id: unique in the dataset.
+      picture: its file.
+      joints: (k, 2) float32, (0, 0) where not labelled.
+      visible: (k,) uint8: 0 not labelled, 1 labelled but occluded, 2 visible.
+      center: (2,) of the nominal crop, whose side is 200 * scale px; for box="annotated".
+      scale: see `center`.
+      head_size: px, 0 where unknown.
+      extras: the dataset's further fields, see `PeopleBuilder.extras`.
+    """
+
+    id: str
+    picture: Path
+    joints: np.ndarray
+    visible: np.ndarray
+    center: np.ndarray | None = None
+    scale: float | None = None
+    head_size: float = 0.0
+    extras: dict = dataclasses.field(default_factory=dict)
+
+
+def person_box(person: Person, width: int, height: int, config: CropConfig):
+    """Place and size of the nominal crop.
+
+    Args:
+      person: who is to be cut out.
+      width, height: of the picture, px.
+      config: says where from.
+
+    Returns:
+      center (2,) float32 px and scale float32: the crop's side is 200 * scale px.
+    """
+    if config.box == "annotated":
+        return np.asarray(person.center, np.float32), np.float32(person.scale)
+    longer = max(width, height)
+    labelled = person.joints[person.visible > 0]
+    if config.box == "image" or not len(labelled):
+        center, side = np.array([width / 2, height / 2]), longer
+    else:
+        low, high = labelled.min(axis=0), labelled.max(axis=0)
+        # Few joints may be labelled, and close together: never enlarge a spot to a whole canvas.
+        extent = max((high - low).max(), 0.1 * longer)
+        center, side = (low + high) / 2, config.enlargement * extent
+    return center.astype(np.float32), np.float32(side / crop.REFERENCE)
+
+
+def reduction(people: list[Person], config: CropConfig, width: int, height: int) -> int:
+    """By how much smaller a JPEG of these people may be decoded: 1, 2, 4 or 8, of which decoders are capable.
+    None of the canvases is then enlarged from it, and most of the inverse transform is saved."""
+    least = min(person_box(person, width, height, config)[1] for person in people)
+    shrinking = float(least) * crop.REFERENCE * config.margin / config.canvas
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(shrinking, 1))
+
+
+def make_example(person: Person, picture: pictures.Picture, config: CropConfig) -> dict:
+    """Cuts and encodes one canvas: an example as in `pipeline`, with the picture's width and height.
+
+    Args:
+      person: who is to be cut out.
+      picture: theirs, perhaps reduced.
+      config: how.
+    """
+    width, height = picture.size
+    center, scale = person_box(person, width, height, config)
+    frame = crop.canvas_from_image(center, scale, canvas=config.canvas, margin=config.margin)
+    canvas = cv2.cvtColor(picture.cut(frame, config.canvas), cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, config.quality])[1]
+    return {
+        **{"image": encoded.tobytes(), "joints": person.joints, "visible": person.visible},
+        **{"center": center, "scale": scale, "head_size": np.float32(person.head_size)},
+        **{"id": person.id, "width": width, "height": height},
+        **person.extras,
+    }
+
+
+class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A dataset of people. Its class states the attributes below, BUILDER_CONFIGS and `people`.
+
+    Attributes:
+      skeleton: its joint set.
+      folder: of the unpacked archive.
+      layouts: its annotation files in that folder, a tuple for each form in which they are published, the
+        preferred first.
+      extras: TFDS' features of what its people have beyond `Person`'s own fields.
+      config_class: of its configs.
+      unreadable: what a picture is that `decode` cannot read.
+      homepage, license, citation: see TFDS.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    config_class = CropConfig
+    unreadable = "truncated or no JPEG"
+    skeleton: Skeleton
+    folder: str
+    layouts: tuple[tuple[str, ...], ...]
+    extras: dict = {}
+    homepage: str
+    license: str
+    citation: str
+
+    @property
+    def joints(self) -> int | None:
+        """How many; None where only the annotations tell."""
+        return len(self.skeleton)
+
+    def people(self, *annotations: Path) -> dict[str, list[Person]]:
+        """The people of each split, those of one picture in a row, from the files that `find` found."""
+        raise NotImplementedError
+
+    def decode(self, path: Path, reduction: Callable[[int, int], int]) -> pictures.Picture | None:
+        """A picture in the pixels that its joints count, with its sides divided by at most `reduction` of
+        width and height; None where unreadable."""
+        try:
+            size = pictures.size(path)
+        except pictures.Unreadable:
+            return None
+        factor = reduction(*size)
+        image = pipeline.decode(path.read_bytes(), factor)
+        return None if image is None else pictures.Picture(image, size, path, reduction=factor)
+
+    def remark(self, line: str) -> None:
+        """Puts a line on something that is no error into the list of problems."""
+        self._odd.append(line)
+
+    def _info(self):
+        size, joints = self.builder_config.canvas, self.joints
+        features = {
+            "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+            "joints": tfds.features.Tensor(shape=(joints, 2), dtype=np.float32),
+            "visible": tfds.features.Tensor(shape=(joints,), dtype=np.uint8),
+            "center": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            **{name: np.float32 for name in ("scale", "head_size")},
+            "id": tfds.features.Text(),
+            **{name: np.int32 for name in ("width", "height")},
+            **self.extras,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            homepage=self.homepage,
+            citation=self.citation,
+            license=self.license,
+            disable_shuffling=True,  # the official order, by which splits are defined
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def is_prepared(self) -> bool:
+        # TFDS' own answer comes with a warning for every folder that is not there yet.
+        return (self.data_path / "dataset_info.json").exists()
+
+    def find(self, manual_dir) -> tuple[Path, ...]:
+        """The annotation files, in the unpacked archive: `manual_dir` itself or the folder in it."""
+        for names in self.layouts:
+            for folder in (Path(manual_dir) / self.folder, Path(manual_dir)):
+                if all((folder / name).is_file() for name in names):
+                    return tuple(folder / name for name in names)
+        how = " ".join(self.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise FileNotFoundError(f"{manual_dir}: found no {self.folder}/{self.layouts[0][0]}. {how}")
+
+    @property
+    def problems(self) -> Path:
+        """The list of the people that were left out or look wrong; there is none where all are well."""
+        return self.home / "problems.txt"
+
+    @property
+    def home(self) -> Path:
+        """The folder of this dataset in this config, that of the prepared version in it."""
+        return Path(self.data_dir_root) / self.name / self.builder_config.name
+
+    def _split_generators(self, dl_manager):
+        annotations = self.annotations
+        self.info.metadata["annotations"] = checksums(annotations)
+        self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
+        splits = self.people(*annotations)
+        self._listed = sum(map(len, splits.values()))
+        splits = self._sound(splits)
+        if self._lost:
+            self._conclude()
+        if self.builder_config.allow_missing:
+            splits = {split: people for split, people in splits.items() if people}
+        if not splits or not all(splits.values()):
+            empty = ", ".join(split for split in splits if not splits[split])
+            raise ValueError(
+                f"{annotations[0]}: nobody is left in {empty or 'any split'}; see {self.problems}"
+            )
+        last = list(splits)[-1]
+        return {split: self._generate_examples(splits[split], split == last) for split in splits}
+
+    def _sound(self, splits) -> dict[str, list[Person]]:
+        """The people without those whose record or picture cannot be used; these are noted."""
+        seen, there = set(), {}
+        sound = {split: [] for split in splits}
+        for split, person in ((name, person) for name, people in splits.items() for person in people):
+            if person.picture not in there:
+                there[person.picture] = person.picture.is_file()
+            flaw = _flaw(person, self.builder_config.box)
+            if person.id in seen:
+                flaw = "its id is another person's, too"
+            elif not flaw and not there[person.picture]:
+                flaw = "the picture is missing"
+            seen.add(person.id)
+            if flaw:
+                self._lost.append(f"{person.picture.name}: {person.id}: {flaw}")
+            else:
+                sound[split].append(person)
+        return sound
+
+    def _generate_examples(self, people: list[Person], last: bool):
+        by_picture = [list(group) for _, group in itertools.groupby(people, lambda p: p.picture)]
+        key = 0
+        for examples, lost, odd in _map_in_order(self._cut, by_picture):
+            self._lost += lost
+            self._odd += odd
+            for example in examples:
+                yield key, example
+                key += 1
+        if last:
+            self._conclude()
+        if not key:
+            raise ValueError(
+                f"{people[0].picture.parent}: no picture of a split is readable; see {self.problems}"
+            )
+
+    def _cut(self, people: list[Person]):
+        """The examples of one picture, which is decoded once, and lines on what is wrong with it."""
+        path = people[0].picture
+        picture = self.decode(path, functools.partial(reduction, people, self.builder_config))
+        if picture is None:
+            return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
+        odd = [f"kept: {line}" for person in people for line in _strays(person, picture.size, self.skeleton)]
+        return [make_example(person, picture, self.builder_config) for person in people], [], odd
+
+    def _conclude(self):
+        """Writes the list of problems; people are lost silently never, and only where that is allowed."""
+        lines = [f"left out: {line}" for line in self._lost] + self._odd
+        self.problems.unlink(missing_ok=True)
+        if lines:
+            files.write(self.problems, "".join(f"{line}\n" for line in lines).encode())
+        self.info.metadata.update(left_out=len(self._lost), remarks=len(self._odd))
+        if self._lost and not self.builder_config.allow_missing:
+            # Never a dataset that lacks some people; TFDS removes what it has written so far.
+            more = "; ..." if len(self._lost) > 3 else ""
+            first = "; ".join(self._lost[:3]) + more
+            raise ValueError(
+                f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared ({first}); "
+                f"see {self.problems}, unpack the archive again, or prepare the others with --allow_missing"
+            )
+
+
+def _flaw(person: Person, box: str) -> str:
+    """Why a record cannot be used, or ""."""
+    if not (np.isfinite(person.joints).all() and np.isfinite(person.head_size)):
+        return "joints or head size that are no numbers"
+    if box == "annotated":
+        if person.center is None or person.scale is None:
+            return "no centre or no scale"
+        if not (np.isfinite(person.center).all() and 0 < person.scale <= float(np.finfo(np.float32).max)):
+            return "a centre that is no number, or a scale that is not above 0 or too large"
+    return ""
+
+
+def _strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[str]:
+    """Lines on the labelled joints far outside the picture: wrong annotations, most often."""
+    size = np.array(size)
+    outside = np.maximum(-person.joints, person.joints - size).max(axis=-1)
+    far = (outside > FAR * size.max()) & (person.visible > 0)
+    about = f"{person.picture.name}: {person.id}:"
+    return [
+        f"{about} {skeleton.joints[k]} at ({x:.0f}, {y:.0f}) is far outside of {size[0]} x {size[1]} px"
+        for k, (x, y) in zip(np.flatnonzero(far), person.joints[far], strict=True)
+    ]
+
+
+def _map_in_order(function, items, ahead: int = 256):
+    """`map` on threads, `ahead` items at a time, so that memory does not hold all results."""
+    with futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), ahead):
+            yield from pool.map(function, items[start : start + ahead])
+
+
+def checksums(paths) -> dict[str, str]:
+    """{file name: SHA-256 of its content}."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _classes() -> dict[str, type[PeopleBuilder]]:
+    """The builder of each dataset."""
+    from hourglass_jax.data.datasets import coco, flic, lsp, mpii  # these stand on this module
+
+    known = {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii, "flic": flic.Flic}
+    return known | {"coco": coco.Coco}
+
+
+def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:
+    """The TFDS builder of a dataset, prepared or not.
+
+    Args:
+      dataset: see `sources.DATASETS`.
+      data_dir: where prepared data are kept; None for ~/tensorflow_datasets.
+      box: as in `CropConfig`, or "auto" for the dataset's own.
+      **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
+
+    Raises:
+      ValueError: an unknown dataset, or a box that it has not.
+    """
+    classes = _classes()
+    if dataset not in classes:
+        raise ValueError(f"dataset={dataset!r}: must be one of {', '.join(classes)}")
+    config = classes[dataset].config_class(box=sources.box_of(dataset, box), **config)
+    known = classes[dataset].builder_configs  # TFDS refuses an equal config that is not its own
+    config = known.get(config.name, config)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of each config that is not in its own list
+    try:
+        # Record files of this format are read at random and without TensorFlow.
+        return classes[dataset](config=config, data_dir=data_dir, file_format="array_record")
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
+    """Prepares a dataset, with a progress bar, unless it is prepared: whole or not at all.
+
+    Args:
+      builder: from `builder`.
+      manual_dir: where the archive was unpacked; None for DATA_DIR/downloads/manual.
+
+    Raises:
+      FileNotFoundError: the archive is not there; the message tells how to get it.
+      ValueError: it is not as it should be, or its annotations are not those of the prepared data.
+    """
+    usual = Path(builder.data_dir_root) / "downloads" / "manual"
+    manual_dir = Path(manual_dir or usual).expanduser()
+    if not builder.is_prepared():
+        builder.find(manual_dir)  # before TFDS answers with its own, longer message
+        with _alone(builder.home):
+            _prepare(builder, manual_dir)
+    if not builder.info.splits:
+        # Another process has prepared it since the builder was made.
+        builder.info.read_from_directory(builder.data_dir)
+    _check_annotations(builder, manual_dir)
+
+
+def _prepare(builder, manual_dir):
+    if builder.is_prepared():
+        return
+    for leftover in builder.home.glob("incomplete.*"):
+        shutil.rmtree(leftover)  # of a process that was killed
+    # Not by TFDS' manual_dir, which one's own data do not need.
+    builder.annotations = builder.find(manual_dir)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path):
+    """One process at a time, the others wait; the system frees the lock of a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("%s: another process prepares it; waiting for that", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_annotations(builder, manual_dir):
+    """Refuses prepared data whose annotations, where they are at hand, have changed since."""
+    try:
+        annotations = builder.find(manual_dir)
+    except FileNotFoundError:
+        return  # prepared data may travel without the archive
+    before = (builder.info.metadata or {}).get("annotations")  # data of earlier versions have none
+    if before and before != checksums(annotations):
+        raise ValueError(
+            f"{annotations[0]}: not the annotations from which {builder.data_dir} was prepared "
+            f"({', '.join(before)}): put those back, or delete that folder to prepare anew"
+        )

@@ -1,0 +1,1 @@
+"""Metrics, the papers' tables, and annotations to score against."""

@@ -1,0 +1,210 @@
+"""Annotations to score against, read from the files in which they are published; no TensorFlow."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.data.datasets import coco_annotations, lsp_annotations, matlab, mpii_annotations
+from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
+
+_SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
+DATASETS = tuple(sorted({*SKELETONS, *_SKELETON, "coco"}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """n annotated people in the order of their file.
+
+    Attributes:
+      skeleton: of k joints.
+      joints: (n, k, 2) float64 px; visible: (n, k) uint8: 0 not labelled, 1 occluded, 2 visible.
+      head_size: (n,) px, 0 where unknown; torso: (n,) px where the file states it, else None.
+      ids: of our own predictions.json, and pictures: file names; None where the file has none.
+      images: of the pictures, as COCO's files number them; None where the file has none.
+      groups: (n,) str by title, such as MPII's "category".
+    """
+
+    skeleton: Skeleton
+    joints: np.ndarray
+    visible: np.ndarray
+    head_size: np.ndarray
+    torso: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    pictures: np.ndarray | None = None
+    images: np.ndarray | None = None
+    groups: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def rows(self, rows: slice) -> "Truth":
+        """Some of the people."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
+        groups = {title: of[rows] for title, of in self.groups.items()}
+        return dataclasses.replace(self, **arrays, groups=groups)
+
+
+def read(path: str | os.PathLike, dataset: str) -> Truth:
+    """Reads annotations.
+
+    Args:
+      path: of MPII the hourglass authors' valid.h5, mpii_annotations.json (or .json.gz) or the benchmark's
+        own .mat (of both the validation people of Tompson et al.), or detections_our_format.mat; of LSP and
+        LSPet joints.mat; of "coco" anyone's file of COCO keypoints, whose joint set it is; else an .h5 like
+        valid.h5.
+      dataset: one of `DATASETS`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not readable or holds something else; one line.
+    """
+    path = Path(path)
+    if dataset == "coco":
+        return _of_coco(path)
+    skeleton = SKELETONS[_SKELETON.get(dataset, dataset)]
+    if dataset in lsp_annotations.DIGITS:
+        return _of_lsp(path, dataset, skeleton)
+    if dataset == "mpii" and path.name.endswith((".json", ".json.gz")):
+        return _of_mpii(path, skeleton)
+    if dataset == "mpii" and path.suffix == ".mat":
+        arrays = read_arrays(path)
+        found = "jnt_missing" in arrays
+        return _of_detections(path, arrays, skeleton) if found else _of_mpii(path, skeleton)
+    return _of_h5(path, dataset, skeleton)
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an .h5 or .mat file by name; those of MATLAB 7.3, which are HDF5, in MATLAB's axes.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not readable.
+    """
+    import h5py  # requirements-minimal.txt does without
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    if path.suffix == ".mat" and not h5py.is_hdf5(path):
+        content = matlab.read(path, "perhaps cut off")
+        return {name: value for name, value in content.items() if not name.startswith("__")}
+    try:
+        with h5py.File(path) as file:
+            # HDF5 follows links and virtual datasets to other files, and makes up what was never written.
+            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+            items = {name: file[name] for name in own if isinstance(file[name], h5py.Dataset)}
+            items = {name: item for name, item in items.items() if not (item.is_virtual or item.external)}
+            if sum(item.size * item.dtype.itemsize for item in items.values()) > files.LARGEST:
+                raise ValueError(f"more than {files.LARGEST >> 20} MiB")
+            arrays = {name: item[()] for name, item in items.items()}
+        return {name: value.T for name, value in arrays.items()} if path.suffix == ".mat" else arrays
+    except Exception as error:  # h5py has a dozen different ones for broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not readable, perhaps cut off ({reason}).") from None
+
+
+def named(path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """One of `read_arrays`.
+
+    Raises:
+      ValueError: it is missing, or holds no real numbers.
+    """
+    if name not in arrays:
+        there = ", ".join(f"{key[:50]!r} {np.shape(value)}" for key, value in arrays.items()) or "nothing"
+        raise ValueError(f"{path}: has no dataset {name!r}; there is {there}.")
+    if np.asarray(arrays[name]).dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {name!r} is {arrays[name].dtype}, not real numbers.")
+    return np.asarray(arrays[name], np.float64)
+
+
+def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
+    shape = (sizes.size, len(skeleton))
+    if sizes.ndim != 1 or joints.shape != (*shape, 2) or flags.shape != shape:
+        raise ValueError(
+            f"{path}: joints {joints.shape} and flags {flags.shape} for {shape[0]} people; "
+            f"{skeleton.name} wants (people, {shape[1]}, 2) and (people, {shape[1]})."
+        )
+    if not all(np.isfinite(values).all() for values in (joints, flags, sizes)):
+        raise ValueError(f"{path}: annotated joints, flags or sizes are not finite numbers.")
+
+
+def _of_h5(path, dataset, skeleton) -> Truth:
+    """A missing joint is (0, 0); `normalize` is MPII's head size, elsewhere the torso (FLIC)."""
+    arrays = read_arrays(path)
+    joints, seen, sizes = (named(path, arrays, name) for name in ("part", "visible", "normalize"))
+    _check(path, skeleton, joints, seen, sizes)
+    visible = np.where((joints == 0).all(axis=-1), 0, np.where(seen > 0, 2, 1)).astype(np.uint8)
+    pictures = ids = None
+    if "imgname" in arrays and arrays["imgname"].dtype.kind == "S":
+        pictures = np.char.decode(arrays["imgname"], "utf-8", errors="replace")
+    numbers = named(path, arrays, "person") if "person" in arrays else np.zeros(len(sizes))
+    if not (pictures is None or pictures.shape == sizes.shape) or numbers.shape != sizes.shape:
+        raise ValueError(f"{path}: `imgname` or `person` are not of {len(sizes)} people.")
+    if not (np.abs(numbers) < 2**31).all():
+        raise ValueError(f"{path}: `person` holds what is no position in a picture.")
+    if dataset != "mpii":
+        return Truth(skeleton, joints, visible, np.zeros(len(sizes)), sizes, pictures=pictures)
+    if pictures is not None and "person" in arrays:
+        people = zip(pictures, numbers.astype(int), strict=True)
+        ids = np.array([mpii_annotations.name(*person) for person in people])
+    return Truth(skeleton, joints, visible, sizes, ids=ids, pictures=pictures)
+
+
+def _of_detections(path, arrays, skeleton) -> Truth:
+    """Tompson et al.'s ground truth; it does not tell occluded joints."""
+    names = ("pos_gt_src", "jnt_missing", "headboxes_src")
+    places, missing, boxes = (named(path, arrays, name) for name in names)
+    if places.ndim != 3 or boxes.ndim != 3 or len(boxes) != 2:
+        raise ValueError(
+            f"{path}: pos_gt_src {places.shape} and headboxes_src {boxes.shape}; expected (joints, 2, n) "
+            "and (2, 2, n)."
+        )
+    joints, sizes = np.moveaxis(places, -1, 0), 0.6 * np.linalg.norm(boxes[1] - boxes[0], axis=0)
+    _check(path, skeleton, joints, missing.T, sizes)
+    return Truth(skeleton, joints, np.where(missing.T == 0, 2, 0).astype(np.uint8), sizes)
+
+
+def _of_mpii(path, skeleton) -> Truth:
+    everybody = {(a.image, a.person): a for a in mpii_annotations.read(path)}
+    places = [(int(i), int(j)) for i, j in mpii_annotations.split()["validation"]]
+    people = [everybody[place] for place in places if place in everybody]
+    if len(people) < len(places):
+        lacking = len(places) - len(people)
+        raise ValueError(
+            f"{path}: lacks {lacking} of the {len(places)} validation people; download it again."
+        )
+    columns = {name: np.array([getattr(a, name) for a in people]) for name in ("category", "activity")}
+    return Truth(
+        skeleton,
+        joints=np.stack([a.joints for a in people]),
+        visible=np.stack([a.visible for a in people]),
+        head_size=np.array([a.head_size for a in people]),
+        ids=np.array([a.id for a in people]),
+        pictures=np.array([a.picture for a in people]),
+        groups={title: of for title, of in columns.items() if (of != "").any()},
+    )
+
+
+def _of_lsp(path, dataset, skeleton) -> Truth:
+    joints, visible = lsp_annotations.read_joints(path)
+    names = np.array(lsp_annotations.pictures(dataset, len(joints)))
+    ids = np.char.add(f"{dataset}-", names)
+    return Truth(skeleton, joints.astype(np.float64), visible, np.zeros(len(joints)), ids=ids, pictures=names)
+
+
+def _of_coco(path) -> Truth:
+    """Crowds and people without a labelled joint are not among them, as where a network is evaluated."""
+    skeleton, people, _ = coco_annotations.read(path)
+    return Truth(
+        skeleton,
+        joints=np.array([one.joints for one in people], np.float64).reshape(-1, len(skeleton), 2),
+        visible=np.array([one.visible for one in people], np.uint8).reshape(-1, len(skeleton)),
+        head_size=np.zeros(len(people)),
+        ids=np.array([f"coco-validation-{one.id}" for one in people]),
+        pictures=np.array([one.picture for one in people]),
+        images=np.array([str(one.image) for one in people]),
+    )

@@ -1,0 +1,245 @@
+"""Scores: numpy, per joint, in the papers' definitions.
+
+A rate is counted as (hits, counts) per joint, so that parts can be pooled exactly.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hourglass_jax.pose.skeletons import Skeleton, Stick
+
+
+def distances(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Euclidean distances in pixels: (n, k, 2) and (n, k, 2) -> (n, k) float64."""
+    difference = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
+    return np.sqrt((difference**2).sum(axis=-1))
+
+
+def correct(
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    threshold: float,
+    *,
+    strictly: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """PCK: a joint is right when its distance is at most `threshold` times the person's reference.
+
+    MPII's own evaluation compares with <=. A prediction that is not a number is wrong. With the torso as
+    reference this is PDJ, too (percentage of detected joints).
+
+    Args:
+      distance: (n, k) px.
+      labelled: (n, k) bool (or the flags, above 0), which joints count.
+      reference: (n,) px: head size (PCKh) or torso (PCK); a person whose reference is 0 or not a number
+        does not count at all.
+      threshold: for instance 0.5.
+      strictly: compare with < (pytorch-pose).
+
+    Returns:
+      hits (k,) and counts (k,) int.
+    """
+    right, counted = judged(distance, labelled, reference, threshold, strictly=strictly)
+    return right.sum(axis=0), counted.sum(axis=0)
+
+
+def judged(
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    threshold: float,
+    *,
+    strictly: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which joints are right and which count, (n, k) bool each; arguments as those of `correct`."""
+    counted = (labelled > 0) & (reference > 0)[:, None]
+    limit = threshold * reference[:, None]
+    return counted & (distance < limit if strictly else distance <= limit), counted
+
+
+def curve(
+    distance: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    thresholds: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    strictly: bool = False,
+) -> dict[str, list[float]]:
+    """`table` at each of the (t,) thresholds, by its rows; the other arguments as those of `correct`."""
+    tables = [
+        table(*correct(distance, labelled, reference, t, strictly=strictly), skeleton) for t in thresholds
+    ]
+    return {title: [rates[title] for rates in tables] for title in tables[0]}
+
+
+def auc(thresholds: np.ndarray, rates: Sequence[float]) -> float:
+    """Area below a curve of rates (t,) in per cent by the trapezoid rule, as their mean: in 0..100."""
+    return float(np.trapezoid(rates, thresholds) / (thresholds[-1] - thresholds[0]))
+
+
+def by_group(
+    right: np.ndarray, counted: np.ndarray, groups: np.ndarray, skeleton: Skeleton
+) -> dict[str, dict[str, float]]:
+    """A `table` for each group of people, such as MPII's activity categories, in the groups' order.
+
+    Args:
+      right, counted: (n, k) bool of `judged`.
+      groups: (n,) str; people of "" are in no group.
+    """
+    people = {str(name): groups == name for name in np.unique(groups) if name}
+    return {
+        name: table(right[at].sum(axis=0), counted[at].sum(axis=0), skeleton) for name, at in people.items()
+    }
+
+
+def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
+    """How well scores separate right joints from wrong ones.
+
+    Args:
+      scores: (m,) of any range, one for each joint that counts.
+      right: (m,) bool.
+
+    Returns:
+      "auroc": the chance that a right joint scores higher than a wrong one, equal scores counting half;
+      "threshold": joints that score at least this are taken for right with the best F1 (of equals, the
+      highest). None where there is no right joint, and for "auroc" no wrong one.
+    """
+    values, places = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    rights = np.bincount(places[right], minlength=len(values))  # by score, rising
+    wrongs = np.bincount(places[~right], minlength=len(values))
+    if not rights.sum():
+        return {"auroc": None, "threshold": None}
+    below = np.cumsum(wrongs) - wrongs
+    pairs = rights.sum() * wrongs.sum()
+    auroc = float((rights * (below + wrongs / 2)).sum() / pairs) if pairs else None
+    taken, hits = (np.cumsum(counts[::-1])[::-1] for counts in (rights + wrongs, rights))
+    f1 = 2 * hits / (taken + rights.sum())
+    return {"auroc": auroc, "threshold": float(values[f1 == f1.max()][-1])}
+
+
+def presence(values: np.ndarray, labelled: np.ndarray) -> dict:
+    """How well values tell labelled joints from those that are not (Newell 5.3, Figure 11).
+
+    Args:
+      values: (m,) of any range, such as the maxima of heatmaps; a joint counts as found from a threshold on.
+      labelled: (m,) bool, at least one True.
+
+    Returns:
+      "precision" and "recall": (t,) in [0, 1], for each distinct value as the threshold, falling;
+      "average_precision": in per cent, precision summed over the steps of recall;
+      "accuracy": in per cent, of the best threshold, which may also be above all values.
+    """
+    distinct, places = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    hits, all_ = (
+        np.cumsum(np.bincount(places[chosen], minlength=len(distinct))[::-1])
+        for chosen in (labelled, np.ones_like(labelled))
+    )
+    precision, recall = hits / all_, hits / hits[-1]
+    absent = len(labelled) - hits[-1]
+    right = np.concatenate([[absent], hits + absent - (all_ - hits)])  # found and labelled, or neither
+    return {
+        **{"precision": precision, "recall": recall},
+        "average_precision": 100 * float((np.diff(recall, prepend=0) * precision).sum()),
+        "accuracy": 100 * float(right.max() / len(labelled)),
+    }
+
+
+def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """(n,) px: the length of the torso (LSP: left hip to right shoulder), 0 where it is not labelled."""
+    if skeleton.torso is None:
+        raise ValueError(f"The joint set {skeleton.name!r} states no torso for PCK.")
+    a, b = skeleton.torso
+    length = distances(joints[:, a], joints[:, b])
+    return np.where((labelled[:, a] > 0) & (labelled[:, b] > 0), length, 0.0)
+
+
+def longer_side(joints: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """(n,) px: the longer side of the box around the labelled joints, 0 where there are none."""
+    shown = (labelled > 0)[..., None]
+    low = np.where(shown, joints, np.inf).min(axis=1)
+    high = np.where(shown, joints, -np.inf).max(axis=1)
+    return np.maximum(high - low, 0.0).max(axis=-1)
+
+
+def correct_parts(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labelled: np.ndarray,
+    sticks: Sequence[Stick],
+    *,
+    threshold: float = 0.5,
+    strict: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """PCP: a limb is right when its ends are within `threshold` times its true length of the true ends.
+
+    Args:
+      predicted, truth: (n, k, 2) px.
+      labelled: (n, k) bool (or the flags, above 0); a limb counts where all joints of its ends are labelled
+        and its length is not 0.
+      sticks: L limbs, see `Skeleton.sticks`.
+      threshold: for instance 0.5.
+      strict: both ends have to be that near; otherwise the mean of their two distances, the older rule.
+
+    Returns:
+      hits (L,) and counts (L,) int.
+    """
+    hits, counts = np.zeros((2, len(sticks)), int)
+    for i, ends in enumerate(sticks):
+        start, end = (np.asarray(truth, np.float64)[:, list(joints)].mean(axis=1) for joints in ends)
+        found = (np.asarray(predicted, np.float64)[:, list(joints)].mean(axis=1) for joints in ends)
+        error = np.stack([distances(*pair) for pair in zip(found, (start, end), strict=True)])  # 2 n
+        length = distances(start, end)
+        counted = (labelled[:, [*ends[0], *ends[1]]] > 0).all(axis=1) & (length > 0)
+        error = error.max(axis=0) if strict else error.mean(axis=0)
+        hits[i], counts[i] = (counted & (error <= threshold * length)).sum(), counted.sum()
+    return hits, counts
+
+
+def table(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
+    """Per cent right by the table's parts, and "Mean".
+
+    As in MPII's own evaluation, a part is the plain mean of its joints' rates (right and left), and "Mean"
+    (its "Total") pools the joints of all parts. What has no labelled joint is nan.
+    """
+    return _rows(hits, counts, skeleton.parts)
+
+
+def table_of_parts(
+    predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, skeleton: Skeleton, **options
+) -> dict[str, float]:
+    """Per cent of limbs that are right by the rows of `skeleton.sticks`, and "Mean", as in `table`.
+
+    Args and options are those of `correct_parts`.
+    """
+    rows, sticks = [], []
+    for title, row in skeleton.sticks:
+        rows.append((title, range(len(sticks), len(sticks) + len(row))))
+        sticks += row
+    return _rows(*correct_parts(predicted, truth, labelled, sticks, **options), rows)
+
+
+def per_joint(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
+    """Per cent right by joint."""
+    pairs = zip(hits, counts, strict=True)
+    return {name: _percent(*pair) for name, pair in zip(skeleton.joints, pairs, strict=True)}
+
+
+def macro(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> float:
+    """The plain mean of the rates of the table's joints, in per cent, as pytorch-pose has it."""
+    places = [i for _, joints in skeleton.parts for i in joints if counts[i]]
+    return float(np.mean([_percent(hits[i], counts[i]) for i in places])) if places else float("nan")
+
+
+def _rows(hits, counts, rows) -> dict[str, float]:
+    rates = {}
+    for title, places in rows:
+        known = [_percent(hits[i], counts[i]) for i in places if counts[i]]
+        rates[title] = float(np.mean(known)) if known else float("nan")
+    pooled = [i for _, places in rows for i in places]
+    return rates | {"Mean": _percent(hits[pooled].sum(), counts[pooled].sum())}
+
+
+def _percent(hits, count) -> float:
+    return 100.0 * float(hits) / float(count) if count else float("nan")

@@ -1,0 +1,1 @@
+"""Single operations in forms that are faster on one backend."""

@@ -1,0 +1,52 @@
+"""One way to a trained network, for prediction, evaluation and fine-tuning alike."""
+
+import pathlib
+
+from hourglass_jax import checkpoint, devices, weights
+from hourglass_jax.network import Network, arrange, described
+from hourglass_jax.weights import torch
+
+
+def load(path, mesh=None) -> tuple[Network, dict, dict]:
+    """A trained network.
+
+    Args:
+      path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
+        WORKDIR/checkpoints/STEP, a file of `weights`, or a PyTorch checkpoint (`weights.torch`).
+      mesh: whose devices get the variables; None for all.
+
+    Returns:
+      the network, its variables (averaged where the training averages), and the metadata.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: it is damaged.
+    """
+    path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
+    if path.is_file():
+        if path.suffix in torch.SUFFIXES:
+            return torch.load(path, sharding=same)
+        metadata, arrays = weights.read(path)
+        network, like = described(path, metadata, same, len(arrays))
+        return network, arrange(path, arrays, like), metadata
+    step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
+    workdir = path if step is None else path.parent.parent
+    if not (workdir / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{path} holds no checkpoints; is it the --workdir of a training?")
+    tried = None
+    while True:
+        with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+            wanted = checkpoints.preferred if step is None else step
+            if wanted not in checkpoints.steps:
+                found = ", ".join(map(str, checkpoints.steps)) or "none"
+                raise FileNotFoundError(f"{path}: there is no such checkpoint; found {found}.")
+            try:
+                metadata = checkpoints.metadata(wanted)
+                network, like = described(checkpoints.directory / str(wanted), metadata, same)
+                name = "averaged" if metadata["config"].get("train", {}).get("average_decay") else "model"
+                return network, checkpoints.variables(wanted, name, like), metadata
+            except ValueError:
+                if wanted == tried:
+                    raise
+                # A training that goes on may have removed it meanwhile, for a better or a newer one.
+                tried = wanted

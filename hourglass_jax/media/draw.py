@@ -1,0 +1,136 @@
+"""Pictures: skeletons, heatmaps, attention and contact sheets. Images are (h, w, 3) uint8 RGB."""
+
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.pose.skeletons import Skeleton
+
+RIGHT, LEFT, MIDDLE = (255, 120, 40), (60, 150, 255), (120, 220, 90)  # the person's own sides
+_ATTENTION = 160  # px, side of an attention map's tile: its name fits
+
+
+def side_colour(joint_names: tuple[str, ...]) -> tuple[int, int, int]:
+    """Orange for the right side, blue for the left, green between."""
+    sides = {name.split("_")[0] for name in joint_names} & {"right", "left"}
+    return {frozenset({"right"}): RIGHT, frozenset({"left"}): LEFT}.get(frozenset(sides), MIDDLE)
+
+
+def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Draws limbs and joints on a copy of the image.
+
+    Args:
+      image: (h, w, 3) uint8.
+      joints: (k, 2) pixels of this image.
+      drawn: (k,) bool; limbs need both ends.
+      skeleton: the joint set.
+    """
+    image = image.copy()
+    drawn = drawn & np.isfinite(joints).all(axis=-1)
+    known = joints[drawn]
+    if not len(known):
+        return image
+    # By the person's size, but to be seen when the whole picture is; a panorama is seen by its area.
+    least = 0.1 * np.sqrt(np.prod(image.shape[:2]))
+    extent = np.clip(np.ptp(known, axis=0).max(), least, max(image.shape[:2]))
+    width = max(1, round(extent / 60))
+    for width_, outline in ((width + 2 * max(1, width // 2), True), (width, False)):
+        for a, b in skeleton.limbs:
+            if drawn[a] and drawn[b]:
+                colour = side_colour((skeleton.joints[a], skeleton.joints[b]))
+                _line(image, joints[a], joints[b], (255, 255, 255) if outline else colour, width_)
+        for joint in np.flatnonzero(drawn):
+            colour = side_colour((skeleton.joints[joint],))
+            _disc(image, joints[joint], width_, (255, 255, 255) if outline else colour)
+    return image
+
+
+def heatmap(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Lays a map (h', w') in [0, 1] over a darkened image."""
+    values = cv2.resize(np.clip(values, 0, 1).astype(np.float32), image.shape[1::-1])
+    colours = cv2.applyColorMap((255 * values).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return cv2.addWeighted(image, 0.4, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.8, 0)
+
+
+def attention(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Lays attention maps (h', w', m), none below 0, over a darkened image: the largest of them.
+
+    Each is scaled by its own maximum: one whose cells sum to one (softmax) peaks far below 1.
+    """
+    maps = np.asarray(maps, np.float32)
+    peaks = np.maximum(maps.max(axis=(0, 1)), np.finfo(np.float32).tiny)
+    return heatmap(image, (maps / peaks).max(axis=-1))
+
+
+def attention_sheet(image: np.ndarray, maps: dict[str, np.ndarray], joints: Sequence[str] = ()) -> np.ndarray:
+    """A row for each stack: the image, and each attention map over it under its name and its maximum.
+
+    Args:
+      image: (h, w, 3) uint8.
+      maps: (h', w', m) in [0, 1] by name, for instance "stack1_refined"; m is 1, or one for each joint.
+      joints: their names, for a tile for each joint's map in place of one for all.
+    """
+    image = cv2.resize(image, (_ATTENTION, _ATTENTION), interpolation=cv2.INTER_AREA)
+    rows = []
+    for _, names in itertools.groupby(sorted(maps, key=_in_order), key=lambda name: name.split("_")[0]):
+        rows.append([titled(image, "")])
+        for name in names:
+            one_each = len(joints) > 1 and maps[name].shape[-1] == len(joints)
+            titles = joints if one_each else [name]
+            for title, of_title in zip(titles, np.split(maps[name], len(titles), axis=-1), strict=True):
+                rows[-1].append(titled(attention(image, of_title), f"{title} {of_title.max():.2g}"))
+    columns = max(map(len, rows))
+    blank = np.full_like(rows[0][0], 255)
+    return sheet([tile for row in rows for tile in row + [blank] * (columns - len(row))], columns)
+
+
+def _in_order(name):
+    """stack2_... before stack10_..., and the maps of a stack from coarse to fine."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def titled(image: np.ndarray, text: str) -> np.ndarray:
+    """The image under a line of text."""
+    size = max(0.35, image.shape[1] / 480)
+    height = round(30 * size)
+    band = np.full((height, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(band, text, (3, round(0.75 * height)), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1,
+                cv2.LINE_AA)  # fmt: skip
+    return np.concatenate([band, image])
+
+
+def sheet(images: list[np.ndarray], columns: int) -> np.ndarray:
+    """Images of one size in rows of `columns`, with white gaps."""
+    if not images:
+        raise ValueError("A contact sheet needs at least one image.")
+    images = [np.pad(i, ((2, 2), (2, 2), (0, 0)), constant_values=255) for i in images]
+    blank = np.full_like(images[0], 255)
+    images += [blank] * (-len(images) % columns)
+    rows = [np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)]
+    return np.concatenate(rows)
+
+
+def save(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes a picture in the format of its extension; either whole or not at all."""
+    suffix = pathlib.Path(path).suffix or ".png"
+    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    files.write(path, data.tobytes())
+
+
+def _line(image, start, end, colour, width):
+    cv2.line(image, _fixed(start), _fixed(end), colour, width, cv2.LINE_AA, shift=4)
+
+
+def _disc(image, centre, radius, colour):
+    cv2.circle(image, _fixed(centre), radius * 16, colour, -1, cv2.LINE_AA, shift=4)
+
+
+def _fixed(point) -> tuple[int, int]:
+    """A continuous position as OpenCV's fixed-point one, whose pixel centres are whole numbers."""
+    return tuple(int(v) for v in np.clip(np.round((point - 0.5) * 16), -(2**20), 2**20))

@@ -1,0 +1,1 @@
+"""Geometry of people: joint sets, crops, heatmaps and augmentation."""

@@ -1,0 +1,1 @@
+"""The parts of a training: step, losses, optimiser, phases, log."""

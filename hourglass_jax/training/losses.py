@@ -1,0 +1,229 @@
+"""Losses on heatmaps and coordinates: arrays in, a number out."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hourglass_jax.pose import heatmaps
+
+
+def mean_squared_error(maps: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """The papers' loss: mean over cells and joints of (map - target)^2.
+
+    Args:
+      maps, targets: (b, h, w, k).
+      weights: (b, k), 0 leaves a joint out; the mean is over what is left.
+    """
+    error = jnp.mean((maps - targets) ** 2, axis=(1, 2))  # b k
+    return jnp.sum(error * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Spatial cross-entropy: -sum_cells q log softmax(logits), q = target / sum(target).
+
+    It leaves the plateau of the all-zero map much sooner than the squared error, whose targets cover
+    less than one per cent of the cells. It says nothing on joints without a target: those (not
+    labelled, or outside of the input) are left out.
+
+    Args:
+      logits, targets: (b, h, w, k), targets >= 0.
+      weights: (b, k).
+    """
+    b, h, w, k = logits.shape
+    log_share = jax.nn.log_softmax(logits.reshape(b, h * w, k), axis=1)
+    targets = targets.reshape(b, h * w, k)
+    total = jnp.sum(targets, axis=1)  # b k
+    # Less than a tenth of a cell's peak inside the input is no position to learn.
+    weights = weights * (total > 0.1)
+    error = -jnp.sum(targets * log_share, axis=1) / jnp.maximum(total, 0.1)
+    return jnp.sum(error * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+KINDS = {"mean_squared_error": mean_squared_error, "cross_entropy": cross_entropy}
+
+
+def coordinates_error(coordinates: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """sum_joints |coordinates - target|^2 (Selvam and Mishra, equation 8), mean over people.
+
+    Args:
+      coordinates, targets: (b, k, 2).
+      weights: (b, k), 0 leaves a joint out.
+    """
+    error = jnp.sum((coordinates - targets) ** 2, axis=-1)  # b k
+    return jnp.mean(jnp.sum(error * weights, axis=-1))
+
+
+def kernel_squares(params: dict) -> jax.Array:
+    """The sum of the squares of all kernels; biases and norms are left out."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel")
+
+
+def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
+    """Each joint's sum of squared errors over the energy of its target, sum(target^2), cut off below 1.
+
+    MSSH's equations 4 and 5 need losses in [0, 1), which its equation 2, a plain sum, does not give. Here
+    0 is a perfect map, and the empty one is at the limit. Targets with less energy than one cell at its
+    peak (joints that are not labelled, or outside of the input) are counted as if they had that.
+
+    Args:
+      maps, targets: (b, h, w, k).
+
+    Returns:
+      (b, k) in [0, 0.999].
+    """
+    energy = jnp.maximum(jnp.sum(targets**2, axis=(1, 2)), 1.0)
+    return jnp.minimum(jnp.sum((maps - targets) ** 2, axis=(1, 2)) / energy, 0.999)
+
+
+def adaptive_weights(errors: jax.Array, counted: jax.Array) -> jax.Array:
+    """MSSH's Algorithm 1: a joint weighs the more in a stack, the worse the stacks before found it.
+
+        w_1i = 1 / K,  L_j = sum_i w_ji L_ji,  beta_j = L_j / (1 - L_j),  w_(j+1)i ~ w_ji beta_j^(1 - L_ji)
+
+    The sentence below equation 6 has it the wrong way round; equations 3 to 6 and the rest of section 4
+    agree, but only for beta < 1, as in AdaBoost, which stops at a loss of one half. So does this: from
+    there on the weights stay as they are, otherwise the easier joints would gain.
+
+    Args:
+      errors: (s, b, k) in [0, 1), first stack first; for instance `relative_errors`.
+      counted: (b, k) bool (or 0 and 1); the others weigh nothing, and K is the number of those that do.
+
+    Returns:
+      (s, b, k) whose sum over the joints is 1, or 0 where none is counted. Each picture has its own; no
+      gradient passes.
+    """
+    counted = counted.astype(jnp.float32)
+    weights = [counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)]
+    for of_stack in jax.lax.stop_gradient(errors)[:-1]:
+        loss = jnp.sum(weights[-1] * of_stack, axis=-1, keepdims=True)  # b 1, equation 3
+        # Where all is found beta is 0, and so would be every weight before they are normalised.
+        beta = jnp.clip(loss / (1 - loss), 1e-6, 1.0)  # equation 5
+        raw = weights[-1] * beta ** (1 - of_stack)
+        total = jnp.sum(raw, axis=-1, keepdims=True)  # equation 6
+        weights.append(raw / jnp.where(total > 0, total, 1.0))  # equation 4
+    return jnp.stack(weights)
+
+
+def on_heatmaps(
+    outputs,
+    joints: jax.Array,
+    visible: jax.Array,
+    *,
+    size: int,
+    sigma: float,
+    kind: str,
+    mask_unlabelled: bool,
+    occluded_amplitude: float = 1.0,
+    sum_over_cells: bool = False,
+    adaptive: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of every stack against the same joints (Newell 3.2), summed.
+
+    Args:
+      outputs: `models.outputs.Outputs`.
+      joints: (b, k, 2) input pixels.
+      visible: (b, k) signed flags, 0 where a joint is not labelled, 1 where it is occluded; -1, where the
+        dataset has no such joint, never counts.
+      size: side of the input, px.
+      sigma: of the targets, in cells; where a stack's maps are smaller, it covers more of the input.
+      kind: a name in `KINDS`.
+      mask_unlabelled: joints that are not labelled count nothing; otherwise their target is zero.
+      occluded_amplitude: of an occluded joint's target (MSSH, equation 1).
+      sum_over_cells: stacks of different sizes count alike, as by MSSH's equation 2, a sum over cells; the
+        unit is the mean over maps of a quarter of the input. The cross-entropy is a sum over cells anyway.
+      adaptive: each stack weights the joints by the errors of the stacks before, see `adaptive_weights`.
+
+    Returns:
+      the sum over stacks, and the losses of the stacks (s,).
+    """
+    logits = kind == "cross_entropy"
+    if logits and occluded_amplitude < 0:
+        raise ValueError(
+            f"loss.occluded_amplitude={occluded_amplitude} makes negative targets, which a cross-entropy "
+            "cannot have; choose loss.kind=mean_squared_error or an amplitude of 0 or more."
+        )
+    shown = visible > 0
+    counted = shown if mask_unlabelled else visible >= 0
+    amplitude = jnp.where(visible == 1, occluded_amplitude, 1.0)[:, None, None]  # b 1 1 k
+    targets = []
+    for maps in outputs.heatmaps:
+        if maps.shape[-1] != joints.shape[1]:
+            raise ValueError(
+                f"loss.kind={kind!r} compares a heatmap of each joint; the model makes {maps.shape[-1]} for "
+                f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
+            )
+        cells = maps.shape[1]
+        gaussians = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
+        targets.append(gaussians * amplitude)
+    weights = [counted.astype(jnp.float32)] * len(targets)
+    if adaptive:
+        seen = [heatmaps.from_logits(maps, sigma=sigma) if logits else maps for maps in outputs.heatmaps]
+        errors = jnp.stack([relative_errors(*pair) for pair in zip(seen, targets, strict=True)])
+        # Times the number of joints: where all weigh the same this is the loss without weights.
+        weights = adaptive_weights(errors, counted) * weights[0].sum(axis=-1, keepdims=True)
+
+    per_stack = []
+    for maps, target, weight in zip(outputs.heatmaps, targets, weights, strict=True):
+        value = KINDS[kind](maps, target, weight)
+        if sum_over_cells and not logits:
+            value *= (maps.shape[1] / (size / 4)) ** 2
+        per_stack.append(value)
+    return sum(per_stack), jnp.stack(per_stack)
+
+
+def on_coordinates(
+    outputs,
+    joints: jax.Array,
+    visible: jax.Array,
+    *,
+    size: int,
+    sigma: float,
+    heatmap_weight: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of coordinates and of heatmaps in which every joint has its Gaussian (Selvam and Mishra 3).
+
+    Args:
+      outputs: `models.outputs.Outputs` with coordinates; its heatmaps have one channel.
+      joints: (b, k, 2) input pixels.
+      visible: (b, k) flags; a joint that is not labelled (0), or that the dataset does not have (-1), counts
+        nothing, and has no Gaussian: a map for all joints cannot leave single ones out.
+      size: side of the input, px.
+      sigma: of the targets, in cells.
+      heatmap_weight: of the heatmaps' mean squared errors.
+
+    Returns:
+      the weighted sum, and the losses of the stacks' heatmaps (s,).
+    """
+    if outputs.coordinates is None:
+        raise ValueError("loss.kind='coordinates' needs a model that regresses them, for instance selvam.")
+    shown = visible > 0
+    per_stack = []
+    for maps in outputs.heatmaps:
+        cells = maps.shape[1]
+        each = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
+        # The largest, so that a peak is 1 where joints lie close together too; their sum would move it.
+        target = jnp.max(each, axis=-1, keepdims=True)
+        per_stack.append(mean_squared_error(maps, target, jnp.ones((maps.shape[0], 1))))
+    error = coordinates_error(outputs.coordinates, joints / size, shown.astype(jnp.float32))
+    return error + heatmap_weight * sum(per_stack), jnp.stack(per_stack)
+
+
+def create(*, kind: str, size: int, sigma: float, heatmap_weight: float, **on_joints) -> Callable:
+    """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names.
+
+    Args:
+      kind: a name in `KINDS`, or "coordinates".
+      size: side of the input, px.
+      sigma: of the targets, in cells.
+      heatmap_weight: see `on_coordinates`.
+      **on_joints: the other options of `on_heatmaps`.
+    """
+    if kind == "coordinates":
+        return functools.partial(on_coordinates, size=size, sigma=sigma, heatmap_weight=heatmap_weight)
+    if kind not in KINDS:
+        known = ", ".join([*KINDS, "coordinates"])
+        raise ValueError(f"loss.kind={kind!r} is unknown; choose from {known}.")
+    return functools.partial(on_heatmaps, size=size, sigma=sigma, kind=kind, **on_joints)

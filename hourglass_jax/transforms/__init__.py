@@ -1,0 +1,1 @@
+"""Networks rewritten: less memory, fewer operations, examples side by side."""

@@ -1,0 +1,55 @@
+"""What a network computes: floating-point operations and parameters, from its trace alone."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hourglass_jax.kernels import on_cpu
+
+
+def of_jaxpr(jaxpr) -> int:
+    """Of the convolutions and matrix products of a traced function; a multiply-add counts as two.
+
+    Args:
+      jaxpr: of `jax.make_jaxpr`. The zeros of dilated and padded inputs count as numbers.
+
+    Raises:
+      ValueError: a `while` loop with products in it: how often it runs is not known.
+    """
+    return sum(map(_of_equation, jaxpr.eqns))
+
+
+def of_model(model: nn.Module, size: int) -> tuple[int, int]:
+    """(operations of a forward pass, trainable parameters) for one picture of size x size px."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    # One trace for both; drawing parameters computes no products.
+    trace = jax.make_jaxpr(model.init_with_output, return_shape=True)
+    with on_cpu.off():  # operations as they are counted in papers
+        jaxpr, (_, variables) = trace(jax.random.key(0), image)
+    return of_jaxpr(jaxpr), sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _of_equation(equation) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        channels = kernel[params["dimension_numbers"].rhs_spec[0]]  # that come out
+        return 2 * equation.outvars[0].aval.size * math.prod(kernel) // channels
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        summed = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        return 2 * equation.outvars[0].aval.size * summed
+    inner = [of_jaxpr(part) for value in params.values() for part in _traced(value)]
+    if name == "while" and any(inner):
+        raise ValueError("A while loop computes products; how often is not known before it runs.")
+    if name == "cond":
+        return max(inner, default=0)  # one branch runs
+    return sum(inner) * (params["length"] if name == "scan" else 1)
+
+
+def _traced(value):
+    """The functions within a parameter of an equation."""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [part for part in values if hasattr(part, "eqns")]

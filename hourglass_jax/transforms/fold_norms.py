@@ -1,0 +1,104 @@
+"""Batch norm folded into the convolutions before it: the same network with fewer operations, to run and not
+to train.
+
+A norm that follows a convolution, gamma (W x + b - mean) / sqrt(var + eps) + beta, is that convolution with
+other weights: W a, (b - mean) a + beta, where a = gamma / sqrt(var + eps). One that follows anything else
+(pre-activated units begin with one, on a sum) becomes x a + (beta - mean a). Model files know nothing of it.
+"""
+
+import collections
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Var
+
+from hourglass_jax.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """Stands in for a model in a `Network`, with the variables of `fold`."""
+
+    model: nn.Module
+
+    def apply(self, variables: dict, images: jax.Array, *, train: bool):
+        if train:
+            raise ValueError("A folded network has no batch statistics to train; use the plain one.")
+        with nn.intercept_methods(_normalise):
+            return self.model.apply(variables, images, train=False)
+
+
+def fold(network: Network, variables: dict) -> tuple[Network, dict]:
+    """The same network with its norms folded: equal outputs up to rounding.
+
+    Args:
+      network: whose model has flax's `nn.Conv` and `nn.BatchNorm`.
+      variables: {"params", "batch_stats"}; either may be left out.
+
+    Returns:
+      the network and its variables, whose norms are gone or have a scale and a bias alone.
+    """
+    params, stats = (
+        traverse_util.flatten_dict(variables.get(name, {})) for name in ("params", "batch_stats")
+    )
+    for norm, (epsilon, conv) in _norms(network, variables).items():
+        scale = params.pop((*norm, "scale")) / jnp.sqrt(stats.pop((*norm, "var")) + epsilon)
+        bias = params.pop((*norm, "bias")) - stats.pop((*norm, "mean")) * scale
+        if conv is None:
+            params |= {(*norm, "scale"): scale, (*norm, "bias"): bias}
+        else:
+            params[*conv, "kernel"] *= scale  # the last axis is that of the channels that come out
+            params[*conv, "bias"] = params[*conv, "bias"] * scale + bias
+    folded = {"params": params, "batch_stats": stats}
+    folded = {name: traverse_util.unflatten_dict(values) for name, values in folded.items()}
+    return dataclasses.replace(network, model=Folded(network.model)), folded
+
+
+def _norms(network, variables) -> dict[tuple, tuple[float, tuple | None]]:
+    """Of each norm, by path: its epsilon, and the path of the convolution that it can go into, if any.
+
+    That is one with a bias, called once, whose output nothing but the norm uses. The trace tells: what goes
+    out of a convolution and into a norm is given a name in it.
+    """
+    epsilons, calls = {}, collections.Counter()
+
+    def name(call, args, kwargs, context):
+        module = context.module
+        if isinstance(module, nn.BatchNorm):
+            epsilons[module.path] = module.epsilon
+            args = (checkpoint_name(args[0], "/".join(module.path)), *args[1:])
+        out = call(*args, **kwargs)
+        if isinstance(module, nn.Conv) and module.use_bias:
+            calls[module.path] += 1
+            return checkpoint_name(out, "/".join(module.path))
+        return out
+
+    image = jax.ShapeDtypeStruct((1, network.size, network.size, 3), jnp.float32)
+    with nn.intercept_methods(name):
+        jaxpr = jax.make_jaxpr(network.model.apply)(variables, image).jaxpr
+    used = collections.Counter(v for e in jaxpr.eqns for v in e.invars if isinstance(v, Var))
+    used.update(v for v in jaxpr.outvars if isinstance(v, Var))
+    made, found = {}, dict.fromkeys(epsilons)
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "name":
+            path, (source,) = tuple(equation.params["name"].split("/")), equation.invars
+            if path in calls:
+                made[equation.outvars[0]] = path
+            elif used[source] == 1 and calls[made.get(source)] == 1:
+                found[path] = made[source]
+    return {path: (epsilon, found[path]) for path, epsilon in epsilons.items()}
+
+
+def _normalise(call, args, kwargs, context):
+    """In the place of a batch norm's `__call__`."""
+    module = context.module
+    if not isinstance(module, nn.BatchNorm):
+        return call(*args, **kwargs)
+    (x,), params = args, module.variables.get("params")
+    if not params:  # the convolution before it has it
+        return x
+    return (x * params["scale"] + params["bias"]).astype(module.dtype or x.dtype)

@@ -1,0 +1,97 @@
+"""Winograd's filtering against XLA's convolutions, and its matrices by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax.kernels import on_cpu, winograd
+from hourglass_jax.models import layers
+
+
+def xlas(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def random(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_one_tile_by_hand():
+    d, g = np.arange(6.0) ** 2, np.array([1.0, 10.0, 100.0])
+    # 0 1 4 9 16 25 under 1 10 100: 0 + 10 + 400, 1 + 40 + 900, 4 + 90 + 1600, 9 + 160 + 2500
+    np.testing.assert_allclose(
+        winograd.AT @ ((winograd.G @ g) * (winograd.BT @ d)), [410, 941, 1694, 2669], rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4, 1, 1), (2, 8, 12, 5, 7), (3, 16, 4, 2, 3)])
+def test_values_and_gradients_are_those_of_xla(shape):
+    b, h, w, c, d = shape
+    with jax.enable_x64(True):
+        x, kernel, g = random(0, b, h, w, c), random(1, 3, 3, c, d), random(2, b, h, w, d)
+        y, pull = jax.vjp(functools.partial(xlas, x), kernel)
+        np.testing.assert_allclose(winograd.convolve(x, kernel), y, rtol=1e-11, atol=1e-11)
+        (to_kernel,) = pull(g)
+        np.testing.assert_allclose(winograd.kernel_gradient(x, g), to_kernel, rtol=1e-11, atol=1e-11)
+
+
+def test_float32_is_exact_to_a_few_millionths():
+    x, kernel = np.maximum(random(0, 2, 16, 16, 128), 0), random(1, 3, 3, 128, 32) / 34
+    with jax.enable_x64(True):
+        exact = np.asarray(xlas(x, kernel))
+    y = winograd.convolve(jnp.float32(x), jnp.float32(kernel))
+    assert y.dtype == jnp.float32
+    assert np.abs(y - exact).max() < 5e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [
+        ((4, 16, 16, 32, 32, 3), True),
+        ((1, 32, 32, 32, 32, 3), True),
+        ((3, 16, 16, 32, 32, 3), False),
+        ((8, 12, 16, 32, 32, 3), False),
+        ((4, 18, 16, 32, 32, 3), False),
+        ((4, 16, 18, 32, 32, 3), False),
+        ((4, 16, 16, 31, 32, 3), False),
+        ((4, 16, 16, 32, 31, 3), False),
+        ((4, 16, 16, 32, 32, 5), False),
+    ],
+)
+@pytest.mark.parametrize("train", [True, False])
+def test_large_ones_go_this_way_in_a_network(shape, taken, train, monkeypatch):
+    b, h, w, c, d, side = shape
+    calls = []
+    plain = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or plain(*given))
+    monkeypatch.setattr(on_cpu, "chosen", lambda: True)
+    conv = layers.parts(train=train, dtype=jnp.float32)[0](d, (side, side))
+    x = random(0, b, h, w, c).astype(np.float32)
+    y, variables = conv.init_with_output(jax.random.key(0), x)
+    assert bool(calls) is taken
+    np.testing.assert_allclose(y, xlas(x, variables["params"]["kernel"]), rtol=1e-4, atol=1e-4)
+
+
+SPREAD = """
+import re
+import jax
+from hourglass_jax import devices
+from hourglass_jax.kernels import winograd
+mesh = devices.mesh()
+spread, same = devices.sharded(mesh), devices.replicated(mesh)
+x = jax.ShapeDtypeStruct((16, 16, 16, 32), "float32", sharding=spread)
+kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), "float32", sharding=same)
+for function, given, out in (
+    (winograd.convolve, (x, kernel), spread), (winograd.kernel_gradient, (x, x), same)
+):
+    text = jax.jit(function, out_shardings=out).lower(*given).compile().as_text()
+    print(re.findall(r"(all-[a-z]+|collective-[a-z]+)[(]", text))
+"""
+
+
+def test_a_spread_batch_stays_where_it_is(run_python):
+    ran = run_python(SPREAD, devices=8)
+    assert ran.stdout == "[]\n['all-reduce']\n", ran.stderr

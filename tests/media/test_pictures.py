@@ -1,0 +1,305 @@
+"""Pictures of every kind against their numbers, and where they are found."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from hourglass_jax.media import pictures
+from hourglass_jax.pose import crop
+
+RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def exif(orientation):
+    """The JPEG segment that says how the camera was held."""
+    entry = b"\x12\x01\x03\x00\x01\x00\x00\x00" + bytes([orientation]) + b"\x00\x00\x00"
+    data = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
+    return b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
+
+
+def stored(upright, orientation):
+    """What a camera stores for an upright picture."""
+    mirrored = upright[:, ::-1]
+    # How often the camera's pixels have to be turned to the left to get what is stored.
+    turns = {1: 0, 3: 2, 6: 1, 8: 3}
+    if orientation in turns:
+        return np.rot90(upright, turns[orientation])
+    return np.rot90(mirrored, {2: 0, 4: 2, 5: 1, 7: 3}[orientation])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png"])
+def test_a_turned_picture_is_read_as_it_is_meant(tmp_path, orientation, suffix):
+    upright = picture(100, 160, (40, 30), (120, 60))
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    Image.fromarray(stored(upright, orientation)).save(tmp_path / f"a{suffix}", exif=tags)
+    found = pictures.read(tmp_path / f"a{suffix}")
+    assert found.image.shape == (100, 160, 3) and found.size == (160, 100)
+    assert np.abs(found.image.astype(int) - upright).mean() < 5
+    assert found.zoom == found.reduction == 1
+
+
+@pytest.mark.parametrize(
+    "mode, values",
+    [
+        ("1", np.repeat(255 * (RGB[..., :1] > 127), 3, axis=2)),
+        ("L", np.repeat(RGB[..., :1], 3, axis=2)),
+        ("RGB", RGB),
+    ],
+)
+def test_grey_and_black_and_white_are_read_as_colour(tmp_path, mode, values):
+    plane = RGB if mode == "RGB" else RGB[..., 0]
+    image = Image.fromarray(plane)
+    (image.convert("1", dither=Image.Dither.NONE) if mode == "1" else image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.png").image, values)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bits_are_scaled_and_not_clipped(tmp_path, suffix):
+    deep = RGB.astype(np.uint16) * 256 + 200
+    deep[0, 0] = 0x12FF
+    for name, image in (("grey", deep[..., 0]), ("colour", deep), ("alpha", np.dstack([deep, deep[..., 0]]))):
+        stored_ = image if image.ndim == 2 else image[..., [2, 1, 0, 3][: image.shape[2]]]
+        assert cv2.imwrite(str(tmp_path / f"{name}{suffix}"), stored_)
+    expected = RGB.copy()
+    expected[0, 0] = 0x12
+    np.testing.assert_array_equal(pictures.read(tmp_path / f"colour{suffix}").image, expected)
+    grey = pictures.read(tmp_path / f"grey{suffix}").image
+    np.testing.assert_array_equal(grey, np.repeat(expected[..., :1], 3, axis=2))
+    assert pictures.read(tmp_path / f"alpha{suffix}").image.shape == (40, 60, 3)
+    np.testing.assert_array_equal(pictures._of_array(deep).image, expected)
+    np.testing.assert_array_equal(pictures._of_array(deep[..., 0]).image, grey)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_alpha_is_over_white(tmp_path, suffix):
+    # Half of black over white is grey: 255 - 128 = 127; what is not there at all is white.
+    rgba = np.zeros((10, 30, 4), np.uint8)
+    rgba[:, 10:, 3] = 128
+    rgba[:, 20:] = (10, 200, 30, 255)
+    Image.fromarray(rgba).save(tmp_path / f"a{suffix}", lossless=True)
+    expected = np.full((10, 30, 3), 255)
+    expected[:, 10:20], expected[:, 20:] = 127, (10, 200, 30)
+    np.testing.assert_array_equal(pictures.read(tmp_path / f"a{suffix}").image, expected)
+    np.testing.assert_array_equal(pictures._of_array(rgba).image, expected)
+
+
+def test_a_palettes_transparent_colour_is_white(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=0)
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.png").image, [[[255] * 3, [0, 0, 255]]])
+
+
+def test_cmyk_is_read_as_rgb(tmp_path):
+    # Without black: red = 255 - cyan, and so on; of 20 % black 0.8 of it remains.
+    cmyk = np.zeros((32, 32, 4), np.uint8)
+    cmyk[:] = (255 - 200, 255 - 100, 255 - 50, 51)
+    Image.fromarray(cmyk, "CMYK").save(tmp_path / "a.jpg", quality=100)
+    found = pictures.read(tmp_path / "a.jpg").image
+    np.testing.assert_allclose(found.reshape(-1, 3), np.tile([160, 80, 40], (1024, 1)), atol=3)
+
+
+@pytest.mark.parametrize("suffix", sorted(pictures.EXTENSIONS))
+def test_every_known_kind_of_file_is_read(tmp_path, suffix):
+    image = picture(64, 96, (30, 30), (60, 40), (80, 20))
+    Image.fromarray(image).save(tmp_path / f"a{suffix}")
+    assert np.abs(pictures.read(tmp_path / f"a{suffix}").image.astype(int) - image).mean() < 8
+
+
+def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
+    upright = picture(403, 801, (200, 100), (600, 300))
+    jpeg = io.BytesIO()
+    Image.fromarray(stored(upright, 6)).save(jpeg, "jpeg", quality=95)
+    data = jpeg.getvalue()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + exif(6) + data[2:])
+    # 801 * 403 / 70^2 = 65.9: both sides by 9; JPEG's eighth, 101 x 51, is not enough, and then the half.
+    monkeypatch.setattr(pictures, "LARGEST", 70**2)
+    found = pictures.read(tmp_path / "a.jpg")
+    assert found.size == (801, 403) and found.image.shape == (26, 51, 3)
+    for channel, place in enumerate([(200, 100), (600, 300)]):
+        bright = found.image[..., channel] > 100
+        middle = np.array([axis.mean() + 0.5 for axis in np.nonzero(bright)[::-1]])
+        np.testing.assert_allclose(middle / found.zoom, place, atol=8)  # half a pixel that is held
+
+
+@pytest.mark.parametrize("wanted, factor", [(1, 1), (2, 2), (3, 2), (4, 4), (8, 8)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_that_nobody_needs_whole_is_reduced(tmp_path, wanted, factor, orientation):
+    upright = picture(403, 805, (200, 100), (600, 300))
+    jpeg = io.BytesIO()
+    Image.fromarray(stored(upright, orientation)).save(jpeg, "jpeg", quality=95)
+    data = jpeg.getvalue()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + exif(orientation) + data[2:])
+    asked = []
+    found = pictures.read(tmp_path / "a.jpg", lambda *size: asked.append(size) or wanted)
+    assert asked == [pictures.size(tmp_path / "a.jpg")] == [(403, 805) if orientation > 4 else (805, 403)]
+    assert found.reduction == factor and found.size == (805, 403)
+    assert found.image.shape == (-(-403 // factor), -(-805 // factor), 3)
+    # Spots stay where they are in a view, 1/8 of the picture's own pixels.
+    view = crop.square(np.array([420.0, 200.0]), np.array(800.0), 100)
+    seen = np.maximum(found.cut(view, 100)[..., :2].astype(float) - 30, 0)
+    y, x = np.mgrid[:100, :100, :1][:2] + 0.5
+    middles = np.stack([(seen * axis).sum((0, 1)) / seen.sum((0, 1)) for axis in (x, y)], axis=1)
+    np.testing.assert_allclose(middles, crop.apply(view, np.array([(200.0, 100), (600, 300)])), atol=0.05)
+
+
+def test_other_kinds_are_read_whole(tmp_path):
+    Image.fromarray(picture(40, 80, (20, 20))).save(tmp_path / "a.png")
+    assert pictures.read(tmp_path / "a.png", lambda *_: 8).reduction == 1
+
+
+def test_the_size_of_no_picture(tmp_path):
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(pictures.Unreadable, match="a.jpg: not a picture that can be read"):
+        pictures.size(tmp_path / "a.jpg")
+
+
+def test_a_large_picture_of_another_kind_is_reduced_afterwards(tmp_path, monkeypatch):
+    Image.fromarray(picture(300, 500, (100, 200))).save(tmp_path / "a.png")
+    monkeypatch.setattr(pictures, "LARGEST", 100 * 100)  # 150000 / 10000 = 15: by 4
+    found = pictures.read(tmp_path / "a.png")
+    assert found.size == (500, 300) and found.image.shape == (75, 125, 3)
+    monkeypatch.setattr(pictures, "_MOST", 500 * 300 - 1)
+    with pytest.raises(pictures.Unreadable, match="a.png: .*500 x 300 px are too many to decode"):
+        pictures.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1)])
+def test_the_smallest_and_the_longest_are_read(tmp_path, size):
+    Image.new("RGB", size, (10, 20, 30)).save(tmp_path / "a.png")
+    found = pictures.read(tmp_path / "a.png")
+    assert found.size == size and (found.image == (10, 20, 30)).all()
+
+
+def test_pillows_own_limit_is_neither_met_nor_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # refuses from 2000 on
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    assert pictures.read(tmp_path / "a.png").image.shape == (40, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def damaged(folder):
+    """Files that are no pictures, by name."""
+    image = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    jpeg, png = (cv2.imencode(kind, image)[1].tobytes() for kind in (".jpg", ".png"))
+    files = {
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "cut.png": png[: len(png) // 2],
+        "empty.jpg": b"",
+        "text.png": b"no picture",
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / "folder.jpg").mkdir()
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tif")
+    return sorted([*files, "folder.jpg", "gone.jpg", "float.tif"])
+
+
+def test_what_is_no_picture_is_named_in_one_line(tmp_path):
+    for name in damaged(tmp_path):
+        with pytest.raises(pictures.Unreadable) as error:
+            pictures.read(tmp_path / name)
+        assert str(error.value).startswith(f"{tmp_path / name}: not a picture that can be read (")
+        assert "\n" not in str(error.value)
+    for data, reason in ((b"", "empty"), (b"text", "of no known kind")):
+        (tmp_path / "a.jpg").write_bytes(data)
+        with pytest.raises(pictures.Unreadable) as error:
+            pictures.read(tmp_path / "a.jpg")
+        assert str(error.value) == f"{tmp_path / 'a.jpg'}: not a picture that can be read ({reason})"
+
+
+def test_arrays_and_pillow_images_are_pictures():
+    for array in (RGB, Image.fromarray(RGB), RGB.copy(order="F")):
+        (found,) = pictures.of(array)
+        np.testing.assert_array_equal(found.image, RGB)
+        assert found.size == (60, 40) and found.path is None and found.frame is None
+    for grey in (RGB[..., 0], RGB[..., :1]):
+        (found,) = pictures.of(grey)
+        np.testing.assert_array_equal(found.image, np.repeat(RGB[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    "array", [RGB / 255, RGB[None], RGB[..., :2], RGB[:0], RGB[0, 0], RGB.astype(np.int64), 3, None]
+)
+def test_other_arrays_are_refused(array):
+    with pytest.raises(ValueError, match="expected a path, or an array .height, width.* of uint8 or uint16"):
+        list(pictures.of(array))
+
+
+# Where they are found.
+
+
+def test_folders_and_globs_are_searched_for_pictures_and_videos(tmp_path):
+    names = ["b.JPG", "a.png", "c.mp4", "d.txt", "._a.png", "in/e.png", "[f].png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(*paths):
+        return [str(p.relative_to(tmp_path)) for p in pictures.find([tmp_path / path for path in paths])]
+
+    assert found("") == ["[f].png", "a.png", "b.JPG", "c.mp4"]
+    assert found("d.txt", "a.png", "in", "a.png") == ["d.txt", "a.png", "in/e.png"]  # each once
+    assert found("*.png") == ["[f].png", "a.png"]
+    assert found("**/*.png") == ["[f].png", "a.png", "in/e.png"]
+    assert found("[f].png") == ["[f].png"]  # the file of this name
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("none", "none: there is no such file or folder."),
+        ("empty", r"empty holds no pictures or videos \(.avi, .bmp"),
+        ("*.png", r"\*.png holds no pictures"),
+    ],
+)
+def test_what_is_not_there_is_told(tmp_path, path, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=message):
+        pictures.find([tmp_path / path])
+
+
+# Ahead.
+
+
+def test_a_generator_runs_ahead_by_the_depth_and_ends_with_its_consumer():
+    made, closed = [], []
+
+    def numbers():
+        try:
+            for number in range(100):
+                made.append(number)
+                yield number
+        finally:
+            closed.append(True)
+
+    items = pictures.ahead(numbers(), depth=3)
+    assert not made
+    assert [next(items), next(items)] == [0, 1]
+    items.close()
+    assert closed and len(made) <= 4  # the second, and two more
+
+
+def test_a_generators_error_comes_in_its_place():
+    def numbers():
+        yield 1
+        yield 2
+        raise ValueError("no third")
+
+    items = pictures.ahead(numbers(), depth=5)
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(ValueError, match="no third"):
+        next(items)
+    assert list(pictures.ahead(iter_of(range(7)), depth=2)) == list(range(7))
+
+
+def iter_of(values):
+    yield from values

@@ -1,0 +1,421 @@
+"""The attention-aided multi-resolution network: its equations, its tasks and their training."""
+
+import json
+import shutil
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import newell as newells_config
+from configs import selvam as config
+from hourglass_jax import Predictor, checkpoint, inference, models, train
+from hourglass_jax.models import layers, selvam
+from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.network import Network
+from hourglass_jax.pose import skeletons
+from hourglass_jax.training import phases
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+SMALL = {"joints": 3, "stacks": 2, "width": 8, "depth": 1, "attention_width": 4}
+SWITCHES = ("global_attention", "heatmap_attention", "multi_resolution_attention")
+ALL = selvam.Model(**SMALL, **dict.fromkeys(SWITCHES, True))
+BASELINE = selvam.Model(**SMALL, global_attention=False)
+IMAGE = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)  # 4 cells, 2 below
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Of ALL, without zeros and ones; the attention counts as learnt."""
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(ALL.init, jax.random.key(0), IMAGE)
+    values = jax.tree.map(lambda leaf: random.uniform(0.05, 0.4, leaf.shape).astype(np.float32), shapes)
+    # Kernels of both signs; the others are positive, as the variances have to be.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: random.normal(scale=0.3, size=x.shape).astype(np.float32) if x.ndim > 1 else x,
+        values["params"],
+    )
+    return {"params": params, "batch_stats": {**values["batch_stats"], "attention_learnt": np.float32(1)}}
+
+
+@pytest.fixture(scope="module")
+def seen(variables):
+    """The outputs, and (inputs, output) of every module by path."""
+    calls = {}
+
+    def note(call, arguments, options, context):
+        calls["/".join(context.module.path)] = arguments, (output := call(*arguments, **options))
+        return output
+
+    with nn.intercept_methods(note):
+        outputs = ALL.apply(variables, IMAGE)
+    return outputs, calls
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# The equations
+
+
+def test_a_mask_is_the_sigmoid_of_a_convolution():
+    mask, x = selvam.Mask(nn.Conv), IMAGE[:1, :4, :4, :2]
+    fresh = mask.init(jax.random.key(0), x)
+    close(mask.apply(fresh, x), np.full((1, 4, 4, 1), 1 / (1 + np.exp(-3.0))))  # near one, everywhere
+    kernel = np.random.default_rng(2).normal(size=(3, 3, 2, 1)).astype(np.float32)
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    logit = [
+        [(padded[i : i + 3, j : j + 3] * kernel[..., 0]).sum() - 0.5 for j in range(4)] for i in range(4)
+    ]
+    params = {"logit": {"kernel": kernel, "bias": np.array([-0.5])}}
+    close(mask.apply({"params": params}, x)[0, :, :, 0], 1 / (1 + np.exp(-np.array(logit))))
+
+
+def test_attend_by_hand():
+    x = np.array([[1.0, 2.0], [-3.0, 4.0]]).reshape(1, 2, 1, 2)  # two cells of two channels
+    mask = np.array([0.5, 0.0]).reshape(1, 2, 1, 1)
+    np.testing.assert_array_equal(selvam.attend(x, mask).reshape(2, 2), [[1.5, 3.0], [-3.0, 4.0]])
+
+
+def test_equation_2_the_image_times_its_mask_goes_on(seen):
+    outputs, calls = seen
+    mask = outputs.attention["global"]
+    assert mask.shape == (2, 16, 16, 1) and mask.min() > 0 and mask.max() < 1 and np.ptp(mask) > 0.05
+    (image,), made = calls["global_attention"]
+    np.testing.assert_array_equal(image, IMAGE)
+    np.testing.assert_array_equal(made, mask)
+    close(calls["stem_conv"][0][0], IMAGE * np.asarray(mask))
+
+
+def test_equations_3_and_4_the_weighted_heatmap_goes_on(seen):
+    outputs, calls = seen
+    for s in range(2):
+        x, mask = (np.asarray(v) for v in (outputs.heatmaps[s], outputs.attention[f"stack{s + 1}_heatmap"]))
+        assert x.shape == mask.shape == (2, 4, 4, 1) and np.ptp(mask) > 1e-3
+        np.testing.assert_array_equal(calls[f"stack{s}_attention"][0][0], x)
+        y = calls["stack0_remap_heatmap"][0][0] if s == 0 else calls["refinement"][0][0][..., -1:]
+        close(y, x * mask + x)
+
+
+def test_equations_5_to_7_masks_of_the_way_down_weight_the_way_up(seen):
+    outputs, calls = seen
+    for s in range(2):
+        mrn = f"stack{s}_mrn"
+        down = calls[f"{mrn}/level0_skip0"][0][0]  # 4 cells
+        np.testing.assert_array_equal(calls[f"{mrn}/level0_attention"][0][0], down)
+        mask = np.asarray(outputs.attention[f"stack{s + 1}_resolution4"])
+        np.testing.assert_array_equal(calls[f"{mrn}/level0_attention"][1], mask)
+        above = np.repeat(np.repeat(calls[f"{mrn}/level0_up0"][1], 2, axis=1), 2, axis=2)
+        y = above * mask + above
+        close(calls[mrn][1][-1], y + np.asarray(calls[f"{mrn}/level0_skip0"][1]))
+        # At the lowest resolution there is no skip branch.
+        mask = np.asarray(outputs.attention[f"stack{s + 1}_resolution2"])
+        np.testing.assert_array_equal(
+            calls[f"{mrn}/bottom0_attention"][0][0], calls[f"{mrn}/level0_down0"][1]
+        )
+        x = np.asarray(calls[f"{mrn}/bottom0"][1])
+        close(calls[f"{mrn}/level0_up0"][0][0], x * mask + x)
+
+
+def test_maps_are_named_and_in_0_1(seen):
+    stacks = ("heatmap", "resolution2", "resolution4")
+    names = {"global", *(f"stack{s}_{kind}" for s in (1, 2) for kind in stacks)}
+    assert set(seen[0].attention) == names
+    for mask in seen[0].attention.values():
+        assert mask.dtype == jnp.float32 and mask.min() >= 0 and mask.max() <= 1
+
+
+# Masks at one, before the attention is trained
+
+
+def without(tree, name="attention"):
+    return {k: without(v) if isinstance(v, dict) else v for k, v in tree.items() if name not in k}
+
+
+def doubled(params):
+    """Baseline weights that take in what a mask of one makes of x: 2 x (equations 4 and 6)."""
+
+    def double(path, leaf):
+        path = "/".join(key.key for key in path)
+        if "up0/norm" in path or "bottom0/conv1" in path or path == "stack0_remap_heatmap/kernel":
+            return 2 * leaf
+        if path == "refinement/conv0/conv/kernel":
+            return np.concatenate([leaf[:, :, :-1], 2 * leaf[:, :, -1:]], axis=2)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(double, params)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_are_one_until_the_attention_is_trained(variables, training):
+    model = ALL.clone(trained=("pose",))
+    fresh = {**variables, "batch_stats": {**variables["batch_stats"], "attention_learnt": np.float32(0)}}
+    outputs, changed = model.apply(fresh, IMAGE, training, mutable=["batch_stats"])
+    assert all((np.asarray(mask) == 1).all() for mask in outputs.attention.values())
+    assert changed["batch_stats"]["attention_learnt"] == 0
+    plain = {"params": doubled(without(variables["params"])), "batch_stats": without(fresh["batch_stats"])}
+    expected, _ = BASELINE.apply(plain, IMAGE, training, mutable=["batch_stats"])
+    for got, wanted in zip(outputs.heatmaps, expected.heatmaps, strict=True):
+        close(got, wanted)
+    close(outputs.coordinates, expected.coordinates)
+
+
+def test_the_image_is_untouched_by_a_global_mask_of_one(variables):
+    fresh = {**variables, "batch_stats": {**variables["batch_stats"], "attention_learnt": np.float32(0)}}
+    plain = {name: without(tree) for name, tree in variables.items()}
+    outputs, expected = selvam.Model(**SMALL).apply(fresh, IMAGE), BASELINE.apply(plain, IMAGE)
+    np.testing.assert_array_equal(outputs.coordinates, expected.coordinates)
+
+
+def test_training_the_attention_takes_the_masks_into_use(variables):
+    fresh = {**variables, "batch_stats": {**variables["batch_stats"], "attention_learnt": np.float32(0)}}
+    apply = ALL.clone(trained=("attention",)).apply
+    outputs, changed = apply(fresh, IMAGE, True, mutable=["batch_stats"])
+    assert changed["batch_stats"]["attention_learnt"] == 1
+    assert all(np.asarray(mask).max() < 1 for mask in outputs.attention.values())
+    held = without(changed["batch_stats"])  # the pose's norms work as in evaluation
+    assert jax.tree.all(jax.tree.map(np.array_equal, held, without(fresh["batch_stats"])))
+
+
+# Outputs and labels
+
+
+# By hand, for 256 channels. A 3x3 convolution with its norm: 9*256*256 + 3*256 = 590,592.
+# Stack: 13 of them, two 1x1 2*65,792, the heatmap 257: 7,809,537. Between two: 65,792 + 512.
+# Stem: 7*7*3*64+64, norm 128, residual unit 64 -> 256 206,208: 215,808.
+# Refinement: 9*257*256 + 3*256 = 592,896, three more, and 4*4*256*32+32 = 131,104: 2,495,776.
+PLAIN = 2 * 7_809_537 + 66_304 + 215_808 + 2_495_776
+# 32 channels: 9*3*32 + 3*32, 13 * (9*32*32 + 3*32), and the mask 9*32+1.
+GLOBAL = 960 + 13 * 9_312 + 289
+# Masks: of one channel 9+1, of 256 channels 9*256+1 at 64, 32, 16, 8 and 4 cells.
+MASKS = {"baseline": 0, "global": GLOBAL, "heatmap": 2 * 10, "multi_resolution": 2 * 5 * 2_305}
+
+
+@pytest.mark.parametrize(("attention", "masks"), [*MASKS.items(), ("all", sum(MASKS.values()))])
+def test_parameters_of_each_variant(attention, masks):
+    model = models.create(joints=16, **config.get_config(f"attention={attention}").model)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PLAIN + masks
+    assert (PLAIN, PLAIN + GLOBAL) == (18_396_962, 18_519_267)  # as the README says
+
+
+def test_coordinates_start_in_the_middle_of_the_crop():
+    refine = selvam.Refinement(3, 4, 1, *layers.parts(train=False, dtype=jnp.float32))
+    coordinates, _ = refine.init_with_output(jax.random.key(0), IMAGE)
+    np.testing.assert_array_equal(coordinates, np.full((2, 3, 2), 0.5))
+
+
+def test_without_attention_there_are_no_masks():
+    outputs, fresh = jax.eval_shape(BASELINE.init_with_output, jax.random.key(0), IMAGE)
+    assert [maps.shape for maps in outputs.heatmaps] == [(2, 4, 4, 1)] * 2
+    assert outputs.attention is None and "attention_learnt" not in fresh["batch_stats"]
+
+
+def test_bfloat16_gives_float32_outputs_and_statistics():
+    model = ALL.clone(dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
+    outputs, changed = jax.eval_shape(
+        lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), shapes, IMAGE
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype("float32")}
+    assert changed["batch_stats"] == shapes["batch_stats"]
+
+
+def test_every_parameter_and_statistic_has_its_task():
+    shapes = jax.eval_shape(ALL.init, jax.random.key(0), IMAGE)
+    tasks = phases.labels(ALL, shapes["params"]), phases.labels(ALL, shapes["batch_stats"])
+    assert set(jax.tree.leaves(tasks[0])) == set(ALL.tasks)
+    pose = jax.eval_shape(BASELINE.init, jax.random.key(0), IMAGE)
+    for tree, collection in zip(tasks, ("params", "batch_stats"), strict=True):
+        assert jax.tree.leaves(tree).count("pose") == len(jax.tree.leaves(pose[collection]))
+        assert set(jax.tree.leaves(without(tree))) == {"pose"}
+    assert tasks[1]["attention_learnt"] == "attention"
+
+
+# Coordinates to joints
+
+
+class Two(nn.Module):
+    """Says one thing about a picture that is bright on the left, and another about the others."""
+
+    def __call__(self, image, train=False):
+        bright = (image[:, 0, 0, 0] > image[:, 0, -1, 0])[:, None, None]
+        left, right = (
+            jnp.array([[0.2, 0.4], [0.7, 0.5], [0.5, 0.1]]),
+            jnp.array([[0.4, 0.6], [0.9, 0.3], [0.5, 0.3]]),
+        )
+        maps = jnp.zeros((image.shape[0], 4, 4, 1)).at[:, 1, 0, 0].set(jnp.where(bright[:, 0, 0], 0.8, 0.4))
+        return Outputs((maps,), jnp.where(bright, left, right))
+
+
+THREE = skeletons.Skeleton("three", ("right", "left", "middle"), ((0, 1),), (), ())
+NETWORK = Network(Two(), THREE, size=8, mean=(0.0, 0.0, 0.0), sigma=1.0, logits=False)
+BRIGHT = np.tile(np.linspace(255, 0, 8).astype(np.uint8)[None, None, :, None], (1, 8, 1, 3))
+
+
+def test_coordinates_are_pixels_and_score_what_the_heatmap_says_there():
+    joints, scores, seen = inference.Estimator(NETWORK, canvas=8, margin=1.0, flip=False)({}, BRIGHT)
+    close(joints, [[[[1.6, 3.2], [5.6, 4.0], [4.0, 0.8]]]])  # one answer: (b, 1, k, 2)
+    close(scores, [[[0.8, 0, 0]]])  # the first lies in the cell of row 1, column 0
+    assert seen["heatmaps"].shape == (1, 4, 4, 1) and seen["attention"] == {}
+
+
+def test_flip_averages_with_the_mirrored_pictures_coordinates():
+    # Mirrored: right (0.4, 0.6), left (0.9, 0.3), middle (0.5, 0.3). Mirrored back and sides swapped:
+    # right (0.1, 0.3), left (0.6, 0.6), middle (0.5, 0.3).
+    outputs = NETWORK.outputs({}, BRIGHT / 255.0, flip=True)
+    close(outputs.coordinates, [[[0.15, 0.35], [0.65, 0.55], [0.5, 0.2]]])
+    expected = np.zeros((1, 4, 4, 1))
+    expected[0, 1, [0, 3], 0] = 0.4, 0.2  # (0.8 + 0) / 2 and (0 + 0.4) / 2
+    close(outputs.heatmaps[0], expected)
+
+
+# The training
+
+
+def tiny():
+    """The paper's training on eight people without augmentation; rounds of 60 steps."""
+    c = config.get_config("attention=all,stacks=1,width=12,dataset=synthetic,size=32")
+    c.model.update(depth=1, attention_width=4)
+    c.data.update(examples=(8, 8), variety=0.0, canvas=48)
+    c.augment.update(scale_normal=(0.0, 0.0), rotate_normal=(0.0, 0.0), flip_probability=0.0, colour=0.0)
+    c.train.update(batch_size=8, steps=64, average_decay=0.9, tensorboard=False, pictures=1)
+    c.train.phases = (("pose", 20.0), ("attention", 20.0), ("pose+attention", 20.0))
+    c.train.update(log_every=4, save_every=10, keep_latest=7)
+    c.evaluate.update(batch_size=8, flip=False)
+    return c
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, quick_compiles):
+    path = tmp_path_factory.mktemp("selvam")
+    train.train(tiny(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def states(workdir):
+    """The states after 10, 20, ... and 64 steps, as {"pose": [...], "attention": [...]} of all leaves."""
+    with checkpoint.Checkpoints(workdir, read_only=True) as saved:
+        return {step: by_task(saved, step) for step in saved.steps}
+
+
+def by_task(saved, step):
+    items = saved._manager.restore(step)
+    leaves = {task: {} for task in ALL.tasks}
+    for name in ("model", "averaged", "optimizer"):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(items[name]):
+            text = f"{name}/{jax.tree_util.keystr(path, simple=True, separator='/')}"
+            leaves["attention" if "attention" in text else "pose"][text] = np.asarray(leaf)
+    return leaves
+
+
+def moved(states, task, first, last):
+    """The leaves of a task that differ bit for bit between two steps, and how many there are."""
+    before, after = states[first][task], states[last][task]
+    assert before.keys() == after.keys() and len(before) > 30
+    return {name for name in before if before[name].tobytes() != after[name].tobytes()}, len(before)
+
+
+def test_held_tasks_stay_as_they_are_bit_for_bit(states):
+    """Parameters, batch statistics, averages and the optimiser's state of the task."""
+    assert moved(states, "attention", 10, 20)[0] == set()
+    assert moved(states, "pose", 20, 40)[0] - {"optimizer/1/count"} == set()
+    # Steps 61 to 64 belong to the second round's first phase, where the masks stay as they are.
+    assert moved(states, "attention", 60, 64)[0] == set()
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "last"),
+    [("pose", 10, 20), ("attention", 20, 30), ("pose", 40, 50), ("attention", 40, 50), ("pose", 60, 64)],
+)
+def test_trained_tasks_move(states, task, first, last):
+    names, count = moved(states, task, first, last)
+    assert len(names) > 0.95 * count
+    assert any(name.startswith("optimizer") for name in names)
+
+
+def test_the_attention_counts_as_learnt_from_its_first_phase_on(states):
+    values = {
+        step: state["attention"]["model/batch_stats/attention_learnt"] for step, state in states.items()
+    }
+    assert values == {10: 0, 20: 0, 30: 1, 40: 1, 50: 1, 60: 1, 64: 1}
+
+
+def metrics_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_each_phase_lowers_the_loss_and_each_round_the_learning_rate(workdir):
+    lines = [line for line in metrics_of(workdir) if "loss" in line]
+    loss = {line["step"]: line["loss"] for line in lines}  # the mean of four steps
+    assert loss[20] < 0.5 * loss[4]
+    assert loss[40] < loss[24]
+    assert loss[60] < loss[44]
+    rates = {line["step"]: line["learning_rate"] for line in lines}
+    np.testing.assert_allclose([rates[4], rates[60], rates[64]], [1e-3, 1e-3, 1e-4], rtol=1e-5)
+
+
+def test_resuming_within_a_phase_gives_the_same_bits_after_the_next_one(workdir, states, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(workdir, again)
+    for step in (40, 50, 60, 64):
+        shutil.rmtree(again / "checkpoints" / str(step))
+    train.train(tiny(), again)  # from step 30, in the attention's phase
+    with checkpoint.Checkpoints(again, read_only=True) as saved:
+        resumed = by_task(saved, 64)
+    for task, leaves in states[64].items():
+        for name, leaf in leaves.items():
+            np.testing.assert_array_equal(resumed[task][name], leaf, err_msg=name)
+
+
+def test_a_trained_network_finds_joints_in_pictures(workdir):
+    predictor = Predictor(workdir, batch_size=2)
+    picture = np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8)
+    result = predictor(picture)
+    assert result.joints.shape == (1, 16, 2) and np.isfinite(result.joints).all()
+    assert result.scores.shape == (1, 16) and result.scores.min() >= 0 and result.scores.max() <= 1
+
+
+def test_a_parameter_without_a_task_keeps_the_training_from_starting(tmp_path, monkeypatch):
+    label = selvam.Model.label
+    stray = staticmethod(lambda path: None if path[0] == "stem_unit" else label(path))
+    monkeypatch.setattr(selvam.Model, "label", stray)
+    with pytest.raises(ValueError, match="gives stem_unit/.* no task"):
+        train.train(tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_phases_need_a_model_with_tasks(tmp_path):
+    c = newells_config.get_config("stacks=1,width=8,dataset=synthetic,size=32")
+    c.model.depth = 1
+    c.train.phases = (("pose", 1.0),)
+    with pytest.raises(ValueError, match="newell knows no tasks"):
+        train.train(c, tmp_path / "run")
+
+
+# The config
+
+
+@pytest.mark.parametrize("attention", config.VARIANTS)
+def test_config_switches_the_masks_on(attention):
+    c = config.get_config(f"attention={attention},stacks=3")
+    assert [c.model[switch] for switch in SWITCHES] == list(config.VARIANTS[attention])
+    assert (c.model.stacks, c.train.batch_size, c.optimizer.name, c.loss.kind) == (
+        3,
+        30,
+        "adam",
+        "coordinates",
+    )
+    plan = phases.create(c.train.phases, epoch=10.0)
+    order = [plan.trained(0), plan.trained(200), plan.trained(300), plan.trained(500)]
+    everything = [("pose",), ("attention",), ("pose", "attention"), ("pose",)]
+    assert order == ([None] * 4 if attention == "baseline" else everything)
+
+
+def test_config_refuses_an_unknown_attention():
+    with pytest.raises(ValueError, match="choose from baseline, global, .*all"):
+        config.get_config("attention=local")

@@ -1,0 +1,433 @@
+import functools
+import json
+import socket
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hourglass_jax import models
+from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.pose import augment, skeletons
+from hourglass_jax.training import losses, optimizer
+from hourglass_jax.training import step as train_step
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+GEOMETRY = train_step.Geometry(canvas=48, margin=1.5, size=32)
+MEAN = (0.5, 0.4, 0.3)
+PLAIN = {}  # no augmentation
+HARD = {"scale_range": (0.8, 1.2), "rotate_range": 30.0, "flip_probability": 0.5, "colour": 0.2}
+
+
+class Net(nn.Module):
+    """8 x 8 cells of 32 px, two stacks; `normalised` adds a batch norm."""
+
+    joints: int = 16
+    normalised: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        x = nn.Conv(8, (4, 4), (4, 4), use_bias=False, dtype=self.dtype, name="conv")(image)
+        if self.normalised:
+            norm = functools.partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype, name="norm")
+            x = norm(use_running_average=not train)(x)
+        maps = [nn.Conv(self.joints, (1, 1), dtype=self.dtype, name=f"stack{s}")(nn.relu(x)) for s in (0, 1)]
+        return Outputs(heatmaps=tuple(m.astype(jnp.float32) for m in maps))
+
+
+def make(net=None, optimiser=None, *, average=0.0, accumulate=1, seed=0, mask=True, augmentation=PLAIN):
+    """The compiled step and a fresh state."""
+    net, optimiser = net or Net(), optimiser or optax.sgd(0.5)
+    loss = functools.partial(
+        losses.on_heatmaps, size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=mask
+    )
+    step = train_step.make(
+        net,
+        optimiser,
+        geometry=GEOMETRY,
+        flip_order=skeletons.MPII.flip,
+        seed=seed,
+        mean=MEAN,
+        augmentation=augmentation,
+        loss=loss,
+        average_decay=average,
+        accumulate=accumulate,
+    )
+    init = functools.partial(train_step.init, net, optimiser, seed=1, size=32, average=average > 0)
+    return jax.jit(step), jax.jit(init)(), loss
+
+
+def batch_of(seed=0, b=8):
+    """Noise; image and canvas are the same frame: 200 px * 0.16 * margin 1.5 = 48 px around (24, 24)."""
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (b, 48, 48, 3), np.uint8),
+        "joints": rng.uniform(10, 38, (b, 16, 2)).astype(np.float32),
+        "visible": rng.integers(0, 3, (b, 16)).astype(np.uint8),
+        "center": np.full((b, 2), 24, np.float32),
+        "scale": np.full(b, 0.16, np.float32),
+    }
+
+
+def inputs_of(batch):
+    """What the network sees without augmentation: the middle 32 px, the mean subtracted."""
+    images = batch["image"][:, 8:40, 8:40].astype(np.float32) / 255 - np.array(MEAN, np.float32)
+    return images, batch["joints"] - 8
+
+
+def close(a, b, rtol=1e-5, atol=1e-6):
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol, atol, err_msg=jax.tree_util.keystr(path))
+
+
+def by_hand(net, loss, params, batch_stats, part):
+    """Gradient, new statistics and loss of a part, without the step."""
+    images, joints = inputs_of(part)
+
+    def value(params):
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs, new = net.apply(variables, images, train=True, mutable=["batch_stats"])
+        return loss(outputs, joints, part["visible"])[0], new.get("batch_stats", {})
+
+    (value, new), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+    return gradient, new, value
+
+
+def test_step_is_one_gradient_step_on_the_plain_crop():
+    step, state, loss = make()
+    batch = batch_of()
+    new, metrics = step(state, batch)
+    gradient, batch_stats, value = by_hand(Net(), loss, state.params, state.batch_stats, batch)
+    # 0.5 is the learning rate; no augmentation, so the canvas' middle, pixel by pixel.
+    close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
+    close(new.batch_stats, batch_stats)
+    assert int(new.step) == 1 and new.averaged is None
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
+
+
+def test_losses_of_the_stacks_sum_to_the_loss():
+    step, state, _ = make()
+    _, metrics = step(state, batch_of())
+    stacks = [metrics["loss_stack1"], metrics["loss_stack2"]]
+    assert "loss_stack3" not in metrics and abs(stacks[0] - stacks[1]) > 1e-3
+    np.testing.assert_allclose(sum(stacks), metrics["loss"], rtol=1e-6)
+
+
+def test_running_statistics_are_those_of_the_whole_batch():
+    step, state, _ = make()
+    new, _ = step(state, batch_of())
+    images, _ = inputs_of(batch_of())
+    # A convolution of 4 x 4 px with stride 4 is a matrix product of the patches.
+    patches = images.reshape(8, 8, 4, 8, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)
+    features = patches.astype(np.float64) @ np.asarray(state.params["conv"]["kernel"]).reshape(48, 8)
+    statistics = new.batch_stats["norm"]
+    # Momentum 0.9, from 0 and 1.
+    np.testing.assert_allclose(statistics["mean"], 0.1 * features.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * features.var(axis=0), rtol=1e-4)
+
+
+def test_accumulation_averages_the_gradients_of_its_parts():
+    step, state, loss = make(accumulate=2)
+    batch = batch_of()
+    new, metrics = step(state, batch)
+    gradients, values, batch_stats = [], [], state.batch_stats
+    for part in (0, 1):  # every second example, so that each device keeps its own
+        half = {name: value[part::2] for name, value in batch.items()}
+        gradient, batch_stats, value = by_hand(Net(), loss, state.params, batch_stats, half)
+        gradients.append(gradient)
+        values.append(value)
+    expected = jax.tree.map(lambda p, a, b: p - 0.5 * (a + b) / 2, state.params, *gradients)
+    close(new.params, expected)
+    close(new.batch_stats, batch_stats)  # of one part after the other
+    np.testing.assert_allclose(metrics["loss"], np.mean(values), rtol=1e-5)
+    stacks = metrics["loss_stack1"] + metrics["loss_stack2"]
+    np.testing.assert_allclose(stacks, metrics["loss"], rtol=1e-5)
+
+
+def test_accumulation_equals_the_whole_batch_where_nothing_depends_on_the_part():
+    # Without batch norm, and with equal weights of all joints: the mean of means is the mean.
+    net = Net(normalised=False)
+    whole, state, _ = make(net, mask=False)
+    parts, _, _ = make(net, mask=False, accumulate=4)
+    a, b = whole(state, batch_of()), parts(state, batch_of())
+    close(a[0].params, b[0].params)
+    np.testing.assert_allclose(a[1]["loss"], b[1]["loss"], rtol=1e-5)
+
+
+def test_accumulation_that_does_not_divide_is_refused():
+    step, state, _ = make(accumulate=3)
+    with pytest.raises(ValueError, match=r"train.accumulate=3 does not divide a batch of 8"):
+        step(state, batch_of())
+
+
+def test_average_follows_the_parameters_as_stated():
+    step, state, _ = make(average=0.15)
+    average = jax.device_get(state.averaged)
+    np.testing.assert_array_equal(average["params"]["conv"]["kernel"], state.params["conv"]["kernel"])
+    # min(0.15, (1 + t) / (10 + t)): 1 / 10, 2 / 11 -> 0.15, 0.15
+    for number, decay in enumerate((0.1, 0.15, 0.15)):
+        state, _ = step(state, batch_of(number))
+        new = {"params": state.params, "batch_stats": state.batch_stats}
+        average = jax.tree.map(lambda a, n, d=decay: d * a + (1 - d) * np.asarray(n), average, new)
+        close(state.averaged, average)
+    assert state.variables is state.averaged
+    difference = np.abs(average["params"]["conv"]["kernel"] - state.params["conv"]["kernel"])
+    assert difference.max() > 1e-4  # so that this tells the one from the other
+
+
+def test_without_an_average_evaluation_uses_the_parameters():
+    _, state, _ = make()
+    assert state.averaged is None
+    assert state.variables == {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_gradient_is_clipped_before_the_optimiser(clip_norm):
+    rmsprop = optimizer.create(lambda step: 1e-3, name="rmsprop", clip_norm=clip_norm)
+    step, state, _ = make(optimiser=rmsprop)
+    new, metrics = step(state, batch_of())
+    assert metrics["gradient_norm"] > 0.05  # reported as it was
+    # RMSprop's only state that has moved: 0.01 * gradient^2.
+    squares = sum(float(x.sum()) for x in jax.tree.leaves(new.optimizer) if x.ndim)
+    expected = clip_norm or metrics["gradient_norm"]
+    np.testing.assert_allclose(np.sqrt(squares / 0.01), expected, rtol=1e-4)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
+    adam = optimizer.create(lambda step: 1e-3, name="adam")
+    values = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        step, state, _ = make(Net(dtype=dtype), adam, average=0.9)
+        new, metrics = step(state, batch_of())
+        kinds = {x.dtype for x in jax.tree.leaves(new)}
+        assert kinds == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}  # and the steps' counts
+        assert {x.dtype for x in jax.tree.leaves(metrics)} == {jnp.dtype(jnp.float32)}
+        values[dtype] = float(metrics["loss"])
+    # bfloat16 has 8 bits: a relative error of 2^-9 for each number.
+    assert values[jnp.float32] != values[jnp.bfloat16]
+    np.testing.assert_allclose(values[jnp.float32], values[jnp.bfloat16], rtol=1e-2)
+
+
+def test_bfloat16_hourglass_keeps_float32():
+    model = models.create("newell", joints=16, dtype="bfloat16", stacks=1, width=4, depth=1)
+    adam = optimizer.create(lambda step: 1e-3, name="adam")
+    shapes = jax.eval_shape(lambda: train_step.init(model, adam, seed=0, size=32, average=True))
+    assert {x.dtype.name for x in jax.tree.leaves(shapes)} == {"float32", "int32"}
+    inside = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))
+    variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    program = str(inside(variables, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)))
+    convolutions = [line for line in program.splitlines() if "conv_general_dilated[" in line]
+    assert convolutions and all(":bf16[" in line for line in convolutions)
+
+
+def test_unlabelled_joints_say_nothing_when_masked_and_absent_otherwise():
+    batch = batch_of()
+    moved = batch | {"joints": np.where(batch["visible"][..., None] > 0, batch["joints"], 20)}
+    images, joints = inputs_of(batch)
+    shown = batch["visible"] > 0
+    values = {}
+    for mask in (True, False):
+        step, state, _ = make(mask=mask)
+        new, metrics = step(state, batch)
+        other, again = step(state, _float32(moved))
+        close(new.params, other.params, rtol=0, atol=0)  # what is written there is not read
+        values[mask] = float(metrics["loss"])
+        assert values[mask] == float(again["loss"])
+    # By hand: the targets' maps, and zeros where a joint is not labelled.
+    outputs, _ = Net().apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+    )
+    cells = np.arange(8) + 0.5
+    distance = cells - joints[..., None] / 4  # b k (x, y) cells
+    line = np.exp(-(distance**2) / 2) * (np.abs(distance) <= 3)
+    targets = np.einsum("bkx,bky->byxk", line[:, :, 0] * shown[..., None], line[:, :, 1])
+    errors = [((np.asarray(maps) - targets) ** 2).mean(axis=(1, 2)) for maps in outputs.heatmaps]
+    np.testing.assert_allclose(values[False], sum(e.mean() for e in errors), rtol=1e-4)
+    np.testing.assert_allclose(values[True], sum(e[shown].mean() for e in errors), rtol=1e-4)
+
+
+def _float32(batch):
+    return batch | {"joints": batch["joints"].astype(np.float32)}
+
+
+def test_flipped_batch_is_the_mirrored_one_with_sides_swapped():
+    order = skeletons.MPII.flip
+    batch = batch_of()
+    mirrored = batch | {
+        "image": batch["image"][:, :, ::-1],
+        "joints": (np.array([48, 0]) + np.array([-1, 1]) * batch["joints"])[:, order].astype(np.float32),
+        "visible": batch["visible"][:, order],
+    }
+    flip, state, _ = make(augmentation={"flip_probability": 1.0})
+    plain, _, _ = make()
+    a, b = flip(state, batch), plain(state, mirrored)
+    close(a[0].params, b[0].params)
+    np.testing.assert_allclose(a[1]["loss"], b[1]["loss"], rtol=1e-5)
+
+
+def test_augmentation_is_a_function_of_seed_and_step():
+    step, state, value_of = make(augmentation=HARD)
+    another, _, _ = make(augmentation=HARD, seed=1)
+    loss = {
+        (seed, number): float(run(state.replace(step=jnp.int32(number)), batch_of())[1]["loss"])
+        for seed, run in ((0, step), (1, another))
+        for number in (0, 1)
+    }
+    assert len(set(loss.values())) == 4
+    assert float(step(state, batch_of())[1]["loss"]) == loss[0, 0]
+    # By hand, from the key that (seed, step) gives.
+    batch = batch_of()
+    place = {"size": 32, "canvas": 48, "margin": 1.5, "flip_order": skeletons.MPII.flip}
+    key = jax.random.fold_in(jax.random.key(0), 1)
+    images, joints, visible = jax.jit(functools.partial(augment.augment, **place, **HARD))(
+        key, batch["image"], batch["joints"], batch["visible"]
+    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    outputs, _ = Net().apply(variables, images - np.array(MEAN), train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(loss[0, 1], value_of(outputs, joints, visible)[0], rtol=1e-4)
+
+
+def test_state_is_donated_to_the_compiled_step():
+    from hourglass_jax import devices
+
+    mesh = devices.mesh()
+    net, sgd = Net(), optax.sgd(0.5)
+    plain, state, loss = make(net, sgd, average=0.9)
+    step = train_step.make(
+        net,
+        sgd,
+        geometry=GEOMETRY,
+        flip_order=skeletons.MPII.flip,
+        seed=0,
+        mean=MEAN,
+        augmentation=PLAIN,
+        loss=loss,
+        average_decay=0.9,
+    )
+    state = jax.device_put(state, devices.replicated(mesh))
+    expected, _ = plain(state, batch_of())
+    new, _ = train_step.compiled(step, mesh)(state, devices.put_batch(batch_of(), mesh))
+    # Memory for one state, not for two: the old one is gone, and the new one is right.
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    close(new.params, expected.params)
+
+
+# Several devices and processes.
+
+_DEVICES = """
+import json, sys, types
+import jax, numpy as np, optax
+import conftest
+from hourglass_jax import checkpoint, devices, train
+from hourglass_jax.data import feed, sources
+from hourglass_jax.training import step as train_step
+from launch.benchmarks import scaling
+
+config = conftest.tiny({"model.stacks": 1, "model.width": 8, "loss.kind": "mean_squared_error"})
+source = sources.open_source(config.data, train=True)
+metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
+network, sgd = network_of(metadata), optax.sgd(0.1)
+none = types.SimpleNamespace(latest=None)
+result = {}
+for count in (1, 8):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",))
+    step = train.make_step(config, network, source, sgd, mesh)
+    state = train.make_state(config, network, sgd, mesh, none)
+    fed, there = feed.Sent(source, mesh), feed.Resident(source, mesh)
+    options = dict(train=True, batch_size=8, steps=3)
+    for batch, same in zip(fed.batches(**options), there.batches(**options), strict=True):
+        inputs = fed.put(batch, train_step.INPUTS)
+        for name, value in there.put(same, train_step.INPUTS).items():
+            assert value.sharding == inputs[name].sharding
+            np.testing.assert_array_equal(value, inputs[name])
+        state, metrics = step(state, inputs)
+    leaf = state.params["stem"]["conv"]["kernel"]
+    assert len(leaf.sharding.device_set) == count and leaf.sharding.is_fully_replicated
+    for path, leaf in jax.tree.leaves_with_path((state.params, state.batch_stats, state.averaged, metrics)):
+        result[f"{count}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+np.savez(sys.argv[1], **result)
+for batch_size in (12, 0):
+    try:
+        devices.check_divides(batch_size, "train.batch_size")
+    except ValueError as error:
+        print(error)
+sent = scaling.collectives(step.lower(state, inputs).compile().as_text())
+sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)]
+print(json.dumps([sent, *sizes]))
+"""
+
+
+def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
+    result = run_python(_DEVICES, tmp_path / "states.npz", devices=8)
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "states.npz") as states:
+        names = [name[1:] for name in states if name.startswith("1")]
+        assert len(names) > 100
+        for name in names:
+            # Measured: at most 1.2e-7 in the parameters and 1.2e-6 in the statistics, since the devices'
+            # parts are added in another order. With statistics of each device's own example, or other
+            # augmentation, nothing would agree.
+            one, eight = states["1" + name], states["8" + name]
+            np.testing.assert_allclose(eight, one, rtol=1e-5, atol=5e-6, err_msg=name)
+    lines = result.stdout.splitlines()
+    assert lines[-3:-1] == [
+        "train.batch_size=12 must be a positive multiple of the 8 devices.",
+        "train.batch_size=0 must be a positive multiple of the 8 devices.",
+    ]
+    sent, parameters, statistics = json.loads(lines[-1])
+    # The gradients, each norm's mean and mean of squares, and at most 16 numbers for the loss: on the way
+    # back a norm needs no other sums than the gradients of its scale and bias.
+    (sizes,) = sent.values()
+    assert sent.keys() == {"all-reduce"}
+    assert 0 <= sum(sizes) - 4 * (parameters + statistics) <= 4 * 16
+
+
+@pytest.mark.usefixtures("small_model")
+def test_two_processes_give_the_run_of_one(start, tiny, state_of, metrics_of, tmp_path):
+    from hourglass_jax import evaluate, train
+    from hourglass_jax.training import log
+
+    # The squared error: the cross-entropy's gradient of a last bias is 0 but for rounding, and Adam makes
+    # steps of full length from that.
+    config = tiny({"train.steps": 3, "loss.kind": "mean_squared_error"})
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = ["--distributed", f"--coordinator=localhost:{port}", "--processes=2"]
+    flags.append("--config.data.source=device")  # which alters no batch
+    two = [start(config, tmp_path / "two", *flags, f"--process={i}", begins="and evaluate") for i in range(2)]
+    train.train(config, tmp_path / "one")
+    evaluate.evaluate(config, tmp_path / "one", tmp_path / "one")
+    assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
+    assert two[1].output == []  # the first one speaks for both
+    assert "40 canvases of 48 px take" in two[0].output[0] and "2 x cpu, batch 8." in two[0].output[2]
+
+    one, both = (state_of(config, tmp_path / name, 3) for name in ("one", "two"))
+    assert one.step == both.step == 3
+    close(both, one, rtol=1e-3, atol=1e-5)
+    for a, b in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
+        assert a.keys() == b.keys() and a["step"] == b["step"]
+        for name in a.keys() - {*log.CLOCKED}:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+    for name in ("evaluation.json", "predictions.json"):
+        a, b = (json.loads((tmp_path / run / name).read_text()) for run in ("one", "two"))
+        if name == "evaluation.json":
+            assert a == b
+            continue
+        assert (
+            [p["id"] for p in a]
+            == [p["id"] for p in b]
+            == [f"synthetic-validation-{i:06d}" for i in range(10)]
+        )
+        np.testing.assert_allclose([p["joints"] for p in a], [p["joints"] for p in b], atol=2e-3)
+        np.testing.assert_allclose([p["scores"] for p in a], [p["scores"] for p in b], atol=2e-4)
