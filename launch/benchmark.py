@@ -21,6 +21,7 @@ from launch.benchmarks import (
     growth,
     inference,
     input,
+    learning,
     memory,
     scaling,
     systems,
@@ -28,7 +29,7 @@ from launch.benchmarks import (
 )
 from launch.benchmarks.common import machine, save
 
-BENCHMARKS = (systems, inference, account, train, gpu, input, memory, growth, compiling, scaling)
+BENCHMARKS = (systems, inference, account, train, gpu, input, memory, growth, compiling, scaling, learning)
 
 
 def parser() -> argparse.ArgumentParser:
