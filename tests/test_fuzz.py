@@ -339,7 +339,8 @@ def _films(path):
 
 
 def _own(path):
-    skeleton, people, left_out = coco_annotations.read(path)
+    content = coco_annotations.read(path)
+    skeleton, people, left_out = content.skeleton, content.people, content.left_out
     assert sorted(skeleton.flip) == list(range(len(skeleton))) and all(left_out.values())
     for one in people:
         assert one.joints.shape == (len(skeleton), 2) and np.isfinite(one.joints).all()

@@ -211,7 +211,8 @@ def test_python_of_the_readme_works(sandbox, capsys):
 
 def test_example_of_the_readme_is_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(EXAMPLE))
-    skeleton, (person,), left_out = coco_annotations.read(tmp_path / "a.json")
+    content = coco_annotations.read(tmp_path / "a.json")
+    skeleton, (person,), left_out = content.skeleton, content.people, content.left_out
     assert skeleton.joints[1:3] == ("left_hand", "right_hand") and skeleton.flip_pairs == ((1, 2), (3, 4))
     assert person.visible.tolist() == [2, 2, 1, 2, 0] and not left_out
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import files
-from hourglass_jax.data.datasets import coco_annotations, lsp_annotations, matlab, mpii_annotations
+from hourglass_jax.data.datasets import coco_annotations, lsp_annotations, mpii_annotations
+from hourglass_jax.data.datasets.arrays import named, read_arrays
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
 _SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
@@ -75,50 +75,6 @@ def read(path: str | os.PathLike, dataset: str) -> Truth:
         found = "jnt_missing" in arrays
         return _of_detections(path, arrays, skeleton) if found else _of_mpii(path, skeleton)
     return _of_h5(path, dataset, skeleton)
-
-
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of an .h5 or .mat file by name; those of MATLAB 7.3, which are HDF5, in MATLAB's axes.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not readable.
-    """
-    import h5py  # requirements-minimal.txt does without
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
-    if path.suffix == ".mat" and not h5py.is_hdf5(path):
-        content = matlab.read(path, "perhaps cut off")
-        return {name: value for name, value in content.items() if not name.startswith("__")}
-    try:
-        with h5py.File(path) as file:
-            # HDF5 follows links and virtual datasets to other files, and makes up what was never written.
-            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-            items = {name: file[name] for name in own if isinstance(file[name], h5py.Dataset)}
-            items = {name: item for name, item in items.items() if not (item.is_virtual or item.external)}
-            if sum(item.size * item.dtype.itemsize for item in items.values()) > files.LARGEST:
-                raise ValueError(f"more than {files.LARGEST >> 20} MiB")
-            arrays = {name: item[()] for name, item in items.items()}
-        return {name: value.T for name, value in arrays.items()} if path.suffix == ".mat" else arrays
-    except Exception as error:  # h5py has a dozen different ones for broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: not readable, perhaps cut off ({reason}).") from None
-
-
-def named(path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """One of `read_arrays`.
-
-    Raises:
-      ValueError: it is missing, or holds no real numbers.
-    """
-    if name not in arrays:
-        there = ", ".join(f"{key[:50]!r} {np.shape(value)}" for key, value in arrays.items()) or "nothing"
-        raise ValueError(f"{path}: has no dataset {name!r}; there is {there}.")
-    if np.asarray(arrays[name]).dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name!r} is {arrays[name].dtype}, not real numbers.")
-    return np.asarray(arrays[name], np.float64)
 
 
 def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
@@ -198,7 +154,8 @@ def _of_lsp(path, dataset, skeleton) -> Truth:
 
 def _of_coco(path) -> Truth:
     """Crowds and people without a labelled joint are not among them, as where a network is evaluated."""
-    skeleton, people, _ = coco_annotations.read(path)
+    content = coco_annotations.read(path)
+    skeleton, people = content.skeleton, content.people
     return Truth(
         skeleton,
         joints=np.array([one.joints for one in people], np.float64).reshape(-1, len(skeleton), 2),

@@ -1,10 +1,10 @@
 """People in COCO's keypoint format, with the joint set that their file states; without TensorFlow."""
 
 import collections
+import dataclasses
 import re
 import reprlib
 from pathlib import PurePath
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,8 @@ FORMAT = "expected COCO keypoints, {images: [...], annotations: [...], categorie
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-class Person(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Person:
     """A person of a file: joints (k, 2) float32 px, visible (k,) uint8, box (x, y, width, height) or None.
 
     image: the picture's id.
@@ -29,7 +30,8 @@ class Person(NamedTuple):
     image: int | str
 
 
-class Content(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Content:
     """A file: its joint set, its people in the order of its pictures, how many others it has, by reason."""
 
     skeleton: Skeleton

@@ -6,8 +6,7 @@ import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.data import people_builder, sources
-from hourglass_jax.data.datasets import matlab
-from hourglass_jax.evaluation import annotations as truth
+from hourglass_jax.data.datasets import arrays, matlab
 from hourglass_jax.pose import skeletons
 
 SCALE = 2.2  # of everybody, as in Newell's files: a crop of 440 px in frames of 720 x 480
@@ -100,8 +99,8 @@ def read_h5(path, names) -> list[tuple[str, np.ndarray, np.ndarray]]:
       ValueError: it is not readable, or the two do not fit together.
     """
     pictures = Path(names).read_bytes().decode(errors="replace").split()
-    arrays = truth.read_arrays(path)
-    joints, center = (truth.named(path, arrays, name) for name in ("part", "center"))
+    content = arrays.read_arrays(path)
+    joints, center = (arrays.named(path, content, name) for name in ("part", "center"))
     if joints.shape != (len(pictures), 11, 2) or center.shape != (len(pictures), 2):
         found = f"part {joints.shape} and center {center.shape} for {len(pictures)} pictures of {names}"
         raise ValueError(f"{path}: found {found}; expected (n, 11, 2) and (n, 2) for n pictures")
