@@ -10,6 +10,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from hourglass_jax import console
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
     "config",
@@ -59,22 +61,19 @@ def parse(argv: list[str]) -> list[str]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if isinstance(error, (AttributeError, KeyError)):  # the former wraps ml_collections' KeyError
             key = str(getattr(error.args[0], "args", error.args)[0])
-            sys.exit(f"Error: --config has no key {' '.join(key.split())}")
+            raise ValueError(f"--config has no key {' '.join(key.split())}") from None
         if isinstance(error, OSError):
             known = {path.stem for path in pathlib.Path("configs").glob("*.py")} - {"__init__", "common"}
             known = ", ".join(f"configs/{name}.py" for name in sorted(known))
-            sys.exit(f"Error: --config: there is no such file; there are {known}.")
+            raise ValueError(f"--config: there is no such file; there are {known}.") from None
         # A traceback's last line says what is wrong, after the exception's name.
-        sys.exit(f"Error: {lines[-1].partition(': ')[2] if len(lines) > 2 else lines[0]}")
+        raise ValueError(lines[-1].partition(": ")[2] if len(lines) > 2 else lines[0]) from None
     return rest
 
 
 def run() -> None:
     flags.mark_flags_as_required(["config", "workdir"])
-    try:
-        app.run(main, flags_parser=parse)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"Error: {error}")
+    sys.exit(console.run(app.run, main, flags_parser=parse))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hourglass_jax import files
+from hourglass_jax import console, files
 from hourglass_jax.evaluation import tables
 
 # What the papers print, each on the data and by the metric of its table. MSSH and Chu et al. print the row of
@@ -159,12 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="an evaluated workdir, or a score's json")
     parser.add_argument("--output", metavar="FOLDER", help="gets compared.md and pictures of the curves")
     args = parser.parse_args(arguments)
-    try:
-        print(compare(args.runs, args.output), end="")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.run(lambda: print(compare(args.runs, args.output), end=""))
 
 
 if __name__ == "__main__":

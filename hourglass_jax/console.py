@@ -1,10 +1,56 @@
-"""Lines on the console."""
+"""Lines on the console, and the errors of commands."""
 
-import jax
+import os
+import sys
+from collections.abc import Callable
+
+# Packages whose name in an import is not the one that pip installs.
+_PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+
+INTERRUPTED = "Interrupted."
+
+
+def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTED, **kwargs) -> int:
+    """Calls a command; bad input ends it with one line on stderr instead of a traceback.
+
+    Args:
+      command: returns its exit code; None is 0.
+      *args, **kwargs: its arguments.
+      interrupted: the line that Ctrl-C ends with.
+
+    Returns:
+      the exit code: the command's own, 1 after an error, 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold what the terminal's encoding cannot show.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return command(*args, **kwargs) or 0
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"Error: {message(error)}", file=sys.stderr)
+        return 1
+
+
+def message(error: BaseException) -> str:
+    """An error's text on one line, with the remedy where a package is missing."""
+    if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
+        missing = (error.name or "").partition(".")[0]
+        package = _PACKAGES.get(missing, missing)
+        return f"this needs {package}, which is not installed: pip install {package}"
+    return " ".join(str(error).splitlines()) or type(error).__name__
 
 
 def say(text: str) -> None:
-    """A line on the console, at once; of several processes the first one speaks."""
+    """Prints a line at once; of several processes only the first one does."""
+    import jax  # slow, and `--help` does without
+
     if jax.process_index() == 0:
         print(text, flush=True)
 

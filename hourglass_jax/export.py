@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hourglass_jax import files, inference, loading
+from hourglass_jax import console, files, inference, loading
 from hourglass_jax.kernels import on_cpu
 from hourglass_jax.network import Network
 
@@ -178,16 +178,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="of tflite, which has no other (default: 1)")
     args = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
+
+    def command() -> None:
         usage = export(**vars(args))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"{args.output}: images of uint8 RGB in, {'heatmaps' if args.heatmaps else 'joints and scores'} out"
-    )
-    print(usage)
-    return 0
+        given = "heatmaps" if args.heatmaps else "joints and scores"
+        print(f"{args.output}: images of uint8 RGB in, {given} out")
+        print(usage)
+
+    return console.run(command)
 
 
 if __name__ == "__main__":

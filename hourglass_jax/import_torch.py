@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from hourglass_jax import checkpoint, devices, files
+from hourglass_jax import checkpoint, console, devices, files
 from hourglass_jax.network import Network
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 from hourglass_jax.training.step import State
@@ -88,11 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--size", type=int, default=256, help="side of its input, px (default: 256)")
     args = parser.parse_args(arguments)
-    try:
-        config = write(args.checkpoint, args.workdir, skeleton=_skeleton(args.skeleton), size=args.size)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    return console.run(_main, args)
+
+
+def _main(args) -> None:
+    config = write(args.checkpoint, args.workdir, skeleton=_skeleton(args.skeleton), size=args.size)
     model = config["model"]
     print(f"{args.workdir}: {model['stacks']} stacks of width {model['width']}, input {args.size} px.")
     fields = " ".join(f"--config.model.{name}={model[name]}" for name in ("stem", "depth", "units"))
@@ -103,7 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(f"To evaluate: {network} --workdir={args.workdir} --mode=evaluate")
     print(f"To train further: {network} --config.train.init_from={args.workdir} --workdir=NEW")
-    return 0
 
 
 if __name__ == "__main__":

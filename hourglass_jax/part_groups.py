@@ -15,7 +15,7 @@ import warnings
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import console, files
 from hourglass_jax.data.datasets import mpii_annotations
 from hourglass_jax.models.groups import Groups
 from hourglass_jax.pose import skeletons
@@ -197,16 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the clustering (default: %(default)s)")
     parser.add_argument("--output", help="folder that gets part_groups.png and part_groups.json")
     flags = parser.parse_args(arguments)
-    try:
-        _main(flags)
-    except ImportError as error:
-        package = {"sklearn": "scikit-learn"}.get(error.name, error.name)
-        print(f"Error: this needs {package}: pip install {package}", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.run(_main, flags)
 
 
 def _main(flags):

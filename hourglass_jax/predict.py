@@ -19,7 +19,7 @@ import sys
 import numpy as np
 import tqdm
 
-from hourglass_jax import devices, files, inference
+from hourglass_jax import console, devices, files, inference
 from hourglass_jax.media import draw, pictures, videos
 from hourglass_jax.predictor import Predictor, Result, cut
 
@@ -255,15 +255,11 @@ def main(arguments: list[str] | None = None) -> int:
     add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
     args = parser.parse_args(arguments)
     devices.keep_programs()
-    try:
-        unread = predict(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; what has been written is whole.", file=sys.stderr)
-        return 130
-    return 1 if unread else 0
+
+    def command() -> int:
+        return 1 if predict(**vars(args)) else 0
+
+    return console.run(command, interrupted="Interrupted; what has been written is whole.")
 
 
 if __name__ == "__main__":

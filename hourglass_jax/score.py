@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import console, files
 from hourglass_jax.evaluation import annotations as truths
 from hourglass_jax.evaluation import tables
 
@@ -220,27 +220,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--curves", metavar="FILE.png", help="draws the curves, and writes FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="writes all figures, for hourglass_jax.compare")
     args = parser.parse_args(arguments)
-    try:
-        truth = truths.read(args.annotations, args.dataset).rows(args.rows)
-        if not len(truth):
-            raise ValueError(f"{args.annotations}: no people to score; see --rows.")
-        predicted = read_predictions(args.predictions, truth)
-        scores = score(predicted, truth, rule=args.rule, metric=args.metric, threshold=args.threshold)
-        about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
-        if args.rows != slice(None):
-            about["data"] += f", {len(truth)} people of --rows"
-        about |= {"predictions": Path(args.predictions).name}
-        print(f"{about['predictions']}: {about['data']}, {len(truth)} people\n{report(scores)}")
-        if args.curves:
-            tables.write_curve(args.curves, scores)
-            rows = dict(scores["curve"])
-            tables.plot_curves(args.curves, rows, rows.pop("thresholds"), scores["metric"])
-        if args.json:
-            files.write_json(args.json, about | scores)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.run(_main, args)
+
+
+def _main(args) -> None:
+    truth = truths.read(args.annotations, args.dataset).rows(args.rows)
+    if not len(truth):
+        raise ValueError(f"{args.annotations}: no people to score; see --rows.")
+    predicted = read_predictions(args.predictions, truth)
+    scores = score(predicted, truth, rule=args.rule, metric=args.metric, threshold=args.threshold)
+    about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
+    if args.rows != slice(None):
+        about["data"] += f", {len(truth)} people of --rows"
+    about |= {"predictions": Path(args.predictions).name}
+    print(f"{about['predictions']}: {about['data']}, {len(truth)} people\n{report(scores)}")
+    if args.curves:
+        tables.write_curve(args.curves, scores)
+        rows = dict(scores["curve"])
+        tables.plot_curves(args.curves, rows, rows.pop("thresholds"), scores["metric"])
+    if args.json:
+        files.write_json(args.json, about | scores)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import console, files
 from hourglass_jax.data.datasets import mpii_annotations
 
 _NOTHING = np.zeros((0, 0))  # MATLAB's []
@@ -123,19 +123,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--allow_missing", action="store_true", help="people who count may have no prediction"
     )
     args = parser.parse_args(arguments)
-    try:
-        import scipy.io  # requirements-minimal.txt does without
+    return console.run(_main, args)
 
-        joints = read_predictions(args.predictions)
-        pictures = mpii_annotations.read_test(args.annotations)
-        count = check(pictures, joints, allow_missing=args.allow_missing)
-        with files.replacing(args.output) as file:
-            scipy.io.savemat(file, {"pred": structure(pictures, joints)}, do_compression=True)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+
+def _main(args) -> None:
+    import scipy.io  # requirements-minimal.txt does without
+
+    joints = read_predictions(args.predictions)
+    pictures = mpii_annotations.read_test(args.annotations)
+    count = check(pictures, joints, allow_missing=args.allow_missing)
+    with files.replacing(args.output) as file:
+        scipy.io.savemat(file, {"pred": structure(pictures, joints)}, do_compression=True)
     print(f"{len(joints)} people, {count} of whom count, in {len(pictures)} pictures -> {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

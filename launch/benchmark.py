@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
-from hourglass_jax import devices
+from hourglass_jax import console, devices
 from launch.benchmarks import (
     account,
     compiling,
@@ -50,13 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     # PyTorch, and the processes of some benchmarks, want an accelerator's memory as well.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     where = machine()  # with the load that there was at the beginning
-    try:
-        result = args.run(args) | {"machine": where}
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    print(save(result, args))
-    return 0
+    return console.run(lambda: print(save(args.run(args) | {"machine": where}, args)))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import sys
 
@@ -22,10 +24,10 @@ def command(monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
         monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        errors = io.StringIO()
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(errors):
             main.run()
-        code = ended.value.code
-        return (1, code) if isinstance(code, str) else (code or 0, "")
+        return ended.value.code or 0, errors.getvalue().removesuffix("\n")
 
     return run
 
@@ -91,7 +93,6 @@ def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, 
     assert told.startswith("Error: ") and "\n" not in told and message in told
     output, errors = capfd.readouterr()
     assert "Traceback" not in output + errors
-    # The interpreter writes `told`; nothing else comes before it.
     assert not [line for line in errors.splitlines() if line.strip()]
 
 

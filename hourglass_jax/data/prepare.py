@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 
+from hourglass_jax import console
 from hourglass_jax.data import packed, people_builder, pipeline, sources
 from hourglass_jax.media import draw
 from hourglass_jax.pose import crop
@@ -21,15 +22,8 @@ example:
 def main(arguments=None) -> int:
     """Prepares as the flags say; the process' exit code."""
     flags = _parser().parse_args(arguments)
-    try:
-        _prepare(flags)
-    except (OSError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing is left half-prepared; start it again", file=sys.stderr)
-        return 130
-    return 0
+    left = "interrupted: nothing is left half-prepared; start it again"
+    return console.run(_prepare, flags, interrupted=left)
 
 
 def _parser():

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import console, files
 from hourglass_jax.media import draw
 from hourglass_jax.pose import skeletons
 
@@ -796,13 +796,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--variety", type=float, default=1.0, help="how hard they are, in [0, 1]")
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
         write_pictures(**vars(options))
-    except (OSError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.count} pictures and boxes.json in {options.output}")
-    return 0
+        print(f"{options.count} pictures and boxes.json in {options.output}")
+
+    return console.run(command)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 import argparse
 import pathlib
-import sys
 
-from hourglass_jax import files, loading, weights
+from hourglass_jax import console, files, loading, weights
 
 
 def export(workdir, output, *, evaluation=None, card=None) -> dict:
@@ -55,12 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--card", help="json to store beside: data, command, device, time, ...")
     args = parser.parse_args(arguments)
-    try:
-        metadata = export(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    return console.run(_main, args)
+
+
+def _main(args) -> None:
+    metadata = export(**vars(args))
     size = pathlib.Path(args.output).stat().st_size / 2**20
     known = "with its scores" if "evaluation" in metadata else "without scores: evaluate first to store them"
     print(f"{args.output}: step {metadata['step']}, {size:.1f} MiB, {known}")
-    return 0
