@@ -37,8 +37,8 @@ class HourglassUnit(nn.Module):
 def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
     """Each map convolved with its own window, zeros around: a convolution with as many groups as maps.
 
-    It is computed as one matrix product per map, of its rows with a band matrix that holds the window's
-    rows: grouped convolutions, and above all their gradients, are many times slower on CPUs.
+    One matrix product per map multiplies its rows by a band matrix that holds the window's rows: grouped
+    convolutions, and above all their gradients, are many times slower on CPUs.
 
     Args:
       maps: (b, h, w, m).
@@ -58,8 +58,8 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
 class Crf(nn.Module):
     """Features (b, h, w, c) -> maps (b, h, w, m) in [0, 1] by three steps of mean field (equation 7).
 
-    Returns them twice: as maps and as weights. Equation 8 as printed leaves the unary term out of the
-    steps; the mean field and the released code keep it. g of equations 3 and 11 is the identity: a
+    Returns the maps twice: as maps and as weights. Equation 8 as printed leaves the unary term out of the
+    steps; the mean field and the released code keep it. g of equations 3 and 11 is the identity, because a
     sigmoid follows.
     """
 
@@ -83,8 +83,8 @@ class Crf(nn.Module):
 class Softmax(nn.Module):
     """Features (b, h, w, c) -> maps (b, h, w, m) whose sum over the cells is one (equation 4).
 
-    Returns the maps, and weights whose mean is one: with the sum one, 64 x 64 cells would make features
-    4096 times smaller, and equation 9's coarse maps would outweigh the fine ones.
+    Returns the maps, and weights whose mean is one. Weights whose sum is one would make the features of
+    64 x 64 cells 4096 times smaller, and equation 9's coarse maps would outweigh the fine ones.
     """
 
     maps: int
@@ -115,8 +115,8 @@ class Head(nn.Module):
     def __call__(self, f, features):
         seen, total = {}, 0.0
         for i, x in enumerate(reversed(features)):
-            # Pre-activated, as wherever a convolution reads sums of residual units: their raw size
-            # would saturate most of the sigmoids from the start. The paper is silent.
+            # Normalised first, as wherever a convolution reads sums of residual units: raw sums would
+            # saturate most of the sigmoids from the start. The paper does not say.
             x = nn.relu(self.norm(name=f"level{i}_norm")(x))
             seen[f"resolution{x.shape[1]}"], weights = self.attention(1, name=f"level{i}")(x)
             for _ in range(i):
@@ -127,9 +127,9 @@ class Head(nn.Module):
         # A refined map (10) or, zooming in, one per joint in its place (11), both from h1.
         kind, maps = ("parts", self.joints) if self.parts else ("refined", 1)
         seen[kind], weights = self.attention(maps, name=kind)(h1)
-        # Equations 12 and 13 weight all of h1 for each joint before a linear classifier. The weight is
-        # the same for all channels, so it may as well come after: w_p (h1 phi_p) + b = phi_p (w_p h1) + b,
-        # and no joint needs its copy of the features.
+        # Equations 12 and 13 weight all of h1 for each joint before a linear classifier. All channels have
+        # the same weight, so it can follow the classifier: w_p (h1 phi_p) + b = phi_p (w_p h1) + b. No joint
+        # needs its own copy of the features.
         scores = self.conv(self.joints, (1, 1), use_bias=False, name="scores")(h1)
         return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
 

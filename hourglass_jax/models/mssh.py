@@ -48,13 +48,13 @@ class InceptionResnet(nn.Module):
 
     def _check(self, x):
         if self.width % 4:
-            raise ValueError(f"An inception-resnet of {self.width} channels has no four equal parts.")
+            raise ValueError(f"An inception-resnet needs a width divisible by 4, not {self.width}.")
         if self.halved and (x.shape[1] % 2 or x.shape[2] % 2):
             raise ValueError(f"inception_b cannot halve {x.shape[1]} x {x.shape[2]} cells.")
 
 
-# What a network is made of, in its hourglasses (3.3) and before them: the introduction says "residual
-# networks" of the pre-processing, 5.2.3 "inception-resnet".
+# The blocks of the hourglasses (3.3) and of the pre-processing, for which the introduction says "residual
+# networks" and 5.2.3 "inception-resnet".
 BLOCKS = {
     "inception_a": InceptionResnet,
     "inception_b": functools.partial(InceptionResnet, halved=True),
@@ -108,7 +108,7 @@ def enlarge(x: jax.Array, factor: int) -> jax.Array:
 
 
 class Model(nn.Module):
-    """S hourglasses in a row, from small features, which tell what, to large ones, which tell where.
+    """S hourglasses in a row, from small features (semantic context) to large ones (precise positions).
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 2**depth times
     every stride. Returns `Outputs` with S heatmaps (b, h / stride, w / stride, joints) float32.
@@ -124,7 +124,7 @@ class Model(nn.Module):
     # eight stacks are features of 32, 32, 64, 64, 64, 128, 128 and 128 px at an input of 256 px.
     strides: Sequence[int] = ()
     block: str = "inception_a"  # inception_b, residual
-    fusion: str = "addition"  # of the features with what the stack before hands on, or concatenation
+    fusion: str = "addition"  # of a scale's features with the previous stack's, or concatenation
     lateral: bool = False
     dtype: jnp.dtype = jnp.float32
 

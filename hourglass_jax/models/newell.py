@@ -16,8 +16,8 @@ class Model(nn.Module):
     """S hourglasses in a row; each one's heatmaps are fed to the next (3.3).
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 4 * 2**depth.
-    Returns `Outputs` with the heatmaps (b, h/4, w/4, joints) float32 that `supervision` names, which are
-    those that have a loss, and those that evaluation scores (4.2):
+    Returns `Outputs` with the heatmaps (b, h/4, w/4, joints) float32 that `supervision` names. These have a
+    loss and are scored in evaluation (4.2):
       stacks: of every stack.
       last: of the last one.
       sum: the sum over the stacks.

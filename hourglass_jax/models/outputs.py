@@ -1,4 +1,4 @@
-"""What every model returns."""
+"""The return value of every model."""
 
 from typing import NamedTuple
 

@@ -52,7 +52,7 @@ def augment(
       images (b, size, size, 3) float32 in [0, 1], joints (b, k, 2) input pixels, visible (b, k).
     """
     b = images.shape[0]
-    names = ("scale", "zoom", "rotate", "sure", "turn", "shear", "flip", "colour")
+    names = ("scale", "zoom", "rotate", "rotated", "turn", "shear", "flip", "colour")
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
     def uniform(name, low, high, shape=(b,)):
@@ -62,7 +62,7 @@ def augment(
         return jnp.clip(deviation * jax.random.normal(keys[name], (b,)), -limit, limit)
 
     zoom = uniform("zoom", *scale_range) * 2.0 ** -clipped_normal("scale", *scale_normal)
-    rotated = uniform("sure", 0.0, 1.0) < rotate_probability
+    rotated = uniform("rotated", 0.0, 1.0) < rotate_probability
     degrees = clipped_normal("rotate", *rotate_normal) * rotated
     degrees += uniform("turn", -rotate_range, rotate_range)
     flipped = uniform("flip", 0.0, 1.0) < flip_probability

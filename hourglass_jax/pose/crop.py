@@ -1,14 +1,14 @@
-"""Crops: the one place where pixels change coordinates.
+"""Crops: the one place where coordinates change frames.
 
-Convention, written down once: coordinates are continuous, x to the right and y down, in pixels. Pixel i
+Convention: coordinates are continuous, x to the right and y down, in pixels. Pixel i
 covers [i, i + 1) and has its centre at i + 0.5; an image w pixels wide spans [0, w]. Published
 annotations are used as they are (whether they count from 0 or 1 is disputed; it is at most one pixel).
 
-There are four frames, and an affine map between each two of them:
+There are four frames, with an affine map between any two:
 
     image    the full picture, as annotated
-    canvas   what is stored: a square around the person with a margin, resampled to a fixed size
-    input    what the network sees: the nominal crop of 200 * scale px, or its augmented form
+    canvas   the stored square around the person, with a margin, resampled to a fixed size
+    input    the network's input: the nominal crop of 200 * scale px, or its augmented form
     heatmap  cells of the network's output: the input's frame, divided by the stride
 
 An affine map is an array (..., 2, 3); it takes (x, y) to `m[..., :2] @ (x, y) + m[..., 2]`. Maps with
@@ -162,6 +162,6 @@ def _sample(image, points):
         weight_y = fraction[:, 1] if dy else 1 - fraction[:, 1]
         inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
         weight = jnp.where(inside, weight_x * weight_y, 0.0)
-        # Whatever JAX reads at indices out of range, its weight is zero.
+        # Values that JAX reads at indices out of range have weight zero.
         total += weight[:, None] * image[y + dy, x + dx].astype(jnp.float32)
     return total

@@ -1,7 +1,7 @@
 """Heatmaps: joints -> Gaussians, and heatmaps -> joints, side by side.
 
 Positions are in heatmap cells, continuous: cell i covers [i, i + 1), its centre is i + 0.5 (see
-`data/crop.py`, which also owns the map between cells, input pixels and image pixels).
+`pose/crop.py`, which also owns the map between cells, input pixels and image pixels).
 """
 
 import math
@@ -83,7 +83,7 @@ def _at(heatmaps, cell, dx=0, dy=0):
 
 
 def _quarter(heatmaps, cell):
-    # At the border the neighbour inside counts as the higher one only against nothing: no shift.
+    # At the border one neighbour is missing: no shift.
     towards_x = _direction(_at(heatmaps, cell, dx=-1), _at(heatmaps, cell, dx=1))
     towards_y = _direction(_at(heatmaps, cell, dy=-1), _at(heatmaps, cell, dy=1))
     return 0.25 * jnp.stack([towards_x, towards_y], axis=-1)
@@ -101,7 +101,7 @@ def _taylor(heatmaps, cell, sigma):
     the border, a flat or a ragged map) the quarter cell remains.
     """
     # First a Gaussian of the targets' sigma (DARK, equation 9), which leaves one peak of several ripples. The
-    # paper then scales the maximum back, which moves no derivative of the logarithm.
+    # paper then rescales the maximum, which does not change the logarithm's derivatives.
     logarithm = jnp.log(jnp.maximum(_blurred(heatmaps, sigma), 1e-10))
     value = {(x, y): _at(logarithm, cell, x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)}
     g_x = (value[1, 0] - value[-1, 0]) / 2

@@ -1,7 +1,7 @@
 """Joint sets: names, sides, limbs and the groups that the papers' tables report.
 
 A skeleton is data: the pipeline, the losses, the tables and the drawings all read it from here, and a
-checkpoint carries its own, so that a network for another joint set needs no change of code.
+checkpoint carries its own, so that a network for another joint set needs no new code.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ class Skeleton:
         pairs = {name: tuple(map(tuple, fields[name])) for name in ("flip_pairs", "limbs")}
         parts = tuple((title, tuple(joints)) for title, joints in fields["parts"])
         torso = tuple(fields["torso"]) if fields["torso"] else None
-        # Networks that were saved before PCP was there have no sticks.
+        # Checkpoints saved before PCP existed have no sticks.
         sticks = [(title, tuple(_stick(*ends) for ends in row)) for title, row in fields.get("sticks", ())]
         rows = {"parts": parts, "sticks": tuple(sticks)}
         skeleton = cls(fields["name"], tuple(fields["joints"]), **pairs, **rows, torso=torso)
@@ -71,18 +71,18 @@ class Skeleton:
         return skeleton
 
     def _check(self) -> None:
-        """Raises a ValueError where titles are no text, or a joint has no name, or none of its own."""
+        """Raises ValueError unless titles are text, joints have distinct names and indices exist."""
         names = [self.name, *self.joints, *(title for title, _ in (*self.parts, *self.sticks))]
         if not all(isinstance(name, str) and name.isprintable() for name in names):
-            raise ValueError("a name in the joint set is no text of one line")
+            raise ValueError("a name in the joint set is not text of one line")
         if not self.joints or len(set(self.joints)) < len(self.joints):
-            raise ValueError("a joint set needs joints, each with a name of its own")
+            raise ValueError("a joint set needs joints with distinct names")
         rows = [*self.flip_pairs, *self.limbs, self.torso or (0, 0), *(joints for _, joints in self.parts)]
         rows += [end for _, limbs in self.sticks for limb in limbs for end in limb]
         pairs = [*self.flip_pairs, *self.limbs, self.torso or (0, 0)]
         known = set(range(len(self)))
         if not all(known.issuperset(row) for row in rows) or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"a joint set of {len(self)} joints names others, or not two in a pair")
+            raise ValueError(f"a joint set of {len(self)} joints has an unknown index or a wrong pair")
 
 
 def _stick(start, end) -> Stick:
@@ -139,7 +139,7 @@ LSP = Skeleton(
     ),
 )
 
-# Observer-centric, other than the sets above: the left shoulder is always on the picture's right, also of
+# Observer-centric, unlike the sets above: the left shoulder is always on the picture's right, also of
 # people who are seen from behind.
 FLIC = Skeleton(
     name="flic",

@@ -271,7 +271,7 @@ def test_bfloat16_gives_float32_heatmaps_of_every_size():
         ({"block": "inception_c"}, "model.block='inception_c' is unknown; choose from inception_a, "),
         ({"fusion": "sum"}, "model.fusion='sum' is unknown; choose from addition, concatenation"),
         ({"block": "inception_b"}, "inception_b cannot halve 1 x 1 cells"),
-        ({"width": 6}, "no four equal parts"),
+        ({"width": 6}, "width divisible by 4"),
     ],
 )
 def test_wrong_fields_are_answered(fields, message):

@@ -75,7 +75,7 @@ def test_joint_set_from_the_category():
     ("category", "message"),
     [
         ({"keypoints": ["left_eye", "nose"]}, "'left_eye' has no 'right_eye' beside it; state flip_pairs"),
-        ({"keypoints": ["a", "a"]}, "each with a name of its own"),
+        ({"keypoints": ["a", "a"]}, "joints with distinct names"),
         ({"keypoints": "abc"}, "keypoints must be the joints' names"),
         ({"keypoints": ["a", "b"], "skeleton": [[0, 1]]}, r"skeleton has \[0, 1\]; expected 2 of its 2"),
         ({"keypoints": ["a", "b"], "flip_pairs": [["a", "c"]]}, "flip_pairs has"),
