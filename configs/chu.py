@@ -8,7 +8,7 @@ MPII test 91.5; PCK@0.2 on LSP 92.6 (trained on MPII as well). PCKh@0.5 on MPII'
 the text tells it (Figure 8): ms 87.2, full 89.4.
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 
 # The bars of Figure 8 (BL, +MS, +HRU, +MR, +HP). Figure 10 compares softmax with crf on two stacks.
 VARIANTS = {

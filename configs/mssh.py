@@ -9,7 +9,7 @@ The paper's own figures (theirs, not measured here), 8 stacks: PCKh@0.5 on MPII 
 fusion=concatenation 89.36 (5.2.4, whose difference of 0.66 would make it 89.25). Batch 4, one GTX 1080.
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 
 # Features of several scales, adaptive weights: 5.2.1 compares both with neither.
 VARIANTS = {

@@ -11,7 +11,7 @@ PCK@0.2: shoulder 99.4, elbow 98.2, wrist 95.2. RMSprop 2.5e-4, divided once by 
 days on a 12 GB TitanX.
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 
 # Figure 8 and FLIC (4.1): the stacks, and which heatmaps have a loss. A single hourglass that is to be
 # compared has the units of all stacks at every point, in the stem, too: only so has it the paper's "slightly

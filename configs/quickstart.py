@@ -3,7 +3,7 @@
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 
 # What belongs to each paper's network, beside the recipe that all share; its own config has it in full.
 SYSTEMS = {

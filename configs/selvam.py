@@ -7,7 +7,7 @@ The paper's own figures (theirs, not measured here), "average accuracy" on MPII,
 baseline 83.2, global 86.7, heatmap 78.6, multi_resolution 84.1 (Table 1).
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 
 # Figures 3 to 6: which masks are switched on (global, heatmap, multi-resolution).
 VARIANTS = {

@@ -9,7 +9,7 @@ MPII's ten hard joints, one scale: 88.14 (deep_baseline 87.74, onward=specific 8
 (onward=specific 87.21). Parameters with 16 joints: 26.69 M with 8 stacks, 10.23 M with 3 (29.11 GFLOPs).
 """
 
-from configs import common
+from hourglass_jax import config_base as common
 from hourglass_jax.models import groups as part_groups
 from hourglass_jax.pose import skeletons
 

@@ -1,58 +1,11 @@
-"""Where speed is measured: tables of medians from interleaved runs, with the machine they were seen on.
+"""`hourglass benchmark` from a checkout: python launch/benchmark.py systems --workdir=runs/systems"""
 
-    python launch/benchmark.py systems --workdir=runs/systems --steps=1800
-
-Each benchmark is a file of `launch/benchmarks/`; --help lists them, and the options of each.
-"""
-
-import argparse
-import functools
-import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
 
-from hourglass_jax import console, devices
-from launch.benchmarks import (
-    account,
-    compiling,
-    gpu,
-    growth,
-    inference,
-    input,
-    learning,
-    memory,
-    scaling,
-    systems,
-    train,
-)
-from launch.benchmarks.common import machine, save
-
-BENCHMARKS = (systems, inference, account, train, gpu, input, memory, growth, compiling, scaling, learning)
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Measures speed; see the top of launch/benchmark.py.", allow_abbrev=False
-    )
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--output", help="folder for the table as json and markdown")
-    shared.add_argument("--rounds", type=int, default=7, help="timed runs of each (default: %(default)s)")
-    commands = parser.add_subparsers(required=True, metavar="WHAT", dest="name")
-    for benchmark in BENCHMARKS:
-        benchmark.add(functools.partial(commands.add_parser, parents=[shared]))
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
-    # PyTorch, and the processes of some benchmarks, want an accelerator's memory as well.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    where = machine()  # with the load that there was at the beginning
-    return console.run(lambda: print(save(args.run(args) | {"machine": where}, args)))
-
+from hourglass_jax.benchmarks.command import main
 
 if __name__ == "__main__":
-    devices.keep_memory()  # as training and prediction do; whoever else is timed in this process has it, too
     sys.exit(main())

@@ -208,9 +208,9 @@ def _metrics_of():
 # main.py with `Small`; it waits for a line on its stdin after the line that argv[1] begins.
 _DRIVER = """
 import select, sys
-import conftest, main
+import conftest
 from hourglass_jax.network import Network, network_of
-from hourglass_jax import evaluate, models, train, loading
+from hourglass_jax import evaluate, loading, main, models, train
 models.create = conftest.create_small
 begins, say, plain = sys.argv.pop(1), train.say, train.train
 def say_and_wait(text):

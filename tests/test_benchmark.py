@@ -15,11 +15,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
 from hourglass_jax import models, train
+from hourglass_jax.benchmarks import account, common, compiling, gpu, input, scaling, systems
+from hourglass_jax.benchmarks import train as training
 from hourglass_jax.data import people_builder, pipeline
 from hourglass_jax.transforms import remat
 from launch import benchmark
-from launch.benchmarks import account, common, compiling, gpu, input, scaling, systems
-from launch.benchmarks import train as training
 
 
 @pytest.mark.parametrize("name", models.names())

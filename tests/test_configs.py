@@ -177,7 +177,7 @@ def test_a_mixture_is_trained_for_its_first_dataset():
 @pytest.mark.parametrize("name", models.names())
 def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     assert (ROOT / "configs" / f"{name}.py").exists() and load(name, "").model.name == name
-    assert (ROOT / "tests" / f"test_{name}.py").exists()
+    assert (ROOT / "tests" / "models" / f"test_{name}.py").exists()
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
     (row,) = [r for r in rows if f"`configs/{name}.py`" in r]
     assert f"`hourglass_jax/models/{name}.py`" in row

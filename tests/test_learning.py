@@ -5,10 +5,10 @@ import json
 import cv2
 import pytest
 
+from hourglass_jax.benchmarks import learning
 from hourglass_jax.data import packed
 from hourglass_jax.data.synthetic import SyntheticPeople
 from launch import benchmark
-from launch.benchmarks import learning
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags
 
-import main
+from hourglass_jax import main
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -48,7 +48,7 @@ def config_file(tiny, tmp_path):
     [
         ([W], "--config"),
         ([QUICK], "--workdir"),
-        (["--config=configs/nothing.py", W], "there is no such file; there are configs/chu.py,"),
+        (["--config=configs/nothing.py", W], "there is no such file; the package has chu, mssh, newell,"),
         (["--config=configs/quickstart.py:stack=2", W], "no argument 'stack'; it has"),
         (["--config=configs/quickstart.py:stacks=two", W], "stacks='two' must be of type int."),
         (["--config=configs/chu.py:variant=all", W], "variant='all' is unknown; choose from base"),

@@ -20,7 +20,7 @@ import pytest
 import scipy.io
 from absl import flags
 
-import main
+from hourglass_jax import main
 from hourglass_jax.data.datasets import coco_annotations
 from hourglass_jax.media import videos
 

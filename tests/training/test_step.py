@@ -331,7 +331,7 @@ import conftest
 from hourglass_jax import checkpoint, devices, train
 from hourglass_jax.data import feed, sources
 from hourglass_jax.training import step as train_step
-from launch.benchmarks import scaling
+from hourglass_jax.benchmarks import scaling
 
 config = conftest.tiny({"model.stacks": 1, "model.width": 8, "loss.kind": "mean_squared_error"})
 source = sources.open_source(config.data, train=True)

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from hourglass_jax import devices
-from launch.benchmarks.compiling import in_a_process
-from launch.benchmarks.inference import folded_hourglass, images_of
+from hourglass_jax.benchmarks.compiling import in_a_process
+from hourglass_jax.benchmarks.inference import folded_hourglass, images_of
 
 KINDS = {  # by the path of a traced instruction, the first that is found in it
     "7x7 convolution": r"stem/conv/|7x7",
@@ -78,7 +78,7 @@ def of_torch(sizes: dict[str, int], rounds: int) -> dict[str, float]:
     _on_one_core(sizes["batch_size"])
     import torch
 
-    from launch.benchmarks import torch_twin
+    from hourglass_jax.benchmarks import torch_twin
 
     torch.set_num_threads(1)
     _, _, variables = folded_hourglass(**_model(sizes))

@@ -20,13 +20,12 @@ import time
 
 import jax
 
-from configs import newell
-from hourglass_jax import devices, models
+from hourglass_jax import config_base, devices, models
+from hourglass_jax.benchmarks.common import step_of
 from hourglass_jax.data import pipeline
 from hourglass_jax.kernels import on_cpu
 from hourglass_jax.training import step as train_step
 from hourglass_jax.transforms import flops
-from launch.benchmarks.common import step_of
 
 # Peak bfloat16 operations a second, and bytes a second that a chip sends, half of what both directions carry.
 # Cloud TPU v5e: 197 TFLOP/s, 400 GB/s, https://docs.cloud.google.com/tpu/docs/v5e (up to 256 chips).
@@ -107,7 +106,7 @@ def collectives(program: str) -> dict[str, list[int]]:
 def _in_a_process(count: int, args) -> dict:
     """`_measure` in a process with so many simulated devices: their number is settled when JAX begins."""
     names = ("stacks", "width", "depth", "size")
-    command = [sys.executable, "-m", "launch.benchmarks.scaling"]
+    command = [sys.executable, "-m", "hourglass_jax.benchmarks.scaling"]
     command.append(json.dumps({name: getattr(args, name) for name in names}))
     simulated = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
     done = subprocess.run(
@@ -125,7 +124,9 @@ def _in_a_process(count: int, args) -> dict:
 def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
     """The collectives of the step over all devices, one image each, and the seconds to compile it."""
     mesh = devices.mesh()
-    config = newell.get_config(f"stacks={stacks},width={width},size={size},dataset=synthetic")
+    config = config_base.named("newell").get_config(
+        f"stacks={stacks},width={width},size={size},dataset=synthetic"
+    )
     config.model.depth, config.train.batch_size, config.data.examples = depth, mesh.size, (1, 1)
     step, network, source, optimiser = step_of(config, mesh)
     shape = functools.partial(train_step.init, network.model, optimiser, seed=0, size=size, average=False)

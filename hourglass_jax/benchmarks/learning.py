@@ -17,9 +17,8 @@ import time
 
 import numpy as np
 
-from configs import newell
-from hourglass_jax import files, train
-from launch.benchmarks.common import Step, interleaved
+from hourglass_jax import config_base, files, train
+from hourglass_jax.benchmarks.common import Step, interleaved
 
 BASE = "stacks=2,width=128,dataset=lspet,size=96,quick=true"
 POINTS = 6  # of the learning curve
@@ -48,7 +47,7 @@ def recipe_config(arguments: str, packed_dir, recipe: str, seed: int):
     Raises:
       ValueError: a change that is not KEY=VALUE, or a key that the config does not have.
     """
-    config = newell.get_config(arguments).lock()
+    config = config_base.named("newell").get_config(arguments).lock()
     config.seed = seed
     config.model.depth = 3
     config.data.update(source="packed", packed_dir=str(packed_dir), canvas=192, box="joints,image")

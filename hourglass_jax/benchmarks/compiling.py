@@ -7,10 +7,9 @@ import concurrent.futures
 import multiprocessing
 import tempfile
 
-from configs import newell
-from hourglass_jax import devices
-from launch.benchmarks.common import Step
-from launch.benchmarks.memory import add_sizes
+from hourglass_jax import config_base, devices
+from hourglass_jax.benchmarks.common import Step
+from hourglass_jax.benchmarks.memory import add_sizes
 
 SIZES = {"stacks": 8, "width": 256, "size": 256, "batch_size": 8}
 
@@ -45,6 +44,6 @@ def seconds_of_a_start(folder: str, sizes: dict[str, int], remat: str) -> dict[s
     """Seconds to make a state, and to trace, lower and compile the step, with programs kept in the folder."""
     devices.keep_programs_in(folder)
     arguments = ",".join(f"{name}={value}" for name, value in sizes.items() if name != "batch_size")
-    config = newell.get_config(f"{arguments},dataset=synthetic")
+    config = config_base.named("newell").get_config(f"{arguments},dataset=synthetic")
     config.train.update(batch_size=sizes["batch_size"], remat=remat)
     return Step(config, cache=True).seconds

@@ -7,10 +7,9 @@ command that the table prints, so that an interrupted benchmark goes on.
 import pathlib
 import sys
 
-from configs import quickstart
-from hourglass_jax import checkpoint, evaluate, models, train
+from hourglass_jax import checkpoint, config_base, evaluate, models, train
+from hourglass_jax.benchmarks.common import Step, interleaved
 from hourglass_jax.transforms import flops
-from launch.benchmarks.common import Step, interleaved
 
 SYSTEMS = tuple(models.names())
 STACKS = 2  # one has neither the scales nor the weights of MSSH
@@ -25,7 +24,7 @@ def add(command) -> None:
 
 def system_config(name: str, steps: int):
     """The small form of a system, as `system_command` trains it."""
-    config = quickstart.get_config(f"model={name},stacks={STACKS}")
+    config = config_base.named("quickstart").get_config(f"model={name},stacks={STACKS}")
     config.train.steps = steps
     return config
 

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from hourglass_jax import devices, models
+from hourglass_jax.benchmarks.common import against, check_equal, random_variables
 from hourglass_jax.inference import Estimator
 from hourglass_jax.network import Network
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import fold_norms, per_example
-from launch.benchmarks.common import against, check_equal, random_variables
 
 
 def add(command) -> None:
@@ -31,7 +31,7 @@ def run(args) -> dict:
     """Times the folded hourglass against its PyTorch twin: a row for each batch size and peer."""
     import torch
 
-    from launch.benchmarks import torch_twin
+    from hourglass_jax.benchmarks import torch_twin
 
     fields = {"stacks": args.stacks, "width": args.width, "depth": args.depth}
     network, folded, variables = folded_hourglass(size=args.size, **fields)

@@ -4,10 +4,9 @@ Small forms of the systems by default; sizes are options. Times are those of the
 together, so that other work on the machine counts little.
 """
 
-from configs import quickstart
-from hourglass_jax import models
+from hourglass_jax import config_base, models
+from hourglass_jax.benchmarks.common import Step, interleaved
 from hourglass_jax.transforms import remat
-from launch.benchmarks.common import Step, interleaved
 
 
 def add(command) -> None:
@@ -25,7 +24,7 @@ def add_sizes(parser, **defaults: int) -> None:
 
 def config_of(system: str, *, stacks: int, width: int, size: int, batch_size: int, policy: str = ""):
     """The quickstart's config in other sizes; size in px."""
-    config = quickstart.get_config(f"model={system},stacks={stacks},width={width}")
+    config = config_base.named("quickstart").get_config(f"model={system},stacks={stacks},width={width}")
     config.data.update(size=size, canvas=size * 3 // 2)
     config.train.update(batch_size=batch_size, remat=policy)
     return config

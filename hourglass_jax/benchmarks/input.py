@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from configs import newell
+from hourglass_jax import config_base
+from hourglass_jax.benchmarks.common import Step, interleaved
 from hourglass_jax.data import packed, people_builder, pipeline, sources, synthetic
 from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import crop, skeletons
-from launch.benchmarks.common import Step, interleaved
 
 QUALITY = 90  # of drawn frames; canvases have that of `CropConfig`
 MARGIN = 1.5
@@ -208,7 +208,9 @@ class Empty(nn.Module):
 
 def _share_of_step(args) -> tuple[float, str]:
     """The share of a train step's processor time that augmentation, targets and loss take, and a sentence."""
-    config = newell.get_config(f"stacks={args.stacks},width={args.width},size={args.size},dataset=synthetic")
+    config = config_base.named("newell").get_config(
+        f"stacks={args.stacks},width={args.width},size={args.size},dataset=synthetic"
+    )
     config.model.depth, config.train.batch_size = args.depth, args.step_batch_size
     config.data.examples = (args.step_batch_size, 1)
     steps = {"whole": Step(config), "empty": Step(config, Empty(joints=16, stacks=args.stacks))}

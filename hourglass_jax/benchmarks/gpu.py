@@ -9,7 +9,7 @@ twin's is given both.
 
 import argparse
 import functools
-import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -21,12 +21,12 @@ import time
 import jax
 import numpy as np
 
-from hourglass_jax import models
+from hourglass_jax import config_base, models
+from hourglass_jax.benchmarks import train
+from hourglass_jax.benchmarks.common import Step, interleaved, random_variables, save
 from hourglass_jax.network import network_of
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import flops, fold_norms
-from launch.benchmarks import train
-from launch.benchmarks.common import Step, interleaved, random_variables, save
 
 TWINNED = "newell"  # the system that has a twin
 NETWORKS = ("newell:2", "newell:8", "chu:8", "mssh:8", "tang:8", "selvam:2")
@@ -130,7 +130,7 @@ def _operations(case) -> int:
 def _config(case):
     """The system's own config on a few drawn figures."""
     arguments = "stacks={stacks},width={width},size={size},dataset=synthetic".format(**case)
-    config = importlib.import_module(f"configs.{case['system']}").get_config(arguments)
+    config = config_base.named(case["system"]).get_config(arguments)
     config.model.update(depth=case["depth"], dtype=case["dtype"])
     config.train.batch_size, config.data.examples = case["batch"], (8, 1)
     return config
@@ -141,15 +141,13 @@ def _in_a_process(deadline: float, rounds: int, who: str, **job) -> list[float] 
     command = [
         sys.executable,
         "-m",
-        "launch.benchmarks.gpu",
+        "hourglass_jax.benchmarks.gpu",
         json.dumps({"who": who, "rounds": rounds} | job),
     ]
     left = max(deadline - time.monotonic(), 0)
     root = pathlib.Path(__file__).resolve().parents[2]
-    root = pathlib.Path(__file__).resolve().parents[2]
     # Nobody else wants the accelerator's memory now.
     env = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ
-    command = [sys.executable, "-m", "launch.benchmarks.gpu", job]
     try:
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=left)
     except subprocess.TimeoutExpired:
@@ -190,7 +188,7 @@ def _ours(**case):
 def _theirs(compile: bool, **case):
     import torch
 
-    from launch.benchmarks import torch_twin
+    from hourglass_jax.benchmarks import torch_twin
 
     torch.set_float32_matmul_precision("high")  # TF32, as XLA's default
     fields = {"joints": 16, **{name: case[name] for name in ("stacks", "width", "depth")}}

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 
 from hourglass_jax import models
+from hourglass_jax.benchmarks.common import against, check_equal, random_variables
 from hourglass_jax.kernels import on_cpu
 from hourglass_jax.training import optimizer
-from launch.benchmarks.common import against, check_equal, random_variables
 
 LEARNING_RATE = 2.5e-4
 
@@ -35,7 +35,7 @@ def run(args) -> dict:
     """Times the step of both: a row for each batch size and peer."""
     import torch
 
-    from launch.benchmarks import torch_twin
+    from hourglass_jax.benchmarks import torch_twin
 
     fields = {"joints": 16, "stacks": args.stacks, "width": args.width, "depth": args.depth}
     model = models.create("newell", **fields)
@@ -137,7 +137,7 @@ def check_gradients(stacks: int) -> None:
     Those of a large random one are ill-conditioned in float32: at width 128, depth 3 and 96 px the twin's lie
     5% from its own in float64, ours 0.3%.
     """
-    from launch.benchmarks import torch_twin
+    from hourglass_jax.benchmarks import torch_twin
 
     fields = {"joints": 16, "stacks": stacks, "width": 8, "depth": 1}
     model = models.create("newell", **fields)

@@ -5,8 +5,8 @@ One of the three changes at a time, the other two stay at the options' values. -
 
 import pathlib
 
-from launch.benchmarks.common import Step, interleaved
-from launch.benchmarks.memory import add_sizes, config_of
+from hourglass_jax.benchmarks.common import Step, interleaved
+from hourglass_jax.benchmarks.memory import add_sizes, config_of
 
 VALUES = {"stacks": [1, 2, 4, 8], "width": [64, 128, 256], "size": [128, 256, 384]}
 MEASURED = ("processor ms", "temporary MB", "compile s")

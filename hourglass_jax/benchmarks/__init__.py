@@ -1,0 +1,1 @@
+"""Where speed is measured, one file for each question; see `command`."""

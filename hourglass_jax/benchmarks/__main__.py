@@ -1,0 +1,5 @@
+import sys
+
+from hourglass_jax.benchmarks import command
+
+sys.exit(command.main())

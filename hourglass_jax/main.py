@@ -1,0 +1,104 @@
+"""Trains or evaluates a network: flags and dispatch only.
+
+    hourglass train --config=quickstart --workdir=runs/quickstart
+    hourglass train --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
+    hourglass evaluate --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
+
+In a checkout `python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet` does the
+same, with `--mode=evaluate` to evaluate.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hourglass_jax import config_base, console
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "NAME[:key=value,...] of the package, or FILE.py[:...]; single values by --config.train.steps=100.",
+    lock_config=True,
+)
+flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, pictures, scores, TensorBoard.")
+flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "What to evaluate: a workdir, WORKDIR/checkpoints/STEP or weights. Default: --workdir.",
+)
+flags.DEFINE_bool("allow_changed_config", False, "Go on in a workdir that began with another config.")
+flags.DEFINE_bool("distributed", False, "One of several processes; on TPU pods they find each other.")
+flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of the first process.")
+flags.DEFINE_integer("processes", None, "With --distributed elsewhere: how many there are.")
+flags.DEFINE_integer("process", None, "With --distributed elsewhere: which one this is, from 0.")
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell each of their steps
+    if len(argv) > 1:
+        raise ValueError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
+    if FLAGS.distributed:
+        import jax
+
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+    # Only now: `--help` and wrong flags are answered at once.
+    from hourglass_jax import devices, evaluate, train
+
+    devices.keep_programs()
+    devices.keep_memory()
+    if FLAGS.mode == "train":
+        train.train(FLAGS.config, FLAGS.workdir, allow_changed_config=FLAGS.allow_changed_config)
+    else:
+        evaluate.evaluate(FLAGS.config, FLAGS.workdir, FLAGS.checkpoint or FLAGS.workdir)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with them ends in one line instead of a traceback."""
+    if {"--help", "-help", "-h", "-?"}.intersection(argv):
+        print(f"{__doc__}\nflags:\n{FLAGS.module_help(__name__)}")
+        sys.exit()
+    try:
+        rest = FLAGS(_with_file(argv))
+        if missing := [f"--{name}" for name in ("config", "workdir") if FLAGS[name].value is None]:
+            sys.exit(
+                f"Error: {' and '.join(missing)} must be given, for instance "
+                "--config=newell:stacks=2,dataset=lspet --workdir=runs/lspet; --help says more."
+            )
+        FLAGS.config.lock()  # a config file that cannot be loaded shows itself only when it is used
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, (AttributeError, KeyError)):  # the former wraps ml_collections' KeyError
+            key = str(getattr(error.args[0], "args", error.args)[0])
+            sys.exit(f"Error: --config has no key {' '.join(key.split())}")
+        # A traceback's last line says what is wrong, after the exception's name.
+        sys.exit(f"Error: {lines[-1].partition(': ')[2] if len(lines) > 2 else lines[0]}")
+    return rest
+
+
+def _with_file(argv: list[str]) -> list[str]:
+    """The flags with a file for the config's name: ml_collections loads files alone."""
+    argv = list(argv)
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config", "-config"):
+            if equals:
+                argv[i] = f"--config={config_base.find(value)}"
+            elif i + 1 < len(argv):
+                argv[i + 1] = config_base.find(argv[i + 1])
+    return argv
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Runs the command and ends the process.
+
+    Args:
+      argv: the program's name and its flags, by default those of the process.
+    """
+    sys.exit(console.run(app.run, main, argv=argv, flags_parser=parse))
+
+
+if __name__ == "__main__":
+    run()
