@@ -63,8 +63,8 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(_with_file(argv))
         if missing := [f"--{name}" for name in ("config", "workdir") if FLAGS[name].value is None]:
-            sys.exit(
-                f"Error: {' and '.join(missing)} must be given, for instance "
+            raise ValueError(
+                f"{' and '.join(missing)} must be given, for instance "
                 "--config=newell:stacks=2,dataset=lspet --workdir=runs/lspet; --help says more."
             )
         FLAGS.config.lock()  # a config file that cannot be loaded shows itself only when it is used
@@ -72,9 +72,9 @@ def parse(argv: list[str]) -> list[str]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if isinstance(error, (AttributeError, KeyError)):  # the former wraps ml_collections' KeyError
             key = str(getattr(error.args[0], "args", error.args)[0])
-            sys.exit(f"Error: --config has no key {' '.join(key.split())}")
+            raise ValueError(f"--config has no key {' '.join(key.split())}") from None
         # A traceback's last line says what is wrong, after the exception's name.
-        sys.exit(f"Error: {lines[-1].partition(': ')[2] if len(lines) > 2 else lines[0]}")
+        raise ValueError(lines[-1].partition(": ")[2] if len(lines) > 2 else lines[0]) from None
     return rest
 
 
