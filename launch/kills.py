@@ -1,12 +1,12 @@
-"""Kills a small training again and again, and compares what it ends with to an undisturbed run.
+"""Kills a small training again and again, and compares its end with that of an undisturbed run.
 
 python launch/kills.py --kills=20 --output=runs/kills
 
-In turn the kills (SIGKILL) aim at a random moment while it starts, trains, saves or evaluates; what each
-one hit is read off what it left. Every fifth is a SIGTERM, after which it must save its last step and end.
-Every life must go on after the newest whole checkpoint. At the end parameters, averages and the optimiser's
-state must be those of the undisturbed run, bit by bit; the log must hold every step once; and the same files
-must lie there.
+The kills (SIGKILL) aim in turn at a random moment of starting, training, saving and evaluating; the files
+that a killed process leaves show what it was doing. Every fifth is a SIGTERM, after which the training
+must save its last step and end. Every new process must go on after the newest whole checkpoint. At the
+end parameters, averages and the optimiser's state must equal those of the undisturbed run, bit by bit;
+the log must hold every step once; and the workdirs must hold the same files.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Life:
             return console.read()
 
     def does(self) -> set[str]:
-        """What goes on, or went on when it died; it may save and evaluate at once."""
+        """The current activities, or the last ones of a dead process; it may save and evaluate at once."""
         if not self.begun():
             return {"starting"}
         doings = set()
@@ -66,7 +66,7 @@ class Life:
         return re.search("^step ", self.said(), re.MULTILINE) is not None
 
     def wait_for(self, *doings) -> bool:
-        """Whether it came to do one of these before its end."""
+        """Waits until it does one of these; False if it ended before."""
         while self.process.poll() is None:
             now = self.does()
             if now & set(doings):
@@ -143,7 +143,7 @@ def size(workdir) -> int:
 
 
 def resumed(life, newest: int) -> list[str]:
-    """Complaints, unless a life that came so far went on after the newest whole checkpoint."""
+    """Failures: a process that trained must have gone on after the newest whole checkpoint."""
     said = re.search(r"^Goes on after step (\d+) of", life.said(), re.MULTILINE)
     if life.begun() and (int(said[1]) if said else 0) != newest:
         return [f"went on after {said and said[1]}, not {newest}"]
@@ -167,7 +167,7 @@ def last(workdir) -> int:
 
 
 def differences(whole, killed) -> list[str]:
-    """What differs between the ends of two runs."""
+    """The differences between the ends of two runs."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np

@@ -203,7 +203,7 @@ def test_input_is_timed_from_drawn_frames_and_from_a_folders(
     rows = {row["from"]: row for row in result["rows"]}
     assert list(rows)[:2] == ["crops, source=tfds", "crops, source=packed"]
     assert all(row["images/s and core"] > 0 for row in rows.values())
-    assert rows["frames, each time anew"]["times frames anew"] == 1
+    assert rows["frames, at every step"]["times frames at every step"] == 1
     assert result["share of the step"] > 0 and result["title"].startswith("10 drawn pictures")
     assert len(steps) == 4 and steps[0] is steps[2]  # the network and none, in turn
 
@@ -221,7 +221,7 @@ def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
     np.testing.assert_allclose(canvas[12:36], 128, atol=2)
     assert canvas[:4].max() < 8 and canvas[-4:].max() < 8  # above and below the frame
 
-    image, maps = input.anew(*frame, size=32, rng=np.random.default_rng(2))
+    image, maps = input.at_every_step(*frame, size=32, rng=np.random.default_rng(2))
     assert image.shape == (32, 32, 3) and image.dtype == np.float32 and maps.shape == (16, 8, 8)
     np.testing.assert_allclose(image[16, 16], 128 / 255, atol=0.01)  # not recoloured
     assert maps.max() == 1 and {one.max() for one in maps} == {1}  # every joint lies in a cell

@@ -1,4 +1,4 @@
-"""Where the time of one inference goes, operation by operation: ours, and PyTorch's beside it where it is.
+"""The time of one inference, operation by operation: ours and, where it is installed, PyTorch's.
 
 Each in a process of its own on one core, where nothing overlaps: the traced operations then add up to the
 time of the call. Its ratio to twice the time on two cores says what waiting for each other costs there.
@@ -50,12 +50,12 @@ def run(args) -> dict:
                 f"{name}, %": round(100 * seconds[kind] / seconds["all"]),
             }
         rows.append(row)
-    told = ", ".join(f"{name} {value}" for name, value in sizes.items())
-    return {"title": f"Inference on one core, float32, {told}", "rows": rows}
+    text = ", ".join(f"{name} {value}" for name, value in sizes.items())
+    return {"title": f"Inference on one core, float32, {text}", "rows": rows}
 
 
 def of_ours(sizes: dict[str, int], rounds: int) -> dict[str, float]:
-    """Seconds of a call by kind, and "all": from the profiler's trace of the compiled program."""
+    """Seconds of a call by kind and in all ("all"), from the profiler's trace of the compiled program."""
     _on_one_core(sizes["batch_size"])
     network, variables, _ = folded_hourglass(**_model(sizes))
     images = images_of(sizes["batch_size"], sizes["size"])
@@ -74,7 +74,7 @@ def of_ours(sizes: dict[str, int], rounds: int) -> dict[str, float]:
 
 
 def of_torch(sizes: dict[str, int], rounds: int) -> dict[str, float]:
-    """The same of PyTorch's twin, channels_last: of each operation what its parts do not count."""
+    """The same for the PyTorch twin, channels_last; an operation's time excludes that of its parts."""
     _on_one_core(sizes["batch_size"])
     import torch
 
@@ -122,8 +122,8 @@ def _model(sizes):
 
 
 def _on_one_core(batch_size):
-    """Keeps the heap, and has touched enough of it: what a profiler notes down lies between the arrays of two
-    calls, which then take new pages each time."""
+    """Touches a large heap first. A profiler's notes lie between the arrays of two calls, which would
+    otherwise take new pages at each call."""
     devices.keep_memory()
     np.ones((batch_size, 1 << 27))  # 1 GiB each
     if hasattr(os, "sched_setaffinity"):  # Linux

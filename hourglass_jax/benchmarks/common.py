@@ -106,13 +106,19 @@ def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
     """A row for each peer of "ours": milliseconds (quartiles), and how many times as fast ours is."""
     seconds = interleaved(runs, rounds)
 
-    def told(name):
+    def milliseconds(name):
         low, median, high = (1000 * value for value in seconds[name])
         return f"{median:.1f} ms ({low:.1f} to {high:.1f})"
 
     return [
         {
-            **{"what": what, "size": size, "ours": told("ours"), "peer": name, "of the peer": told(name)},
+            **{
+                "what": what,
+                "size": size,
+                "ours": milliseconds("ours"),
+                "peer": name,
+                "of the peer": milliseconds(name),
+            },
             "ratio": round(seconds[name][1] / seconds["ours"][1], 2),
         }
         for name in runs

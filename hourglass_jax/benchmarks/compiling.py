@@ -28,14 +28,14 @@ def run(args) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for start in ("cold", "warm"):
             seconds = in_a_process(seconds_of_a_start, folder, sizes, args.remat)
-            told = {f"{name} s": round(value, 1) for name, value in seconds.items()}
-            rows.append({"start": start} | told | {"all s": round(sum(seconds.values()), 1)})
-    told = ", ".join(f"{name} {value}" for name, value in sizes.items())
-    return {"title": f"Start of a training, {told}, remat {args.remat or 'none'}", "rows": rows}
+            text = {f"{name} s": round(value, 1) for name, value in seconds.items()}
+            rows.append({"start": start} | text | {"all s": round(sum(seconds.values()), 1)})
+    text = ", ".join(f"{name} {value}" for name, value in sizes.items())
+    return {"title": f"Start of a training, {text}, remat {args.remat or 'none'}", "rows": rows}
 
 
 def in_a_process(function, *arguments):
-    """What a function returns in a new process."""
+    """Runs a function in a new process and returns its result."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -1,10 +1,10 @@
 """All systems on one accelerator within ten minutes: training and inference, in images a second.
 
-The most telling rows come first, each is written when it is there, and what the time does not allow is left
-out. A row is measured in a process of its own: neither framework finds the other's memory, and running out of
-it ends a row, not the table. The hourglass has its PyTorch twin beside it (pip install torch): channels_last,
-autocast, torch.compile, the same precision of float32 products. Our step augments and draws targets, the
-twin's is given both.
+The most important rows come first. Each is written as soon as it is measured, and rows that do not fit
+into the time are left out. Each row is measured in a process of its own, so that running out of memory
+ends a row and not the table. The hourglass is compared with its PyTorch twin (pip install torch):
+channels_last, autocast, torch.compile, the same precision of float32 products. Our step includes
+augmentation and targets; the twin's does not.
 """
 
 import argparse
@@ -76,8 +76,8 @@ def run(args) -> dict:
             full[key] = case["batch"]
         result["rows"].append(_row(case, ours, theirs, rates[case["dtype"]]))
         print(json.dumps(result["rows"][-1]), flush=True)
-        told = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items())
-        result["title"] = f"{begun}; products of {args.product} x {args.product} matrices: {told}"
+        text = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items())
+        result["title"] = f"{begun}; products of {args.product} x {args.product} matrices: {text}"
         save(result, args)
     if not result["rows"]:
         raise ValueError(f"--minutes={args.minutes:g} is too little for a single row.")

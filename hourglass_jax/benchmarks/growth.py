@@ -1,4 +1,4 @@
-"""How a training step of the stacked hourglass grows with its stacks, its width and the size of its input.
+"""Time and memory of a training step of the stacked hourglass by stacks, width and input size.
 
 One of the three changes at a time, the other two stay at the options' values. --output gets a plot, too.
 """
@@ -17,8 +17,8 @@ def add(command) -> None:
     add_sizes(parser, stacks=2, width=128, size=128, batch_size=4)
     parser.add_argument("--depth", type=int, default=4, help="of the hourglasses (default: %(default)s)")
     for name, values in VALUES.items():
-        told = f"none or several (default: {' '.join(map(str, values))})"
-        parser.add_argument(f"--{name}_values", type=int, nargs="*", default=values, help=told)
+        text = f"none or several (default: {' '.join(map(str, values))})"
+        parser.add_argument(f"--{name}_values", type=int, nargs="*", default=values, help=text)
     parser.set_defaults(run=run)
 
 
@@ -39,8 +39,8 @@ def run(args) -> dict:
             rows.append({"what": name, "value": value} | measured)
     if args.output:
         plot(rows, pathlib.Path(args.output) / "growth.png")
-    told = ", ".join(f"{name} {value}" for name, value in base.items())
-    return {"title": f"Training step, from {told} on", "rows": rows}
+    text = ", ".join(f"{name} {value}" for name, value in base.items())
+    return {"title": f"Training step, from {text} on", "rows": rows}
 
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:

@@ -1,7 +1,7 @@
-"""What feeds the network: samples a second and core on the host, and what a step adds on the device.
+"""The input: samples a second and core on the host, and the cost of augmentation on the device.
 
-A core's second is one of the processor, counted over all threads, so that other work on the machine changes
-little. The pictures are frames that are drawn, or those of a folder, with a person in the middle of each.
+Times are processor time, counted over all threads, so that other work on the machine changes little. The
+pictures are drawn frames, or those of a folder, with a person in the middle of each.
 """
 
 import contextlib
@@ -53,14 +53,14 @@ def run(args) -> dict:
             "crops, JPEG alone": (lambda: list(map(pipeline.decode, stored)), len(stored)),
             "frames, JPEG alone": (lambda: [pipeline.decode(frame[0]) for frame in frames], len(frames)),
             "frames, prepared": (lambda: [prepared(frame, config) for frame in frames], len(frames)),
-            "frames, each time anew": (
-                lambda: [anew(*frame, size=args.size, rng=rng) for frame in frames],
+            "frames, at every step": (
+                lambda: [at_every_step(*frame, size=args.size, rng=rng) for frame in frames],
                 len(frames),
             ),
         }
         calls = {name: call for name, (call, _) in runs.items()}
         seconds = interleaved(calls, args.rounds, clock="process_time")
-    peer = len(frames) / seconds["frames, each time anew"][1]
+    peer = len(frames) / seconds["frames, at every step"][1]
     rows = []
     for name, (_, count) in runs.items():
         low, median, high = (count / value for value in reversed(seconds[name]))
@@ -69,7 +69,7 @@ def run(args) -> dict:
                 "from": name,
                 "images/s and core": round(median, 1),
                 "quartiles": f"{low:.1f} to {high:.1f}",
-                "times frames anew": round(median / peer, 2),
+                "times frames at every step": round(median / peer, 2),
             }
         )
     share, text = _share_of_step(args)
@@ -80,7 +80,7 @@ def run(args) -> dict:
 
 @contextlib.contextmanager
 def _one_thread():
-    """OpenCV shares no picture among threads: their waiting for each other would be counted."""
+    """Keeps OpenCV on one thread: time spent waiting for other threads would be counted."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -108,7 +108,7 @@ def _frames(args, folder) -> list[tuple[bytes, np.ndarray, float]]:
 
 
 def _stored(frames, folder, canvas: int) -> dict:
-    """The frames' people prepared as anyone's own: {source's name: source} of those for training."""
+    """The frames' people in COCO's format, prepared: {source's name: training source}."""
     joints = skeletons.MPII.joints
     category = {"id": 1, "name": "person", "keypoints": list(joints)}
     content = {"categories": [category], "images": [], "annotations": []}
@@ -139,7 +139,7 @@ def _feed(source, args) -> None:
 
 
 def prepared(frame, config) -> dict:
-    """What preparation does with a frame, once: decode, cut, encode."""
+    """Prepares a frame, once: decode, cut, encode."""
     encoded, center, side = frame
     nowhere = np.zeros((16, 2), np.float32)
     scale = side / crop.REFERENCE
@@ -151,10 +151,10 @@ def prepared(frame, config) -> dict:
     return people_builder.make_example(person, picture, config)
 
 
-def anew(encoded, center, side, *, size: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """What a loader without stored crops does with a frame at every step, on the host.
+def at_every_step(encoded, center, side, *, size: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """A sample of a loader without stored crops, made on the host at every step.
 
-    As the public loaders of the hourglass go about it: decode the whole frame by Pillow, cut the person out
+    Like the public loaders of the hourglass: decode the whole frame by Pillow, cut the person out
     with black where the frame ends, shrink, warp, change colours in half of the cases, paint 16 targets.
 
     Returns:
@@ -193,7 +193,7 @@ def _painted(joints, cells: int) -> np.ndarray:
 
 
 class Empty(nn.Module):
-    """No network: its heatmaps take every pixel of the image into account, and nothing else."""
+    """Stands in for a network: its heatmaps depend on every pixel of the image, and on nothing else."""
 
     joints: int
     stacks: int

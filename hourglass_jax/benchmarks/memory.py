@@ -1,4 +1,4 @@
-"""What rematerialisation (`train.remat`) saves and costs in a training step: every system under every policy.
+"""Memory and time of a training step under each policy of `train.remat`, for every system.
 
 Small forms of the systems by default; sizes are options. Times are those of the processor, all threads
 together, so that other work on the machine counts little.
@@ -48,5 +48,5 @@ def run(args) -> dict:
                     "compile s": round(step.compile_seconds, 1),
                 }
             )
-    told = ", ".join(f"{name} {value}" for name, value in sizes.items())
-    return {"title": f"Training step, {told}", "rows": rows}
+    text = ", ".join(f"{name} {value}" for name, value in sizes.items())
+    return {"title": f"Training step, {text}", "rows": rows}

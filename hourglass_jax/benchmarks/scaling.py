@@ -1,4 +1,4 @@
-"""How the train step spreads over many devices: what its program sends, and what that costs at most.
+"""How the train step scales to many devices: the bytes that its program sends, and their cost at most.
 
 The step is compiled for simulated devices, and the collectives of the optimised program are counted. XLA
 partitions for CPUs as for accelerators, and combines neighbouring reductions; accelerators have thresholds of
