@@ -18,6 +18,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
+PROGRAMS = ROOT / "tests" / "programs"
 
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", "")  # tests leave nothing in the user's cache
@@ -205,36 +206,11 @@ def _metrics_of():
     return metrics_of
 
 
-# main.py with `Small`; it waits for a line on its stdin after the line that argv[1] begins.
-_DRIVER = """
-import select, sys
-import conftest
-from hourglass_jax.network import Network, network_of
-from hourglass_jax import evaluate, loading, main, models, train
-models.create = conftest.create_small
-begins, say, plain = sys.argv.pop(1), train.say, train.train
-def say_and_wait(text):
-    say(text)
-    if begins and text.startswith(begins):
-        # In a read that blocks, a signal that came just before it would wait as well.
-        while not select.select([sys.stdin], [], [], 0.1)[0]:
-            pass
-        sys.stdin.readline()
-def train_and_evaluate(config, workdir, **options):
-    plain(config, workdir, **options)
-    evaluate.evaluate(config, workdir, workdir)
-train.say = say_and_wait
-if begins == "and evaluate":
-    train.train = train_and_evaluate
-main.run()
-"""
-
-
 class Run:
     """A training in a process of its own; its lines can be waited for."""
 
     def __init__(self, config_file, workdir, *flags, begins="", env):
-        command = [sys.executable, "-c", _DRIVER, begins]
+        command = [sys.executable, str(PROGRAMS / "driven_training.py"), begins]
         command += [f"--config={config_file}", f"--workdir={workdir}", *flags]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = subprocess.Popen(command, env=env, cwd=ROOT, text=True, **pipes)
@@ -322,10 +298,11 @@ def start(cache, tmp_path):
 
 @pytest.fixture
 def run_python(cache):
-    """Runs a script to its end, on simulated devices."""
+    """Runs a file of tests/programs, or of the root, to its end, on simulated devices."""
 
-    def run(code, *arguments, devices=1, cwd=ROOT):
-        command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
+    def run(name, *arguments, devices=1, cwd=ROOT):
+        path = PROGRAMS / name if (PROGRAMS / name).exists() else ROOT / name
+        command = [sys.executable, str(path), *map(str, arguments)]
         env = environment(cache, devices)
         return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=600)
 

@@ -60,26 +60,10 @@ def test_a_cache_that_cannot_be_made_is_done_without(unset, monkeypatch):
     assert devices.keep_programs() is None and jax.config.jax_compilation_cache_dir is None
 
 
-FAULTS = """
-import resource
-import jax, numpy as np
-from hourglass_jax import devices
-kept = {keep} and devices.keep_memory()
-x = np.ones((4096, 2), np.float32)
-program = jax.jit(lambda x: (x @ x.T) @ x)  # the first product lies in 64 MiB of temporary memory
-assert program.lower(x).compile().memory_analysis().temp_size_in_bytes > 60e6
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    jax.block_until_ready(program(x))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(kept, [faults() for _ in range(4)][-1])
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has such settings")
 @pytest.mark.parametrize("keep", [True, False])
 def test_temporary_memory_is_mapped_once(run_python, keep):
-    ran = run_python(FAULTS.format(keep=keep))
+    ran = run_python("page_faults.py", int(keep))
     assert ran.returncode == 0, ran.stderr
     kept, faults = ran.stdout.split()
     assert kept == str(keep)

@@ -8,40 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-# On 8 devices to step 2; copies go on to step 4 on 1, 2 and 4 of them, and are evaluated.
-_MOVED = """
-import json, pathlib, shutil, sys
-import jax, numpy as np
-import conftest
-from hourglass_jax import devices, evaluate, models, train
-
-models.create = conftest.create_small
-folder = pathlib.Path(sys.argv[1])
-
-def on(count):
-    # The first devices of the machine are all that there are.
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",))
-    devices.mesh = lambda: mesh
-
-def config(steps):
-    changes = {"train.steps": steps, "train.save_every": 1, "loss.kind": "mean_squared_error"}
-    return conftest.tiny(changes | {"data.examples": (40, 13)})
-
-on(8)
-train.train(config(2), folder / "begun")
-for count in (8, 4, 2, 1):
-    workdir = folder / str(count)
-    shutil.copytree(folder / "begun", workdir)
-    on(count)
-    train.train(config(4), workdir, allow_changed_config=True)
-    evaluate.evaluate(config(4), folder / f"begun_on_{count}", folder / "begun")
-(folder / "config.json").write_text(config(4).to_json())
-"""
-
 
 @pytest.mark.usefixtures("small_model")
 def test_a_run_of_eight_devices_goes_on_with_any_number(run_python, start, tiny, state_of, tmp_path):
-    result = run_python(_MOVED, tmp_path, devices=8)
+    result = run_python("runs_on_fewer_devices.py", tmp_path, devices=8)
     assert result.returncode == 0, result.stderr
     changes = {"train.steps": 4, "train.save_every": 1, "loss.kind": "mean_squared_error"}
     config = tiny(changes | {"data.examples": (40, 13)})

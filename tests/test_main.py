@@ -106,10 +106,10 @@ def test_wrong_values_of_the_model_are_told_in_one_line(command, monkeypatch, fi
 
 
 def test_failure_and_help_of_the_real_process(run_python, tmp_path):
-    result = run_python(None, "main.py", QUICK, f"--workdir={tmp_path}", "--config.train.steps=many")
+    result = run_python("main.py", QUICK, f"--workdir={tmp_path}", "--config.train.steps=many")
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    explained = run_python(None, "main.py", "--help")
+    explained = run_python("main.py", "--help")
     for flag in ("config", "workdir", "mode", "checkpoint", "allow_changed_config", "coordinator"):
         assert f"--{flag}" in explained.stdout.replace("--[no]", "--")
     assert "Trains or evaluates a network" in explained.stdout and "Traceback" not in explained.stderr

@@ -61,21 +61,11 @@ def test_order_is_the_same_on_every_machine_and_version():
 
 
 def test_fresh_processes_give_the_same_batches():
-    code = (
-        "import hashlib, sys\n"
-        "from hourglass_jax.data import pipeline, synthetic\n"
-        "source = synthetic.SyntheticPeople(split='train', examples=20, canvas=48)\n"
-        "share = dict(train=True, batch_size=8, seed=3, steps=3, loader='threads')\n"
-        "digest = hashlib.sha256()\n"
-        "for batch in pipeline.batches(source, threads=int(sys.argv[1]), **share):\n"
-        "    for name in sorted(batch):\n"
-        "        digest.update(name.encode() + batch[name].tobytes())\n"
-        "print(digest.hexdigest())\n"
-    )
+    program = ROOT / "tests" / "programs" / "batches_digest.py"
     running = []
     for threads in ("1", "3"):  # and with hashes of strings that differ, as on two machines
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": threads}
-        command = [sys.executable, "-c", code, threads]
+        command = [sys.executable, program, threads]
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     first, second = (process.communicate(timeout=300)[0] for process in running)
     assert first == second and len(first) == 65
@@ -301,34 +291,9 @@ def test_failure_stops_the_threads():
     assert threading.active_count() == before
 
 
-def run(code: str) -> subprocess.CompletedProcess:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def test_threads_need_neither_tensorflow_nor_tfds():
-    result = run(
-        "import sys, test_pipeline as t\n"
-        "from hourglass_jax.data import packed, pipeline\n"
-        "share = dict(train=True, batch_size=4, steps=2)\n"
-        "list(pipeline.batches(t.ListSource(8), loader='threads', **share))\n"
-        "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)\n"
-    )
-    assert result.returncode == 0, result.stderr
-
-
 @pytest.mark.parametrize("loader", ["threads", "tfdata"])
-def test_process_ends_with_batches_left_open(loader):
-    # TensorFlow aborts the process when its threads outlive Python's modules.
-    result = run(
-        "import test_pipeline as t\n"
-        "from hourglass_jax.data import pipeline\n"
-        f"share = dict(train=True, batch_size=4, loader={loader!r})\n"
-        "batches = pipeline.batches(t.ListSource(8), **share)\n"
-        "next(batches)\n"
-        "print('left')\n"
-    )
+def test_process_ends_with_batches_left_open(loader, run_python):
+    # TensorFlow aborts the process when its threads outlive Python's modules; the threads do without it.
+    result = run_python("batches_left_open.py", loader)
     assert (result.returncode, result.stdout.strip()) == (0, "left"), result.stderr
     assert "Exception ignored" not in result.stderr

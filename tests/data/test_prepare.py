@@ -89,15 +89,8 @@ def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):
 
 
 def test_a_killed_preparation_starts_again(archive, tmp_path):
-    code = (
-        "import time\n"
-        "from hourglass_jax.data import people_builder\n"
-        "people_builder.make_example = lambda *_: (print('begun', flush=True), time.sleep(60))\n"
-        f"builder = people_builder.builder('lspet', data_dir={str(tmp_path)!r}, canvas=48)\n"
-        f"people_builder.prepare(builder, manual_dir={str(archive)!r})\n"
-    )
+    command = [sys.executable, ROOT / "tests" / "programs" / "prepare_and_wait.py", tmp_path, archive]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert any("begun" in line for line in process.stdout)  # its threads' lines may run together
         process.kill()

@@ -75,23 +75,6 @@ def test_large_ones_go_this_way_in_a_network(shape, taken, train, monkeypatch):
     np.testing.assert_allclose(y, xlas(x, variables["params"]["kernel"]), rtol=1e-4, atol=1e-4)
 
 
-SPREAD = """
-import re
-import jax
-from hourglass_jax import devices
-from hourglass_jax.kernels import winograd
-mesh = devices.mesh()
-spread, same = devices.sharded(mesh), devices.replicated(mesh)
-x = jax.ShapeDtypeStruct((16, 16, 16, 32), "float32", sharding=spread)
-kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), "float32", sharding=same)
-for function, given, out in (
-    (winograd.convolve, (x, kernel), spread), (winograd.kernel_gradient, (x, x), same)
-):
-    text = jax.jit(function, out_shardings=out).lower(*given).compile().as_text()
-    print(re.findall(r"(all-[a-z]+|collective-[a-z]+)[(]", text))
-"""
-
-
 def test_a_spread_batch_stays_where_it_is(run_python):
-    ran = run_python(SPREAD, devices=8)
+    ran = run_python("winograd_on_devices.py", devices=8)
     assert ran.stdout == "[]\n['all-reduce']\n", ran.stderr

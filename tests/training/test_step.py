@@ -324,51 +324,9 @@ def test_state_is_donated_to_the_compiled_step():
 
 # Several devices and processes.
 
-_DEVICES = """
-import json, sys, types
-import jax, numpy as np, optax
-import conftest
-from hourglass_jax import checkpoint, devices, train
-from hourglass_jax.data import feed, sources
-from hourglass_jax.training import step as train_step
-from hourglass_jax.benchmarks import scaling
-
-config = conftest.tiny({"model.stacks": 1, "model.width": 8, "loss.kind": "mean_squared_error"})
-source = sources.open_source(config.data, train=True)
-metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
-network, sgd = network_of(metadata), optax.sgd(0.1)
-none = types.SimpleNamespace(latest=None)
-result = {}
-for count in (1, 8):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",))
-    step = train.make_step(config, network, source, sgd, mesh)
-    state = train.make_state(config, network, sgd, mesh, none)
-    fed, there = feed.Sent(source, mesh), feed.Resident(source, mesh)
-    options = dict(train=True, batch_size=8, steps=3)
-    for batch, same in zip(fed.batches(**options), there.batches(**options), strict=True):
-        inputs = fed.put(batch, train_step.INPUTS)
-        for name, value in there.put(same, train_step.INPUTS).items():
-            assert value.sharding == inputs[name].sharding
-            np.testing.assert_array_equal(value, inputs[name])
-        state, metrics = step(state, inputs)
-    leaf = state.params["stem"]["conv"]["kernel"]
-    assert len(leaf.sharding.device_set) == count and leaf.sharding.is_fully_replicated
-    for path, leaf in jax.tree.leaves_with_path((state.params, state.batch_stats, state.averaged, metrics)):
-        result[f"{count}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
-np.savez(sys.argv[1], **result)
-for batch_size in (12, 0):
-    try:
-        devices.check_divides(batch_size, "train.batch_size")
-    except ValueError as error:
-        print(error)
-sent = scaling.collectives(step.lower(state, inputs).compile().as_text())
-sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)]
-print(json.dumps([sent, *sizes]))
-"""
-
 
 def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
-    result = run_python(_DEVICES, tmp_path / "states.npz", devices=8)
+    result = run_python("steps_on_devices.py", tmp_path / "states.npz", devices=8)
     assert result.returncode == 0, result.stderr
     with np.load(tmp_path / "states.npz") as states:
         names = [name[1:] for name in states if name.startswith("1")]

@@ -1,7 +1,4 @@
-import os
 import pathlib
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -216,21 +213,9 @@ def test_tfds_users_can_name_the_default_configs(tmp_path):
     assert people_builder.builder("lspet", data_dir=tmp_path).info.full_name == f"{name}/1.0.0"
 
 
-def test_tensorflow_is_not_needed(tmp_path):
+def test_tensorflow_is_not_needed(run_python, tmp_path):
     write_dataset(tmp_path / "manual", 20)
-    code = (
-        "import sys\n"
-        "from hourglass_jax.data import packed, people_builder, pipeline\n"
-        f"builder = people_builder.builder('lspet', data_dir={str(tmp_path / 'data')!r}, canvas=48)\n"
-        f"people_builder.prepare(builder, manual_dir={str(tmp_path / 'manual')!r})\n"
-        "source = packed.TfdsSource(builder, 'train')\n"
-        "share = dict(train=False, batch_size=6, loader='threads')\n"
-        "assert len(list(pipeline.batches(source, **share))) == 3\n"
-        "assert 'tensorflow' not in sys.modules\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    result = run_python("prepare_without_tensorflow.py", tmp_path / "data", tmp_path / "manual")
     assert result.returncode == 0, result.stderr
 
 
