@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -157,6 +158,39 @@ def same():
             np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
     return check
+
+
+@pytest.fixture
+def alike():
+    """Asserts that two contents of json files are equal, their numbers up to rounding.
+
+    Programs compiled apart, processes, devices and processors add in different orders, so values read off a
+    network's output differ in their last digits. Counts of joints do not, unless a joint lies that close to
+    its threshold.
+    """
+
+    def check(a, b, rel=1e-4, abs=1e-6, path=""):
+        if isinstance(a, dict) and isinstance(b, dict):
+            assert a.keys() == b.keys(), path
+            for name in a:
+                check(a[name], b[name], rel, abs, f"{path}.{name}")
+        elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            assert len(a) == len(b), path
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                check(x, y, rel, abs, f"{path}[{i}]")
+        elif isinstance(a, float) and isinstance(b, float):
+            assert a == pytest.approx(b, rel=rel, abs=abs, nan_ok=True), path
+        else:
+            assert a == b, path
+
+    return check
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 FIVE = {

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hourglass_jax import checkpoint, evaluate, loading
+from hourglass_jax import checkpoint, evaluate, loading, models
 from hourglass_jax.config import check_model, differences
 from hourglass_jax.network import network_of
 from hourglass_jax.pose import skeletons
@@ -275,7 +275,7 @@ def intact(tmp_path_factory):
 
     config, workdir = conftest.tiny(), tmp_path_factory.mktemp("intact")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.models, "create", conftest.create_small)
+        patch.setattr(models, "create", conftest.create_small)
         rng = np.random.default_rng(0)
         state = jax.tree.map(
             lambda x: jax.numpy.asarray(100 * rng.standard_normal(x.shape), x.dtype), filled(config, 1)
