@@ -14,10 +14,10 @@ import numpy as np
 import optax
 
 from hourglass_jax import devices, train
+from hourglass_jax.benchmarks import scaling
 from hourglass_jax.data import feed, sources
 from hourglass_jax.network import network_of
 from hourglass_jax.training import step as train_step
-from hourglass_jax.benchmarks import scaling
 
 config = conftest.tiny({"model.stacks": 1, "model.width": 8, "loss.kind": "mean_squared_error"})
 source = sources.open_source(config.data, train=True)
