@@ -1,0 +1,152 @@
+"""Trains in pieces of minutes: each call goes on from the files that the previous one wrote.
+
+    python launch/pieces.py --minutes=9 --state=state --output=state -- \\
+        --config=configs/newell.py:stacks=2,dataset=lspet \\
+        --config.data.source=device --config.data.packed_dir=packed
+
+All after `--` goes to main.py. A piece unpacks the state, trains until its time is over, saves, and
+writes the workdir's config, log and newest checkpoint as at most eight files of at most 16 MiB. On a
+machine that still has the workdir of the piece before, nothing is unpacked. A piece that is killed leaves
+the state as it was.
+"""
+
+import argparse
+import hashlib
+import io
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
+
+from hourglass_jax import console, files
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PART = 2**24  # bytes of a file
+PARTS = 7  # and state.json
+COMMAND = [sys.executable, str(ROOT / "main.py")]
+SAVING = 45.0  # seconds that a piece keeps for its last checkpoint and for packing
+PATIENCE = 120.0  # seconds after SIGTERM, at most
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """The steps of the workdir's whole checkpoints, in order."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def pack(workdir: pathlib.Path, state: pathlib.Path) -> dict:
+    """Writes the newest checkpoint, config and log of a workdir as parts, and what belongs together last.
+
+    Returns:
+      {"step", "parts" (SHA-256 of each), "bytes"}, which is also in state.json.
+
+    Raises:
+      ValueError: there is no checkpoint, or it is too large.
+    """
+    found = steps(workdir)
+    if not found:
+        raise ValueError(f"{workdir}: no checkpoint was saved; give the piece more --minutes.")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("config.json", "metrics.jsonl", f"checkpoints/{found[-1]}"):
+            archive.add(workdir / name, arcname=name)
+    data = buffer.getvalue()
+    if len(data) > PART * PARTS:
+        raise ValueError(
+            f"{workdir}: the state takes {len(data) / 2**20:.0f} MiB, more than {PARTS} files of "
+            f"{PART / 2**20:g} MiB; train fewer stacks, or without train.average_decay."
+        )
+    parts = [data[start : start + PART] for start in range(0, len(data), PART)]
+    about = {"step": found[-1], "bytes": len(data), "parts": [hashlib.sha256(p).hexdigest() for p in parts]}
+    # Parts carry their checksum in their names: the previous ones stay whole until state.json names others.
+    for part, digest in zip(parts, about["parts"], strict=True):
+        files.write(state / _name(digest), part)
+    files.write_json(state / "state.json", about)
+    for path in state.glob("part-*"):
+        if path.name not in map(_name, about["parts"]):
+            path.unlink()
+    return about
+
+
+def unpack(state: pathlib.Path, workdir: pathlib.Path) -> int | None:
+    """Makes the workdir of a state, unless it has that step or a later one already.
+
+    Returns:
+      the step from which training goes on; None where there is neither a state nor a checkpoint.
+
+    Raises:
+      ValueError: a part is missing or damaged; the workdir is left as it was.
+    """
+    here = max(steps(workdir), default=None)
+    if not (state / "state.json").exists():
+        return here
+    about = files.read_json(state / "state.json")
+    if here is not None and here >= about["step"]:
+        return here
+    data = b""
+    for digest in about["parts"]:
+        path = state / _name(digest)
+        part = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(part).hexdigest() != digest:
+            raise ValueError(f"{path}: missing or damaged; copy all files of {state} again.")
+        data += part
+    fresh = workdir.with_name(f".{workdir.name}.unpacking")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(fresh, filter="data")
+    shutil.rmtree(workdir, ignore_errors=True)
+    fresh.rename(workdir)
+    return about["step"]
+
+
+def _name(digest: str) -> str:
+    return f"part-{digest[:16]}"
+
+
+def train(arguments: list[str], workdir: pathlib.Path, seconds: float) -> int:
+    """Runs main.py for so many seconds, then asks it to save and end; its exit code."""
+    process = subprocess.Popen([*COMMAND, f"--workdir={workdir}", *arguments])
+    try:
+        return process.wait(timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=PATIENCE)
+    finally:
+        process.kill()  # where it did not end, or this process was interrupted
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=9.0, help="of this piece in all (default: %(default)s)")
+    add("--state", type=pathlib.Path, required=True, help="folder of the state to go on from")
+    add("--output", type=pathlib.Path, help="folder for the new state (default: --state)")
+    add("--workdir", type=pathlib.Path, default=pathlib.Path("runs/pieces"), help="(default: %(default)s)")
+    add("training", nargs="*", help="after --: main.py's flags without --workdir")
+    args = parser.parse_args(arguments)
+    return console.run(piece, args, interrupted="Interrupted; the state is as it was.")
+
+
+def piece(args) -> int:
+    """One piece; its exit code."""
+    start = time.monotonic()
+    before = unpack(args.state, args.workdir)
+    code = train(args.training, args.workdir.resolve(), 60 * args.minutes - SAVING)
+    if code:
+        raise ValueError(f"main.py ended with exit code {code}; the state is as it was.")
+    about = pack(args.workdir, args.output or args.state)
+    print(
+        f"Step {before or 0} -> {about['step']} in {(time.monotonic() - start) / 60:.1f} min; "
+        f"{about['bytes'] / 1e6:.1f} MB in {len(about['parts'])} files -> {args.output or args.state}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
