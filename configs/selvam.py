@@ -20,19 +20,27 @@ VARIANTS = {
 
 
 def get_config(string: str | None = None):
-    """Arguments: attention, stacks, width, dataset, size, quick.
+    """Arguments: attention, heatmap_alone, features, slope, stacks, width, dataset, size, quick.
 
     attention: baseline, global, heatmap, multi_resolution (Table 1) or all.
+    heatmap_alone: the next network and the Refinement Net see the heatmap and nothing else, as the text says
+      (3.1 to 3.3); by default the features go on beside it.
+    features: draw the intermediate features of Figure 8 at each evaluation.
+    slope: of leaky ReLU, which the paper does not give; 0.01 is Torch's default, 0.3 that of Keras.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
-        string, attention="global", stacks=2, width=256, dataset="lspet", size=256, quick=False
+        string,
+        **{"attention": "global", "heatmap_alone": False, "features": False, "slope": 0.01},
+        **{"stacks": 2, "width": 256, "dataset": "lspet", "size": 256, "quick": False},
     )
     if args.attention not in VARIANTS:
         raise ValueError(f"attention={args.attention!r} is unknown; choose from {', '.join(VARIANTS)}.")
     c = common.base()
     c.model.update(name="selvam", stacks=args.stacks, width=args.width, depth=4, attention_width=32)
+    c.model.update(slope=args.slope, stem_slope=args.slope, coordinate_scale=args.width**-0.5)
+    c.model.update(heatmap_alone=args.heatmap_alone, show_features=args.features)
     switches = ("global_attention", "heatmap_attention", "multi_resolution_attention")
     c.model.update(dict(zip(switches, VARIANTS[args.attention], strict=True)))
 
@@ -40,7 +48,7 @@ def get_config(string: str | None = None):
     c.data.size = args.size
     c.data.canvas = args.size * 3 // 2
 
-    # The paper tells of no augmentation; this is that of Newell's released code.
+    # The paper mentions no augmentation; this is that of Newell's released code.
     c.augment.scale_normal = (0.25, 0.5)
     c.augment.rotate_normal = (30.0, 60.0)
     c.augment.rotate_probability = 0.4
@@ -49,13 +57,16 @@ def get_config(string: str | None = None):
 
     c.loss.kind = "coordinates"
     c.loss.heatmap_weight = 1.0
-    c.loss.kernel_weight = 1e-6  # "kernel regularization" (3.4); no amount is given
+    # "Kernel and activity regularization" (3.4); no amounts are given.
+    c.loss.kernel_weight = 1e-6
+    c.loss.activity_weight = 1e-5
 
     # 3.4 and Algorithm 1; it gives neither learning rate nor epochs.
     c.optimizer.name = "adam"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.schedule = "steps"
     c.optimizer.factor = 0.1  # after each round of phases
+    c.optimizer.warmup_steps = 500  # the coordinates' matrix moves all its weights alike at first
     c.train.batch_size = 30
     c.train.epochs = 150.0  # three rounds
     if args.attention != "baseline":

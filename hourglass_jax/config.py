@@ -2,7 +2,7 @@
 
 import json
 
-from hourglass_jax import models
+from hourglass_jax import config_base, models
 
 
 def check_model(path, metadata: dict, config) -> None:
@@ -10,10 +10,23 @@ def check_model(path, metadata: dict, config) -> None:
 
     A field that is younger than the checkpoint has its default there.
     """
-    old, new = metadata["config"]["model"], config.model.to_dict()
-    younger = {name: value for name, value in models.defaults(old["name"]).items() if name in new}
-    if differ := differences(younger | old, new, "model."):
+    new = config.to_dict()
+    if differ := differences(completed(metadata["config"], new)["model"], new["model"], "model."):
         raise ValueError(f"{path} is of another model than the config: {'; '.join(differ)}.")
+
+
+def completed(old: dict, new: dict) -> dict:
+    """An older config with those fields of a newer one that it lacks: at the neutral value of
+    `config_base.base`, or of the model, with which it was trained."""
+    neutral = config_base.base().to_dict()
+    if "model" in old:
+        neutral["model"] = models.defaults(old["model"]["name"])
+    return {
+        room: {name: neutral.get(room, {}).get(name) for name in new.get(room, {})} | values
+        if isinstance(values, dict)
+        else values
+        for room, values in old.items()
+    }
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -62,6 +62,7 @@ def base() -> ConfigDict:
     c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts; heatmaps only
     c.loss.heatmap_weight = 1.0  # of the heatmaps beside the coordinates
     c.loss.kernel_weight = 0.0  # of the sum of all kernels' squares
+    c.loss.activity_weight = 0.0  # of the features' mean squares, summed over convolutions; selvam
     c.loss.occluded_amplitude = 1.0  # of an occluded joint's target
     c.loss.sum_over_cells = False  # stacks of different sizes count alike
     c.loss.adaptive = False  # joints weigh by the errors of the stacks before

@@ -13,7 +13,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, evaluate, files
-from hourglass_jax.config import differences
+from hourglass_jax.config import completed, differences
 from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
 from hourglass_jax.media import draw
@@ -185,7 +185,7 @@ def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phas
 def make_step(config, network, source, optimiser, mesh, trained=None):
     """The compiled train step; it trains some tasks of the model (see `phases`), or all that there is."""
     options = config.loss.to_dict()
-    kernel_weight = options.pop("kernel_weight")
+    kernel_weight, activity_weight = options.pop("kernel_weight"), options.pop("activity_weight", 0.0)
     step = steps.make(
         network.model,
         optimiser,
@@ -196,6 +196,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None):
         augmentation=config.augment.to_dict(),
         loss=losses.create(size=network.size, **options),
         kernel_weight=kernel_weight,
+        activity_weight=activity_weight,
         average_decay=config.train.average_decay,
         accumulate=config.train.accumulate,
         policy=config.train.remat,
@@ -352,7 +353,7 @@ def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> No
     """
     path = workdir / "config.json"
     if path.exists() and not allow_changed:
-        differ = differences(files.read_json(path), config)
+        differ = differences(completed(files.read_json(path), config), config)
         differ = [text for text in differ if not text.startswith(_FREE)]
         if differ:
             raise ValueError(

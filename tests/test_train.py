@@ -396,6 +396,17 @@ def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):
         train.check_config(tmp_path, json.loads(tiny({"train.steps": 5}).to_json()), False)
 
 
+def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tiny, tmp_path):
+    older = json.loads(tiny().to_json())
+    del older["loss"]["activity_weight"], older["loss"]["adaptive"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    # 1 unit is the model's own default
+    train.check_config(tmp_path, json.loads(tiny({"model.units": 1}).to_json()), False)
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"config: loss.activity_weight: 0.0 -> 0.5. Choose"):
+        train.check_config(tmp_path, json.loads(tiny({"loss.activity_weight": 0.5}).to_json()), False)
+
+
 def test_complete_training_says_so(tiny, tmp_path, capsys):
     config = tiny({"train.steps": 2})
     assert train.train(config, tmp_path)["examples"] == 10

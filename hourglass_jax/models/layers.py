@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from hourglass_jax.kernels import on_cpu
 
 Part = Callable[..., nn.Module]
+Activation = Callable[[jax.Array], jax.Array]
 
 
 def parts(*, train: bool, dtype) -> tuple[Part, Part]:
@@ -69,12 +70,13 @@ class Unit(nn.Module):
     width: int
     conv: Part
     norm: Part
+    activation: Activation = nn.relu
 
     @nn.compact
     def __call__(self, x):
         y = x
         for i, (width, window) in enumerate([(self.width // 2, 1), (self.width // 2, 3), (self.width, 1)]):
-            y = nn.relu(self.norm(name=f"norm{i}")(y))
+            y = self.activation(self.norm(name=f"norm{i}")(y))
             y = self.conv(width, (window, window), name=f"conv{i}")(y)
         if x.shape[-1] != self.width:
             x = self.conv(self.width, (1, 1), name="skip")(x)

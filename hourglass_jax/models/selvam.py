@@ -1,28 +1,28 @@
 """Multi-scale Attention Aided Multi-Resolution Network (Selvam and Mishra 2019)."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hourglass_jax.models import layers
-from hourglass_jax.models.layers import Part
+from hourglass_jax.models.layers import Activation, Part
 from hourglass_jax.models.outputs import Outputs
-
-_leaky = functools.partial(nn.leaky_relu, negative_slope=0.01)  # the paper gives no slope
 
 
 class Conv(nn.Module):
-    """What the multi-resolution network has in place of residual units (3.1): a 3x3 convolution."""
+    """A 3x3 convolution, in place of the residual units of the stacked hourglass (3.1)."""
 
     width: int
     conv: Part
     norm: Part
+    activation: Activation
 
     @nn.compact
     def __call__(self, x):
-        return _leaky(self.norm(name="norm")(self.conv(self.width, (3, 3), name="conv")(x)))
+        return self.activation(self.norm(name="norm")(self.conv(self.width, (3, 3), name="conv")(x)))
 
 
 class Bottom(nn.Module):
@@ -30,20 +30,21 @@ class Bottom(nn.Module):
 
     width: int
     conv: Part
+    activation: Activation
 
     @nn.compact
     def __call__(self, x):
         for i in range(2):
-            x = _leaky(self.conv(self.width, (1, 1), name=f"conv{i}")(x))
+            x = self.activation(self.conv(self.width, (1, 1), name=f"conv{i}")(x))
         return x
 
 
 class Mask(nn.Module):
     """x (b, h, w, c) -> a mask (b, h, w, 1) in [0, 1] (equations 1, 3 and 5), float32.
 
-    The figures' f_att is not told layer by layer: one 3x3 convolution here, and an hourglass before it for
-    the global mask. "All weights start at ones" (3.4) would make all channels alike for good; it is the
-    masks that start near one, at the same value everywhere.
+    The paper does not give the layers of f_att: here it is one 3x3 convolution, after an hourglass for the
+    global mask. "All weights start at ones" (3.4) would keep all channels equal for ever; instead the masks
+    start near one, at the same value everywhere.
     """
 
     conv: Part
@@ -57,37 +58,35 @@ class Mask(nn.Module):
 class GlobalMask(nn.Module):
     """Image -> mask of the same size: an hourglass at the input's resolution (equation 1, Figure 4)."""
 
-    width: int
     depth: int
     conv: Part
-    norm: Part
+    unit: Part
 
     @nn.compact
     def __call__(self, image):
-        unit = functools.partial(Conv, self.width, self.conv, self.norm)
-        x = layers.Hourglass(self.depth, unit, name="hourglass")(unit(name="first")(image))[-1]
+        x = self.unit(name="first")(image)
+        x = layers.Hourglass(self.depth, self.unit, name="hourglass")(x)[-1]
         return Mask(self.conv, name="mask")(x)
 
 
 class Refinement(nn.Module):
-    """The last heatmap and its features (b, r, r, c) -> coordinates (b, joints, 2) float32 (3.2, Figure 2).
+    """The last heatmap, and its features, (b, r, r, c) -> coordinates (b, joints, 2) float32 (3.2, Figure 2).
 
-    The figure's layers are not told: convolutions and pools down to the cells at the bottom of the
-    multi-resolution network, then one matrix. The coordinates are linear, as a joint may lie outside of
-    the crop, and all start in its middle.
+    The paper does not give the figure's layers: convolutions and pools down to the resolution at the bottom
+    of the multi-resolution network, then one matrix. The coordinates are linear, as a joint may lie outside
+    of the crop, and all start in its middle.
     """
 
     joints: int
-    width: int
     depth: int
-    conv: Part
-    norm: Part
+    unit: Part
+    scale: float  # of what the matrix reads, see `Model.coordinate_scale`
 
     @nn.compact
     def __call__(self, x):
         for level in range(self.depth):  # 64 cells -> 4
-            x = layers.max_pool(Conv(self.width, self.conv, self.norm, name=f"conv{level}")(x))
-        x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+            x = layers.max_pool(self.unit(name=f"conv{level}")(x))
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32) * self.scale
         start = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.constant(0.5)}
         return nn.Dense(2 * self.joints, name="coordinates", **start)(x).reshape(-1, self.joints, 2)
 
@@ -97,17 +96,28 @@ def attend(x: jax.Array, mask: jax.Array) -> jax.Array:
     return x * mask.astype(x.dtype) + x
 
 
+def strength(features: jax.Array) -> jax.Array:
+    """Features (b, h, w, c) -> a map (b, h, w, 1) float32 in [0, 1]: the mean magnitude of the channels, over
+    its largest value in each picture (Figure 8)."""
+    magnitude = jnp.mean(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
+    return magnitude / jnp.maximum(jnp.max(magnitude, axis=(1, 2), keepdims=True), 1e-12)
+
+
 class Model(nn.Module):
     """S multi-resolution networks in a row, one heatmap for all joints each; then coordinates (Figure 3).
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 4 * 2**depth.
     Returns `Outputs` with S heatmaps (b, h/4, w/4, 1) float32 in [0, 1], the coordinates (b, joints, 2)
     in [0, 1] of the crop, and the masks in [0, 1] that are switched on: global (b, h, w, 1),
-    stack1_heatmap (b, h/4, w/4, 1), stack1_resolution4 (b, 4, 4, 1) to stack1_resolution64, ...
+    stack1_heatmap (b, h/4, w/4, 1), stack1_resolution4 (b, 4, 4, 1) to stack1_resolution64, ...; with
+    `show_features` also stack1_down64 (b, 64, 64, 1), ..., stack1_up64, see `strength`.
+
+    With the collection "activity" mutable, the model writes into it the sum over the convolutions of the mean
+    square of what each one passes on, a number (3.4, "activity regularization").
 
     The masks are one until the attention is trained for the first time (Algorithm 1, line 6, outside of
-    its loop): the variable `attention_learnt` tells, so that a checkpoint of the first phase is evaluated
-    as it was trained.
+    its loop): the variable `attention_learnt` records it, so that a checkpoint of the first phase is
+    evaluated as it was trained.
     """
 
     joints: int = 16
@@ -118,6 +128,18 @@ class Model(nn.Module):
     heatmap_attention: bool = False  # Figure 5
     multi_resolution_attention: bool = False  # Figure 6
     attention_width: int = 32  # of the global mask's hourglass, which has the input's resolution
+    # The next network and the Refinement Net see the heatmap and nothing else (3.1 to 3.3, read literally).
+    # Otherwise the features go on beside it, as in the stacked hourglass: one channel alone loses most.
+    heatmap_alone: bool = False
+    # The coordinates' matrix reads the features times this. Its inputs are thousands, and Adam's first step
+    # moves all weights alike: without a scale it throws the coordinates across the picture. 1 is the value
+    # of networks that were trained before this field.
+    coordinate_scale: float = 1.0
+    slope: float = 0.01  # of leaky ReLU below 0; the paper gives none. Torch's default; Keras has 0.3
+    # Of the front module's residual unit. 0 is Newell's ReLU, and what networks from before this field have;
+    # "for all convolutional layers" (3.4) wants `slope`.
+    stem_slope: float = 0.0
+    show_features: bool = False  # return Figure 8's maps beside the masks
     tasks = ("pose", "attention")  # A and B of 3.4
     trained: tuple[str, ...] = tasks  # the others' norms use and keep their running statistics
     dtype: jnp.dtype = jnp.float32
@@ -129,39 +151,75 @@ class Model(nn.Module):
             return "attention"
         return "pose" if path[0].startswith(("stem", "stack", "refinement")) else None
 
+    def adopt(self, other: "Model", variables: dict[str, Any]) -> dict[str, Any]:
+        """The variables of `other`, by names like "params/stem_conv/kernel", for this model: the coordinates'
+        matrix in the unit of this model's `coordinate_scale`, the rest as it is."""
+        factor = other.coordinate_scale / self.coordinate_scale
+        matrix = "params/refinement/coordinates/kernel"
+        return variables | {matrix: variables[matrix] * factor} if matrix in variables else variables
+
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> Outputs:
         conv, norm = layers.parts(train=train and "pose" in self.trained, dtype=self.dtype)
-        unit = functools.partial(Conv, self.width, conv, norm)
+        activation = leaky(self.slope)
+        squares = []
+        observe = self.is_mutable_collection("activity") and not self.is_initializing()
+
+        def observed(make):
+            """A part whose outputs' mean squares are collected, if anyone asked for them."""
+
+            def named(name):
+                part = make(name=name)
+
+                def call(x):
+                    y = part(x)
+                    if observe:
+                        squares.append(jnp.mean(jnp.square(y.astype(jnp.float32))))
+                    return y
+
+                return call
+
+            return named
+
+        unit = observed(functools.partial(Conv, self.width, conv, norm, activation))
         point = functools.partial(conv, kernel_size=(1, 1))
         hold, seen = self._hold(train), {}
+
+        def show(stack, side, x):
+            if self.show_features:
+                seen[f"stack{stack + 1}_{side}{x.shape[1]}"] = strength(x)
+            return x
 
         def weighted(stack, name, below, above):
             if not self.multi_resolution_attention:
                 return above
             # Masks learnt on the way down weight the way up; which of the two is the paper's top and
-            # which its bottom, 3.3 leaves to guess.
+            # which its bottom, 3.3 leaves open.
             mask = hold(Mask(conv, name=f"{name}_attention")(below))  # equation 5
             seen[f"stack{stack + 1}_resolution{below.shape[1]}"] = mask
             return attend(above, mask)  # equation 6
 
         def bottom(name, *, stack):
-            convs = Bottom(self.width, conv, name=name)
-            return lambda x: weighted(stack, name, x, convs(x))  # no skip branch at 4 cells
+            convs = observed(functools.partial(Bottom, self.width, conv, activation))(name)
+            # No skip branch at 4 cells.
+            return lambda x: show(stack, "up", weighted(stack, name, show(stack, "down", x), convs(x)))
 
         def join(name, below, above, skip, *, stack):
-            return weighted(stack, name, below, above) + skip  # equation 7
+            show(stack, "down", below)
+            return show(stack, "up", weighted(stack, name, below, above) + skip)  # equation 7
 
         x = image.astype(self.dtype)
         if self.global_attention:
             of_mask = layers.parts(train=train and "attention" in self.trained, dtype=self.dtype)
-            mask = GlobalMask(self.attention_width, self.depth, *of_mask, name="global_attention")(x)
+            narrow = observed(functools.partial(Conv, self.attention_width, *of_mask, activation))
+            mask = GlobalMask(self.depth, of_mask[0], narrow, name="global_attention")(x)
             seen["global"] = hold(mask)
             x = x * seen["global"].astype(x.dtype)  # equation 2; what is masked gets the mean colour
         # Front module (3.1); its residual module is Newell's.
         x = conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="stem_conv")(x)
-        x = layers.Unit(self.width, conv, norm, name="stem_unit")(_leaky(norm(name="stem_norm")(x)))
-        x = layers.max_pool(x)  # 64 cells
+        x = activation(norm(name="stem_norm")(x))
+        front = functools.partial(layers.Unit, self.width, conv, norm, leaky(self.stem_slope))
+        x = layers.max_pool(observed(front)("stem_unit")(x))  # 64 cells
 
         heatmaps = []
         for s in range(self.stacks):
@@ -176,12 +234,15 @@ class Model(nn.Module):
                 seen[f"stack{s + 1}_heatmap"] = hold(Mask(conv, name=f"stack{s}_attention")(maps))
                 y = attend(maps, seen[f"stack{s + 1}_heatmap"])  # equations 3 and 4
             y = y.astype(self.dtype)
-            if s + 1 < self.stacks:
-                # One channel alone would lose the features: they go on too, as in the stacked hourglass.
+            if s + 1 < self.stacks and self.heatmap_alone:
+                x = y  # "Y^i is the input to (i+1)th MRN" (3.3)
+            elif s + 1 < self.stacks:
                 x = x + point(self.width, name=f"stack{s}_remap_features")(f)
                 x = x + point(self.width, name=f"stack{s}_remap_heatmap")(y)
-        refine = Refinement(self.joints, self.width, self.depth, conv, norm, name="refinement")
-        coordinates = refine(jnp.concatenate([f, y], axis=-1))
+        refine = Refinement(self.joints, self.depth, unit, self.coordinate_scale, name="refinement")
+        coordinates = refine(y if self.heatmap_alone else jnp.concatenate([f, y], axis=-1))
+        if observe:
+            self.sow("activity", "mean_squares", sum(squares))
         return Outputs(heatmaps=tuple(heatmaps), coordinates=coordinates, attention=seen or None)
 
     def _hold(self, train):
@@ -192,3 +253,8 @@ class Model(nn.Module):
         if train and "attention" in self.trained:
             learnt.value = jnp.ones(())
         return lambda mask: jnp.where(learnt.value > 0, mask, 1.0)
+
+
+def leaky(slope: float) -> Activation:
+    """Leaky ReLU: x above 0, slope * x below."""
+    return functools.partial(nn.leaky_relu, negative_slope=slope) if slope else nn.relu

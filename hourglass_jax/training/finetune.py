@@ -51,6 +51,8 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
     """
     joints, like = (len(source.skeleton), len(network.skeleton)), abstract(network, None)
     found, like = (traverse_util.flatten_dict(tree, sep="/") for tree in (jax.device_get(found), like))
+    if type(source.model) is type(network.model) and hasattr(network.model, "adopt"):
+        found = network.model.adopt(source.model, found)  # in the units of this model's fields
     wrong = [f"{name} is missing" for name in sorted(like.keys() - found.keys())]
     wrong += [f"{name} is too much" for name in sorted(found.keys() - like.keys())]
     taken, fresh = {}, []

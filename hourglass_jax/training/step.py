@@ -82,6 +82,8 @@ def make(
     augmentation: dict,
     loss: Callable,
     kernel_weight: float = 0.0,
+    activity_weight: float = 0.0,
+    measure: Callable | None = None,
     average_decay: float = 0.0,
     accumulate: int = 1,
     policy: str = "",
@@ -97,6 +99,8 @@ def make(
       augmentation: keyword arguments of `augment.augment`.
       loss: (outputs, joints in input pixels, visible) -> (value, value of each stack).
       kernel_weight: of the kernels' squares, which are added to the loss.
+      activity_weight: of what the model writes into its collection "activity", which is added to the loss.
+      measure: like `loss`, but returns metrics by name, numbers to be logged; or None.
       average_decay: of the averaged variables; 0 for none.
       accumulate: the batch goes through the network in so many parts, and their gradients are
         averaged. Each part has its own batch statistics.
@@ -109,7 +113,8 @@ def make(
     optimizer = optax.with_extra_args_support(optimizer)
     tasks = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
-    forward = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    mutable = ["batch_stats", "activity"] if activity_weight else ["batch_stats"]
+    forward = functools.partial(model.apply, train=True, mutable=mutable)
     forward = shared_units.share(remat.create(forward, policy))
     select = functools.partial(phases.select, model, trained)
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
@@ -129,19 +134,22 @@ def make(
         value, per_stack = loss(outputs, joints, visible)
         if kernel_weight:
             value += kernel_weight * losses.kernel_squares(params)
-        return value, (new.get("batch_stats", {}), per_stack)
+        if activity_weight:
+            value += activity_weight * _activity(model, new)
+        measured = measure(outputs, joints, visible) if measure else {}
+        return value, (new.get("batch_stats", {}), (per_stack, measured))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
 
     def gradients(params, batch_stats, example):
         if accumulate == 1:
-            (value, (batch_stats, per_stack)), grads = gradient_of(params, batch_stats, example)
-            return grads, batch_stats, (value, per_stack)
+            (value, (batch_stats, details)), grads = gradient_of(params, batch_stats, example)
+            return grads, batch_stats, (value, details)
 
         def add(carry, part):
             grads, batch_stats = carry
-            (value, (batch_stats, per_stack)), new = gradient_of(params, batch_stats, part)
-            return (jax.tree.map(jnp.add, grads, new), batch_stats), (value, per_stack)
+            (value, (batch_stats, details)), new = gradient_of(params, batch_stats, part)
+            return (jax.tree.map(jnp.add, grads, new), batch_stats), (value, details)
 
         start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
         # Convolutions inside a loop leave the fast path of the CPU backend.
@@ -153,7 +161,9 @@ def make(
 
     def step(state, batch):
         example = prepare(jax.random.fold_in(jax.random.key(seed), state.step), batch)
-        grads, batch_stats, (value, per_stack) = gradients(state.params, state.batch_stats, example)
+        grads, batch_stats, (value, (per_stack, measured)) = gradients(
+            state.params, state.batch_stats, example
+        )
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params, **tasks)
         params = select(optax.apply_updates(state.params, updates), state.params)
         batch_stats = select(batch_stats, state.batch_stats)
@@ -169,6 +179,7 @@ def make(
             "loss": value,
             "gradient_norm": norm,
             **{f"loss_stack{s + 1}": value for s, value in enumerate(per_stack)},
+            **measured,
         }
         new = State(state.step, params, batch_stats, optimizer_state, averaged)
         # What is no number must not reach the state, whenever the host comes to look at the metrics.
@@ -178,6 +189,13 @@ def make(
         return state.replace(step=state.step + 1), metrics
 
     return step
+
+
+def _activity(model, collections):
+    """The sum of what a model wrote into its collection "activity"."""
+    if not (leaves := jax.tree.leaves(collections.get("activity", {}))):
+        raise ValueError(f"loss.activity_weight: {type(model).__module__} reports no activity; set it to 0.")
+    return sum(leaves)
 
 
 def _norm(tree):

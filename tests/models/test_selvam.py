@@ -1,5 +1,6 @@
 """The attention-aided multi-resolution network: its equations, its tasks and their training."""
 
+import functools
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import newell as newells_config
@@ -21,7 +23,7 @@ from hourglass_jax.training import phases
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SMALL = {"joints": 3, "stacks": 2, "width": 8, "depth": 1, "attention_width": 4}
 SWITCHES = ("global_attention", "heatmap_attention", "multi_resolution_attention")
-ALL = selvam.Model(**SMALL, **dict.fromkeys(SWITCHES, True))
+ALL = selvam.Model(**SMALL, **dict.fromkeys(SWITCHES, True), show_features=True)
 BASELINE = selvam.Model(**SMALL, global_attention=False)
 IMAGE = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)  # 4 cells, 2 below
 
@@ -42,7 +44,7 @@ def variables():
 
 @pytest.fixture(scope="module")
 def seen(variables):
-    """The outputs, and (inputs, output) of every module by path."""
+    """The outputs, (inputs, output) of every module by path, and the activity."""
     calls = {}
 
     def note(call, arguments, options, context):
@@ -50,8 +52,8 @@ def seen(variables):
         return output
 
     with nn.intercept_methods(note):
-        outputs = ALL.apply(variables, IMAGE)
-    return outputs, calls
+        outputs, reported = ALL.apply(variables, IMAGE, mutable=["activity"])
+    return outputs, calls, reported
 
 
 def close(a, b):
@@ -81,7 +83,7 @@ def test_attend_by_hand():
 
 
 def test_equation_2_the_image_times_its_mask_goes_on(seen):
-    outputs, calls = seen
+    outputs, calls, _ = seen
     mask = outputs.attention["global"]
     assert mask.shape == (2, 16, 16, 1) and mask.min() > 0 and mask.max() < 1 and np.ptp(mask) > 0.05
     (image,), made = calls["global_attention"]
@@ -91,7 +93,7 @@ def test_equation_2_the_image_times_its_mask_goes_on(seen):
 
 
 def test_equations_3_and_4_the_weighted_heatmap_goes_on(seen):
-    outputs, calls = seen
+    outputs, calls, _ = seen
     for s in range(2):
         x, mask = (np.asarray(v) for v in (outputs.heatmaps[s], outputs.attention[f"stack{s + 1}_heatmap"]))
         assert x.shape == mask.shape == (2, 4, 4, 1) and np.ptp(mask) > 1e-3
@@ -101,7 +103,7 @@ def test_equations_3_and_4_the_weighted_heatmap_goes_on(seen):
 
 
 def test_equations_5_to_7_masks_of_the_way_down_weight_the_way_up(seen):
-    outputs, calls = seen
+    outputs, calls, _ = seen
     for s in range(2):
         mrn = f"stack{s}_mrn"
         down = calls[f"{mrn}/level0_skip0"][0][0]  # 4 cells
@@ -121,11 +123,50 @@ def test_equations_5_to_7_masks_of_the_way_down_weight_the_way_up(seen):
 
 
 def test_maps_are_named_and_in_0_1(seen):
-    stacks = ("heatmap", "resolution2", "resolution4")
+    stacks = ("heatmap", "resolution2", "resolution4", "down2", "down4", "up2", "up4")
     names = {"global", *(f"stack{s}_{kind}" for s in (1, 2) for kind in stacks)}
     assert set(seen[0].attention) == names
     for mask in seen[0].attention.values():
         assert mask.dtype == jnp.float32 and mask.min() >= 0 and mask.max() <= 1
+
+
+def test_figure_8_shows_the_features_of_the_way_down_and_up(seen):
+    outputs, calls, _ = seen
+    down, up = calls["stack0_mrn/level0_skip0"][0][0], calls["stack0_mrn"][1][-1]
+    for side, features in (("down", down), ("up", up)):
+        mean = np.abs(np.asarray(features)).mean(axis=-1, keepdims=True)
+        close(outputs.attention[f"stack1_{side}4"], mean / mean.max(axis=(1, 2), keepdims=True))
+    assert (selvam.strength(jnp.zeros((1, 2, 2, 3))) == 0).all()
+
+
+def test_activity_is_the_sum_of_the_convolutions_mean_squares(seen):
+    _, calls, reported = seen
+    shared = ("conv", "norm", "conv0", "conv1", "conv2", "norm0", "norm1", "norm2", "skip", "logit", "mask")
+    others = (
+        "attention",
+        "hourglass",
+        "mrn",
+        "heatmap",
+        "features",
+        "refinement",
+        "coordinates",
+        "stem_norm",
+    )
+    of_units = {
+        path: np.asarray(output)
+        for path, (_, output) in calls.items()
+        if path and not path.endswith(others) and path != "stem_conv"
+        if path.rpartition("/")[2] not in shared
+        or path.startswith("refinement/conv0")
+        and path.count("/") == 1
+    }
+    # Of each stack 3 at the level, the bottom and the last one; the front unit, the refinement's one, and the
+    # global mask's 4 and its first.
+    assert len(of_units) == 2 * 5 + 1 + 1 + 5, sorted(of_units)
+    expected = sum(np.square(output).mean() for output in of_units.values())
+    (total,) = reported["activity"]["mean_squares"]
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert "activity" not in jax.eval_shape(ALL.init, jax.random.key(0), IMAGE)
 
 
 # Masks at one, before the attention is trained
@@ -133,6 +174,11 @@ def test_maps_are_named_and_in_0_1(seen):
 
 def without(tree, name="attention"):
     return {k: without(v) if isinstance(v, dict) else v for k, v in tree.items() if name not in k}
+
+
+def masks(outputs):
+    """The attention without Figure 8's maps."""
+    return {k: np.asarray(v) for k, v in outputs.attention.items() if "_up" not in k and "_down" not in k}
 
 
 def doubled(params):
@@ -154,7 +200,7 @@ def test_masks_are_one_until_the_attention_is_trained(variables, training):
     model = ALL.clone(trained=("pose",))
     fresh = {**variables, "batch_stats": {**variables["batch_stats"], "attention_learnt": np.float32(0)}}
     outputs, changed = model.apply(fresh, IMAGE, training, mutable=["batch_stats"])
-    assert all((np.asarray(mask) == 1).all() for mask in outputs.attention.values())
+    assert all((mask == 1).all() for mask in masks(outputs).values())
     assert changed["batch_stats"]["attention_learnt"] == 0
     plain = {"params": doubled(without(variables["params"])), "batch_stats": without(fresh["batch_stats"])}
     expected, _ = BASELINE.apply(plain, IMAGE, training, mutable=["batch_stats"])
@@ -175,7 +221,7 @@ def test_training_the_attention_takes_the_masks_into_use(variables):
     apply = ALL.clone(trained=("attention",)).apply
     outputs, changed = apply(fresh, IMAGE, True, mutable=["batch_stats"])
     assert changed["batch_stats"]["attention_learnt"] == 1
-    assert all(np.asarray(mask).max() < 1 for mask in outputs.attention.values())
+    assert all(mask.max() < 1 for mask in masks(outputs).values())
     held = without(changed["batch_stats"])  # the pose's norms work as in evaluation
     assert jax.tree.all(jax.tree.map(np.array_equal, held, without(fresh["batch_stats"])))
 
@@ -188,6 +234,9 @@ def test_training_the_attention_takes_the_masks_into_use(variables):
 # Stem: 7*7*3*64+64, norm 128, residual unit 64 -> 256 206,208: 215,808.
 # Refinement: 9*257*256 + 3*256 = 592,896, three more, and 4*4*256*32+32 = 131,104: 2,495,776.
 PLAIN = 2 * 7_809_537 + 66_304 + 215_808 + 2_495_776
+# With the heatmap alone: no 1x1 between the stacks, and one channel enters two convolutions of the second
+# stack and the first one of the refinement.
+ALONE = PLAIN - 66_304 - 2 * 9 * 255 * 256 - 9 * 256 * 256
 # 32 channels: 9*3*32 + 3*32, 13 * (9*32*32 + 3*32), and the mask 9*32+1.
 GLOBAL = 960 + 13 * 9_312 + 289
 # Masks: of one channel 9+1, of 256 channels 9*256+1 at 64, 32, 16, 8 and 4 cells.
@@ -202,8 +251,74 @@ def test_parameters_of_each_variant(attention, masks):
     assert (PLAIN, PLAIN + GLOBAL) == (18_396_962, 18_519_267)  # as the README says
 
 
+def test_the_heatmap_alone_goes_on():
+    model = models.create(joints=16, **config.get_config("attention=baseline,heatmap_alone=true").model)
+    calls = {}
+
+    def note(call, arguments, options, context):
+        if context.method_name == "__call__":
+            calls["/".join(context.module.path)] = arguments
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == ALONE
+    assert calls["stack1_mrn"][0].shape == calls["refinement"][0].shape == (1, 64, 64, 1)
+
+
+def test_leaky_relu_stands_everywhere_with_the_configs_slope():
+    model = models.create(joints=16, **config.get_config("attention=all,slope=0.3,width=16,size=64").model)
+    found = []
+
+    def note(call, arguments, options, context):
+        if hasattr(context.module, "activation"):
+            found.append((context.module.path, float(context.module.activation(-2.0))))
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(note), jax.ensure_compile_time_eval():
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    np.testing.assert_allclose([value for _, value in found], -0.6, rtol=1e-6)
+    assert len(found) > 40
+    assert ("stem_unit",) in {path for path, _ in found}
+    # Networks from before the field have Newell's ReLU there.
+    assert selvam.leaky(selvam.Model().stem_slope)(-2.0) == 0
+
+
+@pytest.mark.parametrize("scale, moved", [(1.0, 3.5), (256**-0.5, 0.22)])
+def test_adams_first_step_moves_the_coordinates_by_the_scale(scale, moved):
+    # 4 x 4 cells of 256 features whose mean is 0.85: 1e-3 * 4096 * 0.85 = 3.5 crops, or a 16th of that.
+    features = np.random.default_rng(0).uniform(0, 1.7, (1, 4, 4, 256)).astype(np.float32)
+    refine = selvam.Refinement(2, 0, nn.Conv, scale)
+    variables = refine.init(jax.random.key(0), features)
+
+    def loss(v):
+        return jnp.sum((refine.apply(v, features) - 0.9) ** 2)
+
+    adam = optax.adam(1e-3)
+    updates, _ = adam.update(jax.grad(loss)(variables), adam.init(variables))
+    after = refine.apply(optax.apply_updates(variables, updates), features)
+    np.testing.assert_allclose(after, np.full((1, 2, 2), 0.5 + moved), rtol=0.02)
+
+
+def test_coordinates_of_an_older_network_stay_in_another_scales_unit():
+    old, new = selvam.Model(), selvam.Model(coordinate_scale=0.125)
+    features = np.random.default_rng(0).normal(size=(2, 2, 2, 8)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(32, 4)).astype(np.float32)
+
+    def coordinates(model, kernel):
+        refine = selvam.Refinement(2, 0, nn.Conv, model.coordinate_scale)
+        dense = {"kernel": kernel, "bias": np.full(4, 0.5, np.float32)}
+        return refine.apply({"params": {"coordinates": dense}}, features)
+
+    name = "params/refinement/coordinates/kernel"
+    adopted = new.adopt(old, {name: kernel, "params/stem_conv/bias": np.ones(2)})
+    np.testing.assert_allclose(coordinates(new, adopted[name]), coordinates(old, kernel), rtol=1e-5)
+    np.testing.assert_array_equal(adopted["params/stem_conv/bias"], np.ones(2))
+
+
 def test_coordinates_start_in_the_middle_of_the_crop():
-    refine = selvam.Refinement(3, 4, 1, *layers.parts(train=False, dtype=jnp.float32))
+    unit = functools.partial(selvam.Conv, 4, *layers.parts(train=False, dtype=jnp.float32), nn.relu)
+    refine = selvam.Refinement(3, 1, unit, 1.0)
     coordinates, _ = refine.init_with_output(jax.random.key(0), IMAGE)
     np.testing.assert_array_equal(coordinates, np.full((2, 3, 2), 0.5))
 

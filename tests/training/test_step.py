@@ -386,3 +386,36 @@ def test_two_processes_give_the_run_of_one(start, tiny, state_of, metrics_of, al
         )
         np.testing.assert_allclose([p["joints"] for p in a], [p["joints"] for p in b], atol=2e-3)
         np.testing.assert_allclose([p["scores"] for p in a], [p["scores"] for p in b], atol=2e-4)
+
+
+class Active(Net):
+    """Reports an activity of 2 + 3."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        for value in (2.0, 3.0):
+            self.sow("activity", "mean_squares", jnp.float32(value))
+        return super().__call__(image, train)
+
+
+def test_activity_and_measures_join_the_loss_and_the_metrics():
+    net, optimiser = Active(normalised=False), optax.sgd(0.5)
+    loss = functools.partial(
+        losses.on_heatmaps, size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=True
+    )
+    options = {"geometry": GEOMETRY, "flip_order": skeletons.MPII.flip, "seed": 0, "mean": MEAN}
+    options |= {"augmentation": PLAIN, "loss": loss}
+    state = train_step.init(net, optimiser, seed=1, size=32, average=False)
+    batch = batch_of()
+
+    def measure(outputs, joints, visible):
+        return {"labelled": jnp.mean(visible > 0)}
+
+    plain = train_step.make(net, optimiser, **options)
+    active = train_step.make(net, optimiser, **options, activity_weight=0.1, measure=measure)
+    both = jax.jit(lambda state, batch: (plain(state, batch)[1], active(state, batch)[1]))(state, batch)
+    np.testing.assert_allclose(both[1]["loss"], both[0]["loss"] + 0.5, rtol=1e-6)
+    np.testing.assert_allclose(both[1]["labelled"], np.mean(batch["visible"] > 0), rtol=1e-6)
+    silent = train_step.make(Net(), optimiser, **options, activity_weight=0.1)
+    with pytest.raises(ValueError, match="loss.activity_weight: .*reports no activity; set it to 0"):
+        jax.eval_shape(silent, train_step.init(Net(), optimiser, seed=1, size=32, average=False), batch)
