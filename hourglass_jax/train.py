@@ -260,7 +260,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
     The step changed nothing, and the checkpoint before it leads to it again, bit by bit.
     """
     name = "loss" if not np.isfinite(values["loss"]) else "gradient_norm"
-    again = {"batch_size": config.train.batch_size, "seed": config.seed, "loader": sources.loader(source)}
+    again = {"batch_size": config.train.batch_size, "seed": config.seed, "loader": source.loader}
     batches = pipeline.batches(source, train=True, start_step=step - 1, steps=1, **again)
     path = workdir / f"diverged_{step:07d}.npz"
     with contextlib.closing(batches):

@@ -44,7 +44,7 @@ class Told(nn.Module):
 class Source:
     """Examples that `Told` knows: random joints in pictures of various frames."""
 
-    name, canvas, margin = "told", CANVAS, MARGIN
+    name, canvas, margin, loader = "told", CANVAS, MARGIN, "threads"
 
     def __init__(self, n, skeleton=skeletons.MPII, seed=0):
         rng = np.random.default_rng(seed)
@@ -69,11 +69,6 @@ class Source:
         image[..., 0], image[:, CANVAS // 2 :, 1] = 8 * i, 255
         names = ("joints", "visible", "center", "scale", "head_size")
         return {"image": image, "id": self.ids[i]} | {name: getattr(self, name)[i] for name in names}
-
-
-@pytest.fixture(autouse=True)
-def no_tensorflow(monkeypatch):
-    monkeypatch.setattr(evaluate.sources, "loader", lambda source: "threads")
 
 
 def told(source, offsets=(0.0,)):

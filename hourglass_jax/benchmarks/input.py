@@ -18,7 +18,7 @@ from PIL import Image
 
 from hourglass_jax import config_base
 from hourglass_jax.benchmarks.common import Step, interleaved
-from hourglass_jax.data import packed, people_builder, pipeline, sources, synthetic
+from hourglass_jax.data import packed, people_builder, pipeline, preparation, synthetic
 from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import crop, skeletons
@@ -122,8 +122,8 @@ def _stored(frames, folder, canvas: int) -> dict:
     path = folder / "people.json"
     path.write_text(json.dumps(content))
     config = {"annotations": str(path), "canvas": canvas, "margin": MARGIN}
-    builder = people_builder.builder("coco", data_dir=folder / "prepared", **config)
-    people_builder.prepare(builder)
+    builder = preparation.builder("coco", data_dir=folder / "prepared", **config)
+    preparation.prepare(builder)
     source = packed.TfdsSource(builder, "train")
     packed.write(source, folder / "people.npz")
     return {"tfds": source, "packed": packed.PackedSource(folder / "people.npz")}
@@ -132,7 +132,7 @@ def _stored(frames, folder, canvas: int) -> dict:
 def _feed(source, args) -> None:
     """Reads batches of a source, as training does."""
     options = {"batch_size": args.batch_size, "steps": args.batches, "threads": 1}
-    batches = pipeline.batches(source, train=True, loader=sources.loader(source), **options)
+    batches = pipeline.batches(source, train=True, loader=source.loader, **options)
     with contextlib.closing(batches):
         for _ in batches:
             pass

@@ -9,12 +9,13 @@ import numpy as np
 
 from hourglass_jax import devices
 from hourglass_jax.console import say
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax.data import pipeline
+from hourglass_jax.data.examples import Source
 
 CHUNK = 256  # canvases that are sent at once, on their way to stay
 
 
-def create(source, mesh, *, resident: bool, threads: int | None = None):
+def create(source: Source, mesh, *, resident: bool, threads: int | None = None):
     """`Resident`, whose canvases `threads` decode, or `Sent`."""
     return Resident(source, mesh, threads=threads) if resident else Sent(source, mesh)
 
@@ -23,12 +24,12 @@ class Sent:
     """Batches of a source that the host decodes and sends.
 
     Args:
-      source: see `pipeline`.
+      source: see `examples.Source`.
       mesh: gets the batches, every process sending its own part.
     """
 
-    def __init__(self, source, mesh):
-        self._source, self._mesh, self._loader = source, mesh, sources.loader(source)
+    def __init__(self, source: Source, mesh):
+        self._source, self._mesh, self._loader = source, mesh, source.loader
 
     def batches(self, **options):
         """This process' parts of the batches, on the host; options as of `pipeline.batches`."""
@@ -48,11 +49,11 @@ class Resident:
       ValueError: the devices tell how much memory they have left, and it is less than this takes.
     """
 
-    def __init__(self, source, mesh, *, threads: int | None = None):
+    def __init__(self, source: Source, mesh, *, threads: int | None = None):
         self.name, self._mesh = source.name, mesh
         same, spread = devices.replicated(mesh), devices.sharded(mesh)
         options = {"batch_size": min(CHUNK, len(source)), "threads": threads}
-        chunks = pipeline.batches(source, train=False, loader=sources.loader(source), **options)
+        chunks = pipeline.batches(source, train=False, loader=source.loader, **options)
         # In place: never twice as much, neither here nor there.
         write = jax.jit(_write, donate_argnums=0, out_shardings=same)
         fields = []

@@ -1,11 +1,12 @@
 """Several sources as one, on one joint set: LSP with MPII, or one dataset in crops of several kinds."""
 
 import functools
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from hourglass_jax.data import pipeline
+from hourglass_jax.data import examples, pipeline
 from hourglass_jax.pose.skeletons import Skeleton
 
 
@@ -13,7 +14,7 @@ class Mixture:
     """The examples of several sources one after the other; each epoch of training shuffles them all.
 
     Args:
-      sources: at least one, see `pipeline`; all with canvases of one size and margin.
+      sources: at least one, see `examples.Source`; all with canvases of one size and margin.
       skeleton: the joint set of the mixture. Joints go by name (`Skeleton.places_in`); those that a source
         does not have are flagged -1, so that no loss and no score counts them: an unlabelled joint may mean
         "not there" (`loss.mask_unlabelled`), a joint that the whole source lacks says nothing.
@@ -22,7 +23,7 @@ class Mixture:
       ValueError: the canvases differ, or a source shares no joint with the skeleton.
     """
 
-    def __init__(self, sources: Sequence, skeleton: Skeleton):
+    def __init__(self, sources: Sequence[examples.Source], skeleton: Skeleton):
         self.sources, self.skeleton = sources, skeleton
         frames = {source.name: (source.canvas, source.margin) for source in sources}
         if len(set(frames.values())) > 1:
@@ -30,6 +31,8 @@ class Mixture:
             raise ValueError(f"a mixture needs canvases of one size and margin, found {found}")
         self.canvas, self.margin = sources[0].canvas, sources[0].margin
         self.name = " + ".join(source.name for source in sources)
+        light = all(source.loader == "threads" for source in sources)
+        self.loader = "threads" if light else "tfdata"
         self._ends = np.cumsum([len(source) for source in sources])
         self._places = [source.skeleton.places_in(skeleton) for source in sources]
 
@@ -53,6 +56,11 @@ class Mixture:
         """Those that all sources have."""
         names = set.intersection(*(set(source.extras) for source in self.sources))
         return {name: np.concatenate([source.extras[name] for source in self.sources]) for name in names}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        parts = [",".join(self.skeleton.joints), *(source.fingerprint for source in self.sources)]
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @functools.cached_property
     def ids(self) -> list[str]:

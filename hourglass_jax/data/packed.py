@@ -1,6 +1,6 @@
 """Prepared data as sources: TFDS' record files, or one packed file per split that needs no TFDS.
 
-Both are sources as `pipeline` wants them: random access to encoded canvases.
+Both are sources (`examples.Source`) of encoded canvases.
 """
 
 import functools
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data import pipeline
+from hourglass_jax.data import examples, pipeline
 from hourglass_jax.pose.skeletons import Skeleton
 
 FORMAT = "hourglass_jax-packed-1"
@@ -20,17 +20,19 @@ COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 
 def path(folder, dataset: str, box: str, split: str) -> Path:
-    """Where `data.prepare --pack` puts a split; `box` as in `builders.CropConfig`."""
+    """Where `data.prepare --pack` puts a split; `box` as in `people_builder.CropConfig`."""
     return Path(folder).expanduser() / f"{dataset}-{box}-{split}.npz"
 
 
 class TfdsSource:
-    """A split of a prepared TFDS dataset that has a `skeleton` and a `CropConfig` (`builders.builder`).
+    """A split of a prepared dataset (`preparation.builder`).
 
     Raises:
       FileNotFoundError: it is not prepared.
       ValueError: there is no such split.
     """
+
+    loader = "tfdata"  # TFDS is there, and so is TensorFlow, most often
 
     def __init__(self, builder, split: str):
         import tensorflow_datasets as tfds  # only here: packed files do without
@@ -74,6 +76,13 @@ class TfdsSource:
         return self._columns["id"]
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        found = examples.Fingerprint()
+        for example in self:
+            found.add(example["id"], example, len(example["image"]))
+        return found.hexdigest()
+
+    @functools.cached_property
     def extras(self) -> dict[str, np.ndarray]:
         columns = {name: self._columns[name] for name in self._extras}
         return {name: np.array(values) for name, values in columns.items() if not np.ndim(values[0])}
@@ -91,6 +100,8 @@ class PackedSource:
       FileNotFoundError: there is no such file.
       ValueError: it is damaged, or no packed file.
     """
+
+    loader = "threads"  # needs no TensorFlow
 
     def __init__(self, path):
         try:
@@ -113,6 +124,13 @@ class PackedSource:
         for array in (*self._fields.values(), *self.extras.values()):
             array.flags.writeable = False  # examples are views
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        found = examples.Fingerprint()
+        for index, size in enumerate(np.diff(self._offsets)):
+            found.add(self.ids[index], {name: of[index] for name, of in self._fields.items()}, int(size))
+        return found.hexdigest()
+
     def __len__(self):
         return len(self.ids)
 
@@ -129,7 +147,7 @@ def write(source, path) -> None:
     Of a source's further fields those go along that `source.extras` has.
 
     Args:
-      source: a source of encoded canvases (see `pipeline`).
+      source: a source of encoded canvases (see `examples`).
       path: of the file (see `path`).
     """
     content = _pack(source)

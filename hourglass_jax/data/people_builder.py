@@ -6,13 +6,10 @@ picture, and `crop.canvas_from_image` leads to the canvas. Neither preparing nor
 (`packed.TfdsSource`) needs TensorFlow.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import itertools
-import shutil
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -20,15 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from hourglass_jax import files
-from hourglass_jax.data import pipeline, sources
+from hourglass_jax.data import pipeline
+from hourglass_jax.data.people import Person, flaw, person_box, reduction, strays
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
-
-FAR = 0.25  # of the picture's longer side: a joint farther outside is pointed out
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,66 +61,8 @@ class CropConfig(tfds.core.BuilderConfig):
         self.name = f"{self.box}_{values}" + ("_partial" if self.allow_missing else "")
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
-    """One person, as a dataset's annotations have it, in pixels of the full picture.
-
-    Attributes:
-      id: unique in the dataset.
-      picture: its file.
-      joints: (k, 2) float32, (0, 0) where not labelled.
-      visible: (k,) uint8: 0 not labelled, 1 labelled but occluded, 2 visible.
-      center: (2,) of the nominal crop, whose side is 200 * scale px; for box="annotated".
-      scale: see `center`.
-      head_size: px, 0 where unknown.
-      extras: the dataset's further fields, see `PeopleBuilder.extras`.
-    """
-
-    id: str
-    picture: Path
-    joints: np.ndarray
-    visible: np.ndarray
-    center: np.ndarray | None = None
-    scale: float | None = None
-    head_size: float = 0.0
-    extras: dict = dataclasses.field(default_factory=dict)
-
-
-def person_box(person: Person, width: int, height: int, config: CropConfig):
-    """Place and size of the nominal crop.
-
-    Args:
-      person: who is to be cut out.
-      width, height: of the picture, px.
-      config: says where from.
-
-    Returns:
-      center (2,) float32 px and scale float32: the crop's side is 200 * scale px.
-    """
-    if config.box == "annotated":
-        return np.asarray(person.center, np.float32), np.float32(person.scale)
-    longer = max(width, height)
-    labelled = person.joints[person.visible > 0]
-    if config.box == "image" or not len(labelled):
-        center, side = np.array([width / 2, height / 2]), longer
-    else:
-        low, high = labelled.min(axis=0), labelled.max(axis=0)
-        # Few joints may be labelled, and close together: never enlarge a spot to a whole canvas.
-        extent = max((high - low).max(), 0.1 * longer)
-        center, side = (low + high) / 2, config.enlargement * extent
-    return center.astype(np.float32), np.float32(side / crop.REFERENCE)
-
-
-def reduction(people: list[Person], config: CropConfig, width: int, height: int) -> int:
-    """By how much smaller a JPEG of these people may be decoded: 1, 2, 4 or 8, of which decoders are capable.
-    None of the canvases is then enlarged from it, and most of the inverse transform is saved."""
-    least = min(person_box(person, width, height, config)[1] for person in people)
-    shrinking = float(least) * crop.REFERENCE * config.margin / config.canvas
-    return max(factor for factor in (1, 2, 4, 8) if factor <= max(shrinking, 1))
-
-
 def make_example(person: Person, picture: pictures.Picture, config: CropConfig) -> dict:
-    """Cuts and encodes one canvas: an example as in `pipeline`, with the picture's width and height.
+    """Cuts and encodes one canvas: an example as in `examples`, with the picture's width and height.
 
     Args:
       person: who is to be cut out.
@@ -266,14 +203,14 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for split, person in ((name, person) for name, people in splits.items() for person in people):
             if person.picture not in there:
                 there[person.picture] = person.picture.is_file()
-            flaw = _flaw(person, self.builder_config.box)
+            found = flaw(person, self.builder_config.box)
             if person.id in seen:
-                flaw = "its id is another person's, too"
-            elif not flaw and not there[person.picture]:
-                flaw = "the picture is missing"
+                found = "its id is another person's, too"
+            elif not found and not there[person.picture]:
+                found = "the picture is missing"
             seen.add(person.id)
-            if flaw:
-                self._lost.append(f"{person.picture.name}: {person.id}: {flaw}")
+            if found:
+                self._lost.append(f"{person.picture.name}: {person.id}: {found}")
             else:
                 sound[split].append(person)
         return sound
@@ -300,7 +237,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         picture = self.decode(path, functools.partial(reduction, people, self.builder_config))
         if picture is None:
             return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
-        odd = [f"kept: {line}" for person in people for line in _strays(person, picture.size, self.skeleton)]
+        odd = [f"kept: {line}" for person in people for line in strays(person, picture.size, self.skeleton)]
         return [make_example(person, picture, self.builder_config) for person in people], [], odd
 
     def _conclude(self):
@@ -320,30 +257,6 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
 
-def _flaw(person: Person, box: str) -> str:
-    """Why a record cannot be used, or ""."""
-    if not (np.isfinite(person.joints).all() and np.isfinite(person.head_size)):
-        return "joints or head size that are no numbers"
-    if box == "annotated":
-        if person.center is None or person.scale is None:
-            return "no centre or no scale"
-        if not (np.isfinite(person.center).all() and 0 < person.scale <= float(np.finfo(np.float32).max)):
-            return "a centre that is no number, or a scale that is not above 0 or too large"
-    return ""
-
-
-def _strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[str]:
-    """Lines on the labelled joints far outside the picture: wrong annotations, most often."""
-    size = np.array(size)
-    outside = np.maximum(-person.joints, person.joints - size).max(axis=-1)
-    far = (outside > FAR * size.max()) & (person.visible > 0)
-    about = f"{person.picture.name}: {person.id}:"
-    return [
-        f"{about} {skeleton.joints[k]} at ({x:.0f}, {y:.0f}) is far outside of {size[0]} x {size[1]} px"
-        for k, (x, y) in zip(np.flatnonzero(far), person.joints[far], strict=True)
-    ]
-
-
 def _map_in_order(function, items, ahead: int = 256):
     """`map` on threads, `ahead` items at a time, so that memory does not hold all results."""
     with futures.ThreadPoolExecutor() as pool:
@@ -354,99 +267,3 @@ def _map_in_order(function, items, ahead: int = 256):
 def checksums(paths) -> dict[str, str]:
     """{file name: SHA-256 of its content}."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def _classes() -> dict[str, type[PeopleBuilder]]:
-    """The builder of each dataset."""
-    from hourglass_jax.data.datasets import coco, flic, lsp, mpii  # these stand on this module
-
-    known = {"lsp": lsp.Lsp, "lspet": lsp.Lspet, "mpii": mpii.Mpii, "flic": flic.Flic}
-    return known | {"coco": coco.Coco}
-
-
-def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:
-    """The TFDS builder of a dataset, prepared or not.
-
-    Args:
-      dataset: see `sources.DATASETS`.
-      data_dir: where prepared data are kept; None for ~/tensorflow_datasets.
-      box: as in `CropConfig`, or "auto" for the dataset's own.
-      **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
-
-    Raises:
-      ValueError: an unknown dataset, or a box that it has not.
-    """
-    classes = _classes()
-    if dataset not in classes:
-        raise ValueError(f"dataset={dataset!r}: must be one of {', '.join(classes)}")
-    config = classes[dataset].config_class(box=sources.box_of(dataset, box), **config)
-    known = classes[dataset].builder_configs  # TFDS refuses an equal config that is not its own
-    config = known.get(config.name, config)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of each config that is not in its own list
-    try:
-        # Record files of this format are read at random and without TensorFlow.
-        return classes[dataset](config=config, data_dir=data_dir, file_format="array_record")
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
-    """Prepares a dataset, with a progress bar, unless it is prepared: whole or not at all.
-
-    Args:
-      builder: from `builder`.
-      manual_dir: where the archive was unpacked; None for DATA_DIR/downloads/manual.
-
-    Raises:
-      FileNotFoundError: the archive is not there; the message tells how to get it.
-      ValueError: it is not as it should be, or its annotations are not those of the prepared data.
-    """
-    usual = Path(builder.data_dir_root) / "downloads" / "manual"
-    manual_dir = Path(manual_dir or usual).expanduser()
-    if not builder.is_prepared():
-        builder.find(manual_dir)  # before TFDS answers with its own, longer message
-        with _alone(builder.home):
-            _prepare(builder, manual_dir)
-    if not builder.info.splits:
-        # Another process has prepared it since the builder was made.
-        builder.info.read_from_directory(builder.data_dir)
-    _check_annotations(builder, manual_dir)
-
-
-def _prepare(builder, manual_dir):
-    if builder.is_prepared():
-        return
-    for leftover in builder.home.glob("incomplete.*"):
-        shutil.rmtree(leftover)  # of a process that was killed
-    # Not by TFDS' manual_dir, which one's own data do not need.
-    builder.annotations = builder.find(manual_dir)
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    builder.download_and_prepare(download_config=config)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path):
-    """One process at a time, the others wait; the system frees the lock of a process that dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("%s: another process prepares it; waiting for that", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _check_annotations(builder, manual_dir):
-    """Refuses prepared data whose annotations, where they are at hand, have changed since."""
-    try:
-        annotations = builder.find(manual_dir)
-    except FileNotFoundError:
-        return  # prepared data may travel without the archive
-    before = (builder.info.metadata or {}).get("annotations")  # data of earlier versions have none
-    if before and before != checksums(annotations):
-        raise ValueError(
-            f"{annotations[0]}: not the annotations from which {builder.data_dir} was prepared "
-            f"({', '.join(before)}): put those back, or delete that folder to prepare anew"
-        )

@@ -1,19 +1,7 @@
 """The pipeline on the host: from (seed, step) to a batch of canvases, with or without TensorFlow.
 
-A *source* gives one example at a time, by position: `len(source)`, `source[i]`, `source.name`,
-`source.skeleton`, `source.canvas` (px), `source.margin`, `source.ids`, and `source.extras`, {name: (n,)
-array} of what else is known of each example (MPII's activity), often empty. An *example* is a dictionary:
-
-    image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
-    joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled
-    visible    (k,) int8: 0 not labelled, 1 labelled but occluded, 2 visible; -1: the dataset has no such
-               joint (see `mixture`), which counts nowhere
-    center     (2,) float32 px, centre of the nominal crop, whose side is
-    scale      float32, times 200 px
-    head_size  float32 px, 0 where unknown
-    id         str
-
-A *batch* holds the same stacked (b first), but for the ids, and
+Of a source and its examples, see `examples`. A *batch* holds an example's fields stacked (b first), but
+for the ids, and
 
     index      (b,) int32, positions in the source
     mask       (b,) bool, False for the padding of an evaluation's last batch
@@ -30,17 +18,23 @@ import os
 import sys
 import weakref
 from concurrent import futures
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-FIELDS = {
-    "joints": np.float32,
-    "visible": np.int8,
-    "center": np.float32,
-    "scale": np.float32,
-    "head_size": np.float32,
-}
+from hourglass_jax.data.examples import FIELDS as FIELDS
+from hourglass_jax.data.examples import Source
+
+
+class FieldSource(Protocol):
+    """A source whose canvases lie elsewhere: `fields` alone, {name: (n, ...) array}."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fields(self) -> dict[str, np.ndarray]: ...
+    def __len__(self) -> int: ...
 
 
 @functools.lru_cache(maxsize=4)
@@ -90,7 +84,7 @@ def eval_indices(step, *, batch_size, length, shards=1, shard=0) -> tuple[np.nda
 
 
 def batches(
-    source,
+    source: Source | FieldSource,
     *,
     train: bool,
     batch_size: int,
@@ -106,7 +100,7 @@ def batches(
     """Batches of a source, as dictionaries of NumPy arrays (see the top of this file).
 
     Args:
-      source: see the top of this file.
+      source: see `examples.Source`.
       train: True for endless, shuffled batches; False for all examples once, in order, padded.
       batch_size: of all processes together; a multiple of `shards`.
       seed: of the order of training, >= 0.
@@ -174,7 +168,7 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
     """Yields batches decoded by OpenCV on a pool of threads.
 
     Args:
-      source: see the top of this file.
+      source: see `examples.Source`.
       plan: step -> (positions, mask), both (b,).
       steps: which to load.
       threads, prefetch: see `batches`.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hourglass_jax import console
-from hourglass_jax.data import packed, people_builder, pipeline, sources
+from hourglass_jax.data import catalogue, packed, people_builder, pipeline, preparation
 from hourglass_jax.media import draw
 from hourglass_jax.pose import crop
 
@@ -35,7 +35,8 @@ def _parser():
     )
     config = people_builder.CropConfig()
     add = parser.add_argument
-    add("--dataset", required=True, choices=[name for name in sources.DATASETS if name != "synthetic"])
+    names = [name for name, dataset in catalogue.DATASETS.items() if not dataset.drawn]
+    add("--dataset", required=True, choices=names)
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
     text = "for coco: the files of COCO keypoints, train.json,validation.json, or one for both"
@@ -63,14 +64,14 @@ def _prepare(flags):
         raise ValueError(f"--sheet={flags.sheet}: its name must end as a picture's, such as .png")
     names = ("box", "canvas", "margin", "quality", "allow_missing")
     config = {name: getattr(flags, name) for name in names}
-    if flags.dataset == "coco":
+    if catalogue.find(flags.dataset).own:
         config |= {"annotations": flags.annotations, "images": flags.images}
     elif flags.annotations or flags.images:
         raise ValueError(f"--annotations and --images are for --dataset=coco, not {flags.dataset}")
-    builder = people_builder.builder(flags.dataset, data_dir=flags.data_dir, **config)
+    builder = preparation.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
         print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
-    people_builder.prepare(builder, manual_dir=flags.manual_dir)
+    preparation.prepare(builder, manual_dir=flags.manual_dir)
     splits = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
     for split, source in splits.items():
         print(f"{split}: {describe(source)}")

@@ -1,24 +1,14 @@
-"""Opens the data that a config names. See `pipeline` for what a source is."""
+"""Opens the data that a config names. Of sources and examples, see `examples`."""
 
 import re
 
-from hourglass_jax.data import mixture, packed, synthetic
+from hourglass_jax.data import catalogue, mixture, packed, synthetic
+from hourglass_jax.data.catalogue import Dataset
+from hourglass_jax.data.examples import Source
 from hourglass_jax.pose import skeletons
 
-# The boxes that a person's place and size may come from, see `builders.CropConfig`; "auto" is the first.
-DATASETS = {
-    "synthetic": ("image",),
-    "lsp": ("joints", "image"),
-    "lspet": ("joints", "image"),
-    "mpii": ("annotated", "joints", "image"),
-    "flic": ("annotated", "joints", "image"),
-    "coco": ("annotated", "joints", "image"),
-}
-UNIONS = {("mpii", "train_all"): ("train", "validation")}  # splits that are others together
-VALIDATION = {"lsp": "test"}  # the split that "auto" stands for, where it is not "validation"
 
-
-def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None):
+def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None) -> Source:
     """The training or the validation source of `config.data`.
 
     `data.dataset`, its box and its split may each name several, with commas or plus signs: a
@@ -38,9 +28,9 @@ def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None
     box = data.box if train else data.validation_box
     datasets = data.dataset if train else data.validation_dataset or names(data.dataset)[0]
     found = [
-        _open(data, dataset, box, part, train)
+        _open(data, catalogue.find(part), box, part_split, train)
         for dataset, box, split in _together(dataset=datasets, box=box, split=split)
-        for part in _parts(dataset, split)
+        for part, part_split in catalogue.find(dataset).parts(split)
     ]
     skeleton = skeleton or (_skeleton(data.joints) if data.joints else found[0].skeleton)
     if len(found) == 1 and found[0].skeleton == skeleton:
@@ -70,17 +60,8 @@ def _together(**values: str) -> list[tuple[str, ...]]:
     return list(zip(*(found * (count // len(found)) for found in lists.values()), strict=True))
 
 
-def _parts(dataset, split) -> tuple[str, ...]:
-    """The splits of a dataset that a split's name stands for."""
-    if split == "auto":
-        split = VALIDATION.get(dataset, "validation")
-    return UNIONS.get((dataset, split), (split,))
-
-
-def _open(data, dataset, box, split, train):
-    if dataset not in DATASETS:
-        raise ValueError(f"data.dataset={dataset!r} is unknown; choose from {', '.join(DATASETS)}.")
-    if dataset == "synthetic":
+def _open(data, dataset: Dataset, box: str, split: str, train: bool) -> Source:
+    if dataset.drawn:
         return synthetic.SyntheticPeople(
             split=split,
             examples=data.examples[not train],
@@ -89,33 +70,14 @@ def _open(data, dataset, box, split, train):
             variety=data.variety,
         )
     if data.source in ("packed", "device"):  # where its canvases go, see `feed`
-        return _open_packed(data, dataset, box_of(dataset, box), split)
+        return _open_packed(data, dataset, dataset.box_of(box), split)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds, packed or device.")
     return _open_tfds(data, dataset, box, split)
 
 
-def box_of(dataset: str, box: str) -> str:
-    """What "auto" stands for; any other box as it is.
-
-    Raises:
-      ValueError: the dataset has no such box.
-    """
-    known = DATASETS[dataset]
-    if box not in ("auto", *known):
-        raise ValueError(f"box={box!r}: {dataset} has {', '.join(known)}, or auto for the first.")
-    return known[0] if box == "auto" else box
-
-
-def loader(source) -> str:
-    """The loader that suits a source: tf.data for TFDS, threads for those that need no TensorFlow."""
-    parts = source.sources if isinstance(source, mixture.Mixture) else [source]
-    light = all(isinstance(part, packed.PackedSource | synthetic.SyntheticPeople) for part in parts)
-    return "threads" if light else "tfdata"
-
-
-def _open_packed(data, dataset, box, split):
-    path = packed.path(data.packed_dir, dataset, box, split)
+def _open_packed(data, dataset: Dataset, box: str, split: str) -> packed.PackedSource:
+    path = packed.path(data.packed_dir, dataset.name, box, split)
     source = packed.PackedSource(path)
     if (source.canvas, source.margin) != (data.canvas, data.margin):
         raise ValueError(
@@ -126,12 +88,12 @@ def _open_packed(data, dataset, box, split):
     return source
 
 
-def _open_tfds(data, dataset, box, split):
-    from hourglass_jax.data import people_builder  # imports TFDS
+def _open_tfds(data, dataset: Dataset, box: str, split: str) -> packed.TfdsSource:
+    from hourglass_jax.data import preparation  # imports TFDS
 
-    own = {"annotations": data.annotations, "images": data.images} if dataset == "coco" else {}
-    builder = people_builder.builder(
-        dataset,
+    own = {"annotations": data.annotations, "images": data.images} if dataset.own else {}
+    builder = preparation.builder(
+        dataset.name,
         data_dir=data.data_dir or None,
         box=box,
         canvas=data.canvas,
@@ -140,5 +102,5 @@ def _open_tfds(data, dataset, box, split):
         allow_missing=data.allow_missing,
         **own,
     )
-    people_builder.prepare(builder, manual_dir=data.manual_dir or None)
+    preparation.prepare(builder, manual_dir=data.manual_dir or None)
     return packed.TfdsSource(builder, split)

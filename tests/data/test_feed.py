@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 class People:
     """Random canvases, ready to be packed."""
 
-    skeleton, canvas, margin, extras = skeletons.LSP, 48, 1.5, {}
+    skeleton, canvas, margin, extras, loader = skeletons.LSP, 48, 1.5, {}, "threads"
 
     def __init__(self, split, length):
         self.name, self._split, self._length = f"lspet-{split}", split, length

@@ -18,7 +18,7 @@ LSP, MPII = skeletons.LSP, skeletons.MPII
 class People(list):
     """A source of one person whose joint k is at (k + 1, 10 (k + 1)), the first one not labelled."""
 
-    canvas, margin, extras = 48, 1.5, {}
+    canvas, margin, extras, loader = 48, 1.5, {}, "threads"
 
     def __init__(self, skeleton):
         k = len(skeleton)
@@ -117,8 +117,8 @@ def data(monkeypatch, opened):
     known = {"lsp": LSP, "lspet": LSP, "mpii": MPII}
 
     def open_(data, dataset, box, split, train):
-        opened.append((dataset, split))
-        return People(known[dataset])
+        opened.append((dataset.name, split))
+        return People(known[dataset.name])
 
     monkeypatch.setattr(sources, "_open", open_)
     return common.base().data

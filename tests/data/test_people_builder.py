@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hourglass_jax.data import packed, people_builder, pipeline
+from hourglass_jax.data import catalogue, packed, people, people_builder, pipeline, preparation
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop, skeletons
 
@@ -70,7 +70,7 @@ def test_joints_lie_on_the_same_pixels_of_the_canvas(kind):
 def test_a_scale_that_is_no_size_is_a_flaw(scale):
     joints, visible = np.zeros((1, 2), np.float32), np.zeros(1, np.uint8)
     person = people_builder.Person("a", pathlib.Path("a.jpg"), joints, visible, np.zeros(2), scale)
-    assert "scale" in people_builder._flaw(person, "annotated") and not people_builder._flaw(person, "joints")
+    assert "scale" in people.flaw(person, "annotated") and not people.flaw(person, "joints")
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_wrong_config_is_refused(values):
 
 
 def test_unknown_dataset_is_refused():
-    with pytest.raises(ValueError, match="dataset='mars': must be one of lsp, lspet"):
-        people_builder.builder("mars")
+    with pytest.raises(ValueError, match="dataset='mars' is unknown; choose from synthetic, lsp, lspet"):
+        preparation.builder("mars")
 
 
 def test_a_box_that_the_dataset_lacks_is_refused(tmp_path):
-    assert people_builder.builder("lsp", data_dir=tmp_path).builder_config.box == "joints"
+    assert preparation.builder("lsp", data_dir=tmp_path).builder_config.box == "joints"
     with pytest.raises(ValueError, match="box='annotated': lsp has joints, image, or auto for the first"):
-        people_builder.builder("lsp", data_dir=tmp_path, box="annotated")
+        preparation.builder("lsp", data_dir=tmp_path, box="annotated")
 
 
 class Drawn(people_builder.PeopleBuilder, skip_registration=True):
@@ -185,13 +185,13 @@ PEOPLE = "train a.jpg a-0\ntrain a.jpg a-1\nvalidation b.jpg b-0\n"
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     """builder(people, **config) for two pictures of 80 x 60 px, prepared from tmp_path."""
-    monkeypatch.setattr(people_builder, "_classes", lambda: {"lspet": Drawn})
+    monkeypatch.setattr(catalogue.Dataset, "builder_class", lambda self: Drawn)
     for name in ("a", "b"):
         cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.full((60, 80, 3), 99, np.uint8))
 
     def make(people=PEOPLE, **config):
         (tmp_path / "people.txt").write_text(people)
-        return people_builder.builder("lspet", data_dir=tmp_path / "data", canvas=48, **config)
+        return preparation.builder("lspet", data_dir=tmp_path / "data", canvas=48, **config)
 
     return make
 
@@ -201,7 +201,7 @@ def test_a_picture_with_several_people_is_decoded_once(drawn, tmp_path, monkeypa
     decode = pipeline.decode
     monkeypatch.setattr(pipeline, "decode", lambda *data: decoded.append(data) or decode(*data))
     builder = drawn()
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    preparation.prepare(builder, manual_dir=tmp_path)
     assert len(decoded) == 2
     assert packed.TfdsSource(builder, "train").ids == ["a-0", "a-1"]
     assert not builder.problems.exists()
@@ -223,12 +223,12 @@ def test_people_are_never_dropped_silently(drawn, tmp_path, flaw):
     _, picture, id_ = line.split()[:3]
     builder = drawn(PEOPLE + line)
     with pytest.raises(ValueError, match=r"1 of \d+ people cannot be prepared.*--allow_missing") as caught:
-        people_builder.prepare(builder, manual_dir=tmp_path)
+        preparation.prepare(builder, manual_dir=tmp_path)
     assert f"({picture}: {id_}: {what})" in str(caught.value) and "\n" not in str(caught.value)
     assert builder.problems.read_text() == f"left out: {picture}: {id_}: {what}\n"
 
     partial = drawn(PEOPLE + line, allow_missing=True)
-    people_builder.prepare(partial, manual_dir=tmp_path)
+    preparation.prepare(partial, manual_dir=tmp_path)
     train = packed.TfdsSource(partial, "train")
     assert train.ids == ["a-0", "a-1"] and train.name == "drawn-train-partial"
     assert packed.TfdsSource(partial, "validation").ids == ["b-0"]
@@ -239,7 +239,7 @@ def test_people_are_never_dropped_silently(drawn, tmp_path, flaw):
 def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
     # 80 px wide: beyond x = 80 + 0.25 * 80 = 100 it is far.
     builder = drawn(PEOPLE + "train a.jpg near 99 30\ntrain a.jpg far 101 30\n")
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    preparation.prepare(builder, manual_dir=tmp_path)
     line = "kept: a.jpg: far: left_hip at (101, 30) is far outside of 80 x 60 px\n"
     assert builder.problems.read_text() == line and builder.info.metadata["remarks"] == 1
     assert len(packed.TfdsSource(builder, "train")) == 4
@@ -248,9 +248,9 @@ def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
 def test_an_empty_split(drawn, tmp_path):
     only = "train a.jpg a-0\nvalidation c.jpg c-0\n"
     with pytest.raises(ValueError, match="nobody is left in validation"):
-        people_builder.prepare(drawn("train a.jpg a-0\n"), manual_dir=tmp_path)
+        preparation.prepare(drawn("train a.jpg a-0\n"), manual_dir=tmp_path)
     partial = drawn(only, allow_missing=True)
-    people_builder.prepare(partial, manual_dir=tmp_path)
+    preparation.prepare(partial, manual_dir=tmp_path)
     assert list(partial.info.splits) == ["train"]
     with pytest.raises(ValueError, match="split='validation': drawn has train"):
         packed.TfdsSource(partial, "validation")
@@ -259,7 +259,7 @@ def test_an_empty_split(drawn, tmp_path):
 def test_very_large_pictures(drawn, tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((1500, 30_000, 3), 99, np.uint8))
     builder = drawn("train a.jpg a-0\nvalidation b.jpg b-0\n")
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    preparation.prepare(builder, manual_dir=tmp_path)
     canvas = pipeline.load(packed.TfdsSource(builder, "train"), 0)["image"]
     # The canvas is at least 1.5 * 1.35 / 10 of the picture's width, 6,075 px: the picture, from about the
     # middle row, 23.8, down, fills 1,500 / 6,075 * 48 = 11.9 rows.
@@ -267,12 +267,12 @@ def test_very_large_pictures(drawn, tmp_path):
 
 
 def test_changed_annotations_are_noticed(drawn, tmp_path):
-    people_builder.prepare(drawn(), manual_dir=tmp_path)
+    preparation.prepare(drawn(), manual_dir=tmp_path)
     changed = drawn(PEOPLE + "train a.jpg a-2\n")
     with pytest.raises(ValueError, match="people.txt: not the annotations from which .*drawn.* delete"):
-        people_builder.prepare(changed, manual_dir=tmp_path)
-    people_builder.prepare(changed, manual_dir=tmp_path / "nowhere")  # the archive is not at hand
-    people_builder.prepare(drawn(), manual_dir=tmp_path)
+        preparation.prepare(changed, manual_dir=tmp_path)
+    preparation.prepare(changed, manual_dir=tmp_path / "nowhere")  # the archive is not at hand
+    preparation.prepare(drawn(), manual_dir=tmp_path)
 
 
 def test_two_preparations_at_once(drawn, tmp_path, monkeypatch):
@@ -288,7 +288,7 @@ def test_two_preparations_at_once(drawn, tmp_path, monkeypatch):
 
     monkeypatch.setattr(people_builder, "make_example", make)
     first, second = (
-        threading.Thread(target=people_builder.prepare, args=(b,), kwargs={"manual_dir": tmp_path})
+        threading.Thread(target=preparation.prepare, args=(b,), kwargs={"manual_dir": tmp_path})
         for b in (slow, fast)
     )
     first.start()
@@ -311,8 +311,8 @@ def test_interrupted_preparation_leaves_nothing(drawn, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(people_builder, "make_example", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            people_builder.prepare(builder, manual_dir=tmp_path)
+            preparation.prepare(builder, manual_dir=tmp_path)
     assert [path.name for path in builder.home.iterdir()] == [".lock"]
     (builder.home / "incomplete.ABC_1.0.0").mkdir()  # what a kill leaves behind
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    preparation.prepare(builder, manual_dir=tmp_path)
     assert sorted(path.name for path in builder.home.iterdir()) == [".lock", "1.0.0"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from hourglass_jax.data import packed, people_builder, pipeline, prepare
+from hourglass_jax.data import packed, pipeline, preparation, prepare
 from hourglass_jax.pose import skeletons
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,13 +33,13 @@ def archive(tmp_path_factory):
 def prepared(archive, tmp_path_factory):
     """A data_dir in which it is prepared, with canvases of 48 px."""
     data_dir = tmp_path_factory.mktemp("data")
-    people_builder.prepare(people_builder.builder("lspet", data_dir=data_dir, canvas=48), manual_dir=archive)
+    preparation.prepare(preparation.builder("lspet", data_dir=data_dir, canvas=48), manual_dir=archive)
     return data_dir
 
 
 @pytest.fixture
 def source(prepared):
-    return packed.TfdsSource(people_builder.builder("lspet", data_dir=prepared, canvas=48), "train")
+    return packed.TfdsSource(preparation.builder("lspet", data_dir=prepared, canvas=48), "train")
 
 
 # The command.
@@ -83,7 +83,7 @@ def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):
     def interrupted(builder, manual_dir):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(people_builder, "prepare", interrupted)
+    monkeypatch.setattr(preparation, "prepare", interrupted)
     assert prepare.main(["--dataset=lspet", f"--data_dir={tmp_path}"]) == 130
     assert "start it again" in capsys.readouterr().err
 
@@ -94,9 +94,9 @@ def test_a_killed_preparation_starts_again(archive, tmp_path):
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert any("begun" in line for line in process.stdout)  # its threads' lines may run together
         process.kill()
-    builder = people_builder.builder("lspet", data_dir=tmp_path, canvas=48)
+    builder = preparation.builder("lspet", data_dir=tmp_path, canvas=48)
     assert list(builder.home.glob("incomplete.*"))
-    people_builder.prepare(builder, manual_dir=archive)
+    preparation.prepare(builder, manual_dir=archive)
     assert not list(builder.home.glob("incomplete.*"))
     assert len(packed.TfdsSource(builder, "train")) == 18
 

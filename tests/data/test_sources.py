@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from hourglass_jax.data import packed, sources
+from hourglass_jax.data import catalogue, datasets, packed, prepare, sources
+from hourglass_jax.data.examples import Source
 from hourglass_jax.pose import skeletons
 
 
@@ -13,6 +14,7 @@ class OnePerson:
     """A source of one grey canvas, ready to be packed."""
 
     name, skeleton, canvas, margin = "lspet-train", skeletons.LSP, 48, 1.5
+    loader, ids, fingerprint = "threads", ["person-0"], "1"
     extras = {"category": np.array(["sports"])}
 
     def __len__(self):
@@ -49,7 +51,8 @@ def test_a_packed_file_is_found_by_dataset_box_and_split(data):
     source = sources.open_source(data, train=True)
     assert source.ids == ["person-0"] and source.extras["category"].tolist() == ["sports"]
     assert source[0]["category"] == "sports"
-    assert sources.loader(source) == "threads"  # needs no TensorFlow
+    assert source.loader == "threads"  # needs no TensorFlow
+    assert isinstance(source, Source)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,48 @@ def test_what_does_not_fit_says_what_would(data, change, error, message):
     with pytest.raises(error, match=message) as caught:
         sources.open_source(data, train=True)
     assert "\n" not in str(caught.value)
+
+
+# The whole of a new dataset: this file, and its line in the catalogue.
+TINY = """
+import numpy as np
+
+from hourglass_jax.data.people_builder import PeopleBuilder, Person
+from hourglass_jax.pose import skeletons
+
+
+class Tiny(PeopleBuilder, skip_registration=True):
+    \"""Two people.\"""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Draw them."
+    homepage = license = citation = ""
+    skeleton, folder, layouts = skeletons.LSP, "tiny", (("people.txt",),)
+
+    def people(self, annotations):
+        joints = np.tile(np.float32([[10, 20], [40, 30]]), (7, 1))
+        picture = annotations.parent / "a.jpg"
+        people = [Person(name, picture, joints, np.full(14, 2, np.uint8)) for name in ("a", "b")]
+        return {"train": people[:1], "validation": people[1:]}
+"""
+
+
+def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "tiny.py").write_text(TINY)
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path / "code")])
+    monkeypatch.setitem(catalogue.DATASETS, "tiny", catalogue.Dataset("tiny", ("joints", "image")))
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((60, 80, 3), 99, np.uint8))
+    (tmp_path / "people.txt").touch()
+    flags = [f"--{name}={tmp_path}" for name in ("manual_dir", "data_dir", "pack")]
+    assert prepare.main(["--dataset=tiny", "--canvas=48", *flags]) == 0
+    assert "train: 1 examples; joints: 14 visible" in capsys.readouterr().out
+    found = []
+    for source in ("tfds", "packed"):
+        data = common.base().data
+        data.update(dataset="tiny", source=source, packed_dir=str(tmp_path), data_dir=str(tmp_path))
+        data.update(manual_dir=str(tmp_path), canvas=48)
+        found += [sources.open_source(data, train=train) for train in (True, False)]
+    assert [source.ids for source in found] == [["a"], ["b"]] * 2
+    assert all(isinstance(source, Source) for source in found)
+    # Equal data have equal fingerprints, however they are stored.
+    assert found[0].fingerprint == found[2].fingerprint != found[3].fingerprint == found[1].fingerprint

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from hourglass_jax.data import synthetic
-from hourglass_jax.data.synthetic import SyntheticPeople
+from hourglass_jax.data.synthetic import SyntheticPeople, __main__, painting, scene
+from hourglass_jax.data.synthetic import figure as figures
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def examples():
     return [people[index] for index in range(600)]
 
 
-def standing_figure(turn: float, **angles) -> synthetic.Figure:
+def standing_figure(turn: float, **angles) -> figures.Figure:
     """An average adult with hanging limbs; `angles` are degrees by the name of the frame."""
     degrees = np.zeros((14, 3))
     degrees[1, 2] = turn
@@ -24,15 +24,15 @@ def standing_figure(turn: float, **angles) -> synthetic.Figure:
     degrees[4, 1], degrees[6, 1] = -25, 25
     for name, value in angles.items():
         degrees[int(name.removeprefix("frame"))] = value
-    return synthetic.build_figure(degrees, np.ones(20), 1.0)
+    return figures.build_figure(degrees, np.ones(20), 1.0)
 
 
 def bare_picture(figure, scale=150.0, size=400):
     """The figure alone on a picture of part number 0, and its joints."""
-    look = synthetic.random_look(np.random.default_rng(0))
-    view = synthetic.View(np.array((size / 2, size / 2)), scale, True)
+    look = painting.random_look(np.random.default_rng(0))
+    view = painting.View(np.array((size / 2, size / 2)), scale, True)
     picture = np.zeros((size, size, 4), np.uint8)
-    synthetic.paint_person(picture, figure, look, view)
+    painting.paint_person(picture, figure, look, view)
     return picture, view.flat(figure.nodes[:16])
 
 
@@ -44,6 +44,16 @@ def test_examples_do_not_depend_on_instance_order_or_thread():
     for index, other in enumerate(drawn):
         for name, value in first[index].items():
             np.testing.assert_array_equal(value, other[name])
+
+
+def test_an_example_stays_as_it_is():
+    """Seeds name pictures in configs and published scores, so no change of the code may move a joint."""
+    example = SyntheticPeople(split="train", examples=3, canvas=96)[2]
+    first = [[69.284, 68.623], [60.287, 64.329], [54.965, 54.438], [58.875, 54.781]]
+    np.testing.assert_allclose(example["joints"][:4], first, atol=2e-3)
+    np.testing.assert_allclose(example["joints"][15], [68.256, 41.894], atol=2e-3)
+    assert example["head_size"] == pytest.approx(8.18473, abs=1e-4)
+    np.testing.assert_allclose(example["image"].mean((0, 1)), [68.94, 130.12, 112.87], atol=0.05)
 
 
 def test_splits_seeds_and_indices_differ():
@@ -109,15 +119,15 @@ def test_people_face_every_way_equally_often(examples):
 def test_elbows_and_knees_bend_one_way_only():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        figure = synthetic.random_figure(rng)
+        figure = figures.random_figure(rng)
         for upper, lower, sign in ((4, 5, 1), (6, 7, 1), (8, 9, -1), (10, 11, -1)):
             ahead = figure.frames[upper, :, 2] @ -figure.frames[lower, :, 1]
             assert sign * ahead > -1e-6
 
 
 def test_bones_are_as_long_as_a_body_wants():
-    figures = [synthetic.random_figure(np.random.default_rng(seed)) for seed in range(200)]
-    for figure in figures:
+    for seed in range(200):
+        figure = figures.random_figure(np.random.default_rng(seed))
         length = {
             (a, b): np.linalg.norm(figure.nodes[a] - figure.nodes[b])
             for a, b in ((0, 1), (5, 4), (1, 2), (4, 3), (11, 12), (14, 13), (8, 9))
@@ -159,7 +169,7 @@ def test_joints_lie_where_the_limbs_are_drawn(turn):
 def test_a_stroke_ends_exactly_at_its_joint():
     start, end, radius = np.array([[20.25, 30.5]]), np.array([[70.75, 30.5]]), np.array([6.0])
     picture = np.zeros((60, 100, 4), np.uint8)
-    synthetic.fill(picture, synthetic.capsules(start, end, radius, radius)[1][0], (255,) * 4)
+    painting.fill(picture, painting.capsules(start, end, radius, radius)[1][0], (255,) * 4)
     weights = picture[..., 0] / 255
     columns, rows = np.arange(100) + 0.5, np.arange(60) + 0.5
     assert weights.sum(0) @ columns / weights.sum() == pytest.approx(45.5, abs=0.1)
@@ -175,7 +185,7 @@ def test_an_arm_behind_the_back_is_occluded_from_the_front_only():
     for turn in (0, 180):
         figure = standing_figure(turn, **angles)
         picture, joints = bare_picture(figure)
-        flags[turn] = synthetic.visibility(picture, figure, joints)
+        flags[turn] = scene.visibility(picture, figure, joints)
     assert flags[0][10] == 1 and flags[180][10] == 2
     # The other arm hangs in plain sight from both sides.
     assert flags[0][[14, 15]].tolist() == flags[180][[14, 15]].tolist() == [2, 2]
@@ -185,20 +195,20 @@ def test_the_far_side_is_occluded_and_an_obstacle_hides():
     # Seen from the person's right, arms stretched forward.
     figure = standing_figure(90, frame4=(-80, -5, 0), frame6=(-80, 5, 0))
     picture, joints = bare_picture(figure)
-    flags = synthetic.visibility(picture, figure, joints)
+    flags = scene.visibility(picture, figure, joints)
     assert flags[[2, 12]].tolist() == [2, 2] and flags[[3, 13]].tolist() == [1, 1]
     picture[..., 3] = 17
-    assert (synthetic.visibility(picture, figure, joints) == 1).all()
+    assert (scene.visibility(picture, figure, joints) == 1).all()
 
 
 def test_faces_are_seen_from_the_front_and_hair_from_behind():
     skin_pixels = {}
-    look = synthetic.random_look(np.random.default_rng(1))
+    look = painting.random_look(np.random.default_rng(1))
     for turn in (0, 90, 180):
         figure = standing_figure(turn)
         picture = np.zeros((400, 400, 4), np.uint8)
-        view = synthetic.View(np.array((200.0, 200.0)), 150.0, True)
-        synthetic.paint_person(picture, figure, look, view)
+        view = painting.View(np.array((200.0, 200.0)), 150.0, True)
+        painting.paint_person(picture, figure, look, view)
         head = picture[picture[..., 3] == 3][:, :3].astype(int)
         skin_pixels[turn] = (np.abs(head - look.skin).max(1) < 12).mean()
     assert skin_pixels[0] > 0.3 and skin_pixels[180] < 0.1
@@ -223,12 +233,12 @@ def test_bad_arguments_and_indices_are_named():
 
 
 def test_command_writes_pictures_and_boxes(tmp_path, capsys):
-    assert synthetic.main([f"--output={tmp_path / 'people'}", "--count=2", "--size=96"]) == 0
+    assert __main__.main([f"--output={tmp_path / 'people'}", "--count=2", "--size=96"]) == 0
     boxes = json.loads((tmp_path / "people" / "boxes.json").read_text())
     assert sorted(boxes) == ["synthetic-demo-000000.png", "synthetic-demo-000001.png"]
     # The nominal crop of a canvas of 96 px is 96 / 1.5 = 64 px; the person's box 0.8 * 64 = 51.2 px.
     assert boxes["synthetic-demo-000000.png"] == [[22.4, 22.4, 51.2, 51.2]]
     assert all((tmp_path / "people" / name).stat().st_size > 1000 for name in boxes)
     (tmp_path / "file").write_text("")
-    assert synthetic.main([f"--output={tmp_path / 'file' / 'people'}"]) == 1
+    assert __main__.main([f"--output={tmp_path / 'file' / 'people'}"]) == 1
     assert capsys.readouterr().err.startswith("Error: ")

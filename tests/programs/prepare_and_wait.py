@@ -6,7 +6,7 @@ python prepare_and_wait.py DATA_DIR MANUAL_DIR
 import sys
 import time
 
-from hourglass_jax.data import people_builder
+from hourglass_jax.data import people_builder, preparation
 
 
 def wait(*arguments):
@@ -16,5 +16,5 @@ def wait(*arguments):
 
 people_builder.make_example = wait
 data_dir, manual_dir = sys.argv[1:]
-builder = people_builder.builder("lspet", data_dir=data_dir, canvas=48)
-people_builder.prepare(builder, manual_dir=manual_dir)
+builder = preparation.builder("lspet", data_dir=data_dir, canvas=48)
+preparation.prepare(builder, manual_dir=manual_dir)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data import people_builder, sources
+from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import arrays, matlab
 from hourglass_jax.pose import skeletons
 
@@ -28,7 +28,7 @@ Download FLIC.zip by Sapp and Taskar: https://bensapp.github.io/flic-dataset.htm
 Unpack it so that there are MANUAL_DIR/FLIC/examples.mat and MANUAL_DIR/FLIC/images. In the place of
 examples.mat, Newell's train.h5 and valid.h5 with train_images.txt and valid_images.txt will do.
 """
-    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in sources.DATASETS["flic"]]
+    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("annotated", "joints", "image")]
     homepage = "https://bensapp.github.io/flic-dataset.html"
     license = "No licence text. Frames of films, for research; their authors ask to be cited."
     citation = """\

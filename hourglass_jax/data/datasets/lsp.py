@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hourglass_jax.data import people_builder, sources
+from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import lsp_annotations
 from hourglass_jax.pose import skeletons
 
@@ -42,7 +42,7 @@ Everingham, University of Leeds: https://sam.johnson.io/research/lsp.html, for r
 cited. Unpack it so that there are MANUAL_DIR/lsp_dataset/joints.mat and
 MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
 """
-    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in sources.DATASETS["lsp"]]
+    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("joints", "image")]
     homepage = "https://sam.johnson.io/research/lsp.html"
     folder = "lsp_dataset"
     entries = 2000
@@ -73,7 +73,7 @@ Download lspet_dataset.zip by Johnson and Everingham, University of Leeds:
 https://sam.johnson.io/research/lspet.html, for research, to be cited. Unpack it so that there are
 MANUAL_DIR/lspet_dataset/joints.mat and MANUAL_DIR/lspet_dataset/images/im00001.jpg ... im10000.jpg.
 """
-    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in sources.DATASETS["lspet"]]
+    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("joints", "image")]
     homepage = "https://sam.johnson.io/research/lspet.html"
     folder = "lspet_dataset"
     citation = """\

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hourglass_jax.data import people_builder, sources
+from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import mpii_annotations
 from hourglass_jax.pose import skeletons
 
@@ -15,7 +15,7 @@ MATLAB = "mpii_human_pose_v1_u12_1.mat"
 class Mpii(people_builder.PeopleBuilder, skip_registration=True):
     """MPII Human Pose: 25,204 people in everyday activities with 16 joints, and 11,731 for testing.
 
-    The people for training and validation are those of Tompson et al. (CVPR 2015); `sources` knows both
+    The people for training and validation are those of Tompson et al. (CVPR 2015); `catalogue` knows both
     together as train_all. The test people have a place and a size, but no public joints, and are there when
     the benchmark's own file is. Head sizes are 0.6 of the head box' diagonal where it has them, else 0.75 of
     the distance from upper neck to head top.
@@ -28,7 +28,7 @@ there are MANUAL_DIR/mpii/images and the .mat file, there or in its own folder. 
 mpii_annotations.json (or .json.gz) of the PyTorch ports will do, which has neither test people nor
 activities nor head boxes.
 """
-    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in sources.DATASETS["mpii"]]
+    BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("annotated", "joints", "image")]
     homepage = "http://human-pose.mpi-inf.mpg.de"
     license = "Annotations: Simplified BSD, for research. The pictures' rights are those of the videos."
     citation = """\

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import Predictor, evaluate, predict, train
-from hourglass_jax.data import packed, people_builder, pipeline, prepare
+from hourglass_jax.data import packed, pipeline, preparation, prepare
 from hourglass_jax.data.datasets import coco_annotations
 from hourglass_jax.evaluation import metrics, tables
 from hourglass_jax.media import pictures
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_named(tmp_path, changes, message):
 
 def own(folder, tmp_path, annotations="train.json,val.json", **config):
     files = ",".join(str(folder / name) for name in annotations.split(","))
-    return people_builder.builder("coco", data_dir=tmp_path / "data", annotations=files, canvas=48, **config)
+    return preparation.builder("coco", data_dir=tmp_path / "data", annotations=files, canvas=48, **config)
 
 
 def test_from_files_to_sources(own_data, tmp_path):
@@ -136,10 +136,10 @@ def test_from_files_to_sources(own_data, tmp_path):
     record["annotations"][1]["keypoints"] = [0] * 15
     write(folder / "train.json", record)
     builder = own(folder, tmp_path)
-    people_builder.prepare(builder)
+    preparation.prepare(builder)
     assert "not in train: 1 without a labelled joint" in builder.problems.read_text()
     again = own(folder, tmp_path)  # the joint set comes from the prepared data
-    people_builder.prepare(again)
+    preparation.prepare(again)
     train_, validation = (packed.TfdsSource(again, split) for split in ("train", "validation"))
     assert train_.ids == ["coco-train-1", "coco-train-3"]
     assert validation.ids == ["coco-validation-1", "coco-validation-2"]
@@ -161,7 +161,7 @@ def test_large_pictures_are_read_reduced(own_data, tmp_path, monkeypatch):
     for largest in (pictures.LARGEST, 32 * 32):  # of pictures of 64 x 64 px
         monkeypatch.setattr(pictures, "LARGEST", largest)
         builder = own(folder, tmp_path / str(largest))
-        people_builder.prepare(builder)
+        preparation.prepare(builder)
         assert not builder.problems.exists()
         source = packed.TfdsSource(builder, "train")
         canvases.append(pipeline.load(source, 0)["image"].astype(float))
@@ -171,7 +171,7 @@ def test_large_pictures_are_read_reduced(own_data, tmp_path, monkeypatch):
 def test_one_file_gives_every_tenth_picture_to_validation(own_data, tmp_path):
     folder = own_data(tmp_path / "mine", train=11)
     builder = own(folder, tmp_path, "train.json", images=str(folder / "images"))
-    people_builder.prepare(builder)
+    preparation.prepare(builder)
     train_, validation = (packed.TfdsSource(builder, split) for split in ("train", "validation"))
     assert validation.ids == ["coco-train-1", "coco-train-11"]
     assert train_.ids == [f"coco-train-{i}" for i in range(2, 11)]
@@ -187,7 +187,7 @@ def test_one_file_gives_every_tenth_picture_to_validation(own_data, tmp_path):
 )
 def test_files_that_are_not_there(tmp_path, config, error, message):
     with pytest.raises(error, match=message):
-        people_builder.builder("coco", data_dir=tmp_path, **config)
+        preparation.builder("coco", data_dir=tmp_path, **config)
 
 
 def test_files_with_different_joints(own_data, tmp_path):
@@ -196,7 +196,7 @@ def test_files_with_different_joints(own_data, tmp_path):
     record["categories"][0]["skeleton"] = []
     write(folder / "val.json", record)
     with pytest.raises(ValueError, match="val.json: its category differs from that of .*train.json"):
-        people_builder.prepare(own(folder, tmp_path))
+        preparation.prepare(own(folder, tmp_path))
 
 
 def test_pck_by_the_box_of_the_joints():

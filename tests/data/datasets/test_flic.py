@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from hourglass_jax import evaluate, train
-from hourglass_jax.data import packed, people_builder
+from hourglass_jax.data import packed, preparation
 from hourglass_jax.data.datasets import flic
 from hourglass_jax.pose import skeletons
 
@@ -72,8 +72,8 @@ def builder(tmp_path):
     write_mat(tmp_path / "FLIC" / "examples.mat", coords=coords)
     for i in range(3):
         cv2.imwrite(str(tmp_path / f"FLIC/images/{i}.jpg"), np.full((480, 720, 3), 99, np.uint8))
-    builder = people_builder.builder("flic", data_dir=tmp_path / "data", canvas=48)
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    builder = preparation.builder("flic", data_dir=tmp_path / "data", canvas=48)
+    preparation.prepare(builder, manual_dir=tmp_path)
     return builder
 
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
-from hourglass_jax.data import packed, people_builder, pipeline
+from hourglass_jax.data import packed, people_builder, pipeline, preparation
 from hourglass_jax.data.datasets import lsp, lsp_annotations
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
@@ -112,10 +112,10 @@ def test_read_joints_refuses_other_files(tmp_path):
 
 def test_lspet_from_archive_to_source(tmp_path):
     images = write_dataset(tmp_path / "manual", 40)
-    builder = people_builder.builder("lspet", data_dir=tmp_path / "data", **SMALL)
+    builder = preparation.builder("lspet", data_dir=tmp_path / "data", **SMALL)
     with pytest.raises(FileNotFoundError, match="not prepared; see python -m"):
         packed.TfdsSource(builder, "train")
-    people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+    preparation.prepare(builder, manual_dir=tmp_path / "manual")
     train, validation = (packed.TfdsSource(builder, s) for s in ("train", "validation"))
     # Positions 0, 18 and 36, counted from 0, are im00001, im00019 and im00037.
     assert validation.ids == ["lspet-im00001", "lspet-im00019", "lspet-im00037"]
@@ -142,19 +142,19 @@ def test_lspet_from_archive_to_source(tmp_path):
     with pytest.raises(IndexError):
         train[len(train)]
 
-    info = people_builder.builder("lspet", data_dir=tmp_path / "data", **SMALL).info
+    info = preparation.builder("lspet", data_dir=tmp_path / "data", **SMALL).info
     assert "Johnson" in info.citation and "research" in info.redistribution_info.license
-    people_builder.prepare(builder, manual_dir="nowhere")  # prepared: nothing is read
+    preparation.prepare(builder, manual_dir="nowhere")  # prepared: nothing is read
 
 
 def test_lsp_halves(tmp_path, monkeypatch):
     write_dataset(tmp_path / "manual", 6, extended=False)
-    builder = people_builder.builder("lsp", data_dir=tmp_path / "data", **SMALL)
+    builder = preparation.builder("lsp", data_dir=tmp_path / "data", **SMALL)
     with pytest.raises(ValueError, match="found 6 entries; LSP has 2000"):
-        people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+        preparation.prepare(builder, manual_dir=tmp_path / "manual")
     monkeypatch.setattr(lsp.Lsp, "entries", 6)
     # The folder with joints.mat itself will do.
-    people_builder.prepare(builder, manual_dir=tmp_path / "manual" / "lsp_dataset")
+    preparation.prepare(builder, manual_dir=tmp_path / "manual" / "lsp_dataset")
     train, test = (packed.TfdsSource(builder, split) for split in ("train", "test"))
     assert train.ids == ["lsp-im0001", "lsp-im0002", "lsp-im0003"]
     assert test.ids == ["lsp-im0004", "lsp-im0005", "lsp-im0006"]
@@ -172,37 +172,37 @@ def test_damaged_pictures_stop_the_preparation(tmp_path):
     whole = (images / "im00003.jpg").read_bytes()
     (images / "im00003.jpg").write_bytes(whole[:-40])
     (images / "im00007.jpg").write_bytes(b"")
-    builder = people_builder.builder("lspet", data_dir=tmp_path / "data", **SMALL)
+    builder = preparation.builder("lspet", data_dir=tmp_path / "data", **SMALL)
     message = r"2 of \d+ people cannot be prepared \(im00003.jpg: \S+: truncated .*; im00007.jpg: .*unpack"
     with pytest.raises(ValueError, match=message):
-        people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+        preparation.prepare(builder, manual_dir=tmp_path / "manual")
     assert builder.problems.read_text().count("left out: ") == 2
     assert files_in(tmp_path / "data") == [] and not builder.is_prepared()
     for name in ("im00003.jpg", "im00007.jpg"):
         (images / name).write_bytes(whole)
-    people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+    preparation.prepare(builder, manual_dir=tmp_path / "manual")
     assert len(packed.TfdsSource(builder, "train")) == 18
 
 
 def test_missing_and_surplus_pictures(tmp_path):
     images = write_dataset(tmp_path / "manual", 4)
-    builder = people_builder.builder("lspet", data_dir=tmp_path / "data", **SMALL)
+    builder = preparation.builder("lspet", data_dir=tmp_path / "data", **SMALL)
     (images / "im00005.jpg").write_bytes((images / "im00004.jpg").read_bytes())
     with pytest.raises(ValueError, match="annotates 4 pictures, images/ holds 5; unpack"):
-        people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+        preparation.prepare(builder, manual_dir=tmp_path / "manual")
     for name in ("im00002.jpg", "im00005.jpg"):
         (images / name).unlink()
     with pytest.raises(ValueError, match=r"1 of \d+ people .*\(im00002.jpg: \S+: the picture is missing\)"):
-        people_builder.prepare(builder, manual_dir=tmp_path / "manual")
+        preparation.prepare(builder, manual_dir=tmp_path / "manual")
 
 
 @pytest.mark.parametrize("dataset", ["lsp", "lspet"])
 def test_no_archive(tmp_path, dataset):
-    builder = people_builder.builder(dataset, data_dir=tmp_path / "data", **SMALL)
+    builder = preparation.builder(dataset, data_dir=tmp_path / "data", **SMALL)
     for manual_dir in (tmp_path / "nowhere", tmp_path, None):
         message = rf"found no {dataset}_dataset/joints.mat. Download {dataset}_dataset.*\.zip"
         with pytest.raises(FileNotFoundError, match=message) as error:
-            people_builder.prepare(builder, manual_dir=manual_dir)
+            preparation.prepare(builder, manual_dir=manual_dir)
         assert "\n" not in str(error.value)
     assert str(tmp_path / "data" / "downloads" / "manual") in str(error.value)
 
@@ -210,7 +210,7 @@ def test_no_archive(tmp_path, dataset):
 def test_tfds_users_can_name_the_default_configs(tmp_path):
     name = "lspet/joints_c384_m1.5_q95_e1.35"
     assert tfds.builder(name, data_dir=tmp_path).builder_config.canvas == 384
-    assert people_builder.builder("lspet", data_dir=tmp_path).info.full_name == f"{name}/1.0.0"
+    assert preparation.builder("lspet", data_dir=tmp_path).info.full_name == f"{name}/1.0.0"
 
 
 def test_tensorflow_is_not_needed(run_python, tmp_path):

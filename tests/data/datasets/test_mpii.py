@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from configs import common
-from hourglass_jax.data import packed, people_builder, pipeline, sources
+from hourglass_jax.data import packed, pipeline, preparation, sources
 from hourglass_jax.data.datasets import mpii, mpii_annotations
 
 SHARED = pathlib.Path(__file__).parents[4] / "shared" / "data" / "mpii"
@@ -222,9 +222,9 @@ def archive(tmp_path, monkeypatch):
 
 
 def test_from_archive_to_source(archive):
-    builder = people_builder.builder("mpii", data_dir=archive / "data", canvas=48)
+    builder = preparation.builder("mpii", data_dir=archive / "data", canvas=48)
     assert builder.builder_config.box == "annotated"
-    people_builder.prepare(builder, manual_dir=archive)
+    preparation.prepare(builder, manual_dir=archive)
     train, validation, test = (packed.TfdsSource(builder, name) for name in ("train", "validation", "test"))
     assert (
         train.ids == ["mpii-a-0", "mpii-a-1"] and validation.ids == ["mpii-b-0"] and test.ids == ["mpii-t-0"]
@@ -249,30 +249,30 @@ def test_train_all_is_both_by_tfds_and_packed(archive):
     data.update(dataset="mpii", canvas=48, train_split="train_all", validation_split="validation")
     data.update(data_dir=str(archive / "data"), manual_dir=str(archive), packed_dir=str(archive / "packed"))
     both = sources.open_source(data, train=True)
-    assert both.ids == ["mpii-a-0", "mpii-a-1", "mpii-b-0"] and sources.loader(both) == "tfdata"
+    assert both.ids == ["mpii-a-0", "mpii-a-1", "mpii-b-0"] and both.loader == "tfdata"
     for split in both.sources:
         packed.write(split, packed.path(data.packed_dir, "mpii", "annotated", split.name.split("-")[1]))
     data.source = "packed"
     copy = sources.open_source(data, train=True)
-    assert copy.ids == both.ids and sources.loader(copy) == "threads"
+    assert copy.ids == both.ids and copy.loader == "threads"
     assert copy.extras["category"].tolist() == ["sports", "sports", ""] == both.extras["category"].tolist()
     assert copy[1]["activity"] == "tennis, singles" and copy[2]["image"] == both[2]["image"]
 
 
 def test_a_shortened_file_is_refused(archive, monkeypatch):
     monkeypatch.setattr(mpii_annotations, "split", lambda: SPLIT | {"validation": np.array([(2, 0), (9, 4)])})
-    builder = people_builder.builder("mpii", data_dir=archive / "data", canvas=48)
+    builder = preparation.builder("mpii", data_dir=archive / "data", canvas=48)
     message = r"lacks 1 of the 2 people of validation \(annolist\(10\).annorect\(5\) first\): shortened"
     with pytest.raises(ValueError, match=message):
-        people_builder.prepare(builder, manual_dir=archive)
+        preparation.prepare(builder, manual_dir=archive)
 
 
 def test_no_archive(tmp_path):
-    builder = people_builder.builder("mpii", data_dir=tmp_path / "data", canvas=48)
+    builder = preparation.builder("mpii", data_dir=tmp_path / "data", canvas=48)
     with pytest.raises(
         FileNotFoundError, match="found no mpii/mpii_human_pose_v1_u12_1.mat. Download"
     ) as caught:
-        people_builder.prepare(builder, manual_dir=tmp_path)
+        preparation.prepare(builder, manual_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -322,8 +322,8 @@ def test_real_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(mpii_annotations, "split", lambda: {"train": rows[:1], "validation": rows[1:]})
     (tmp_path / "images").symlink_to(SHARED / "images")
     (tmp_path / "mpii_annotations.json").symlink_to(SHARED / "sample_annotations.json")
-    builder = people_builder.builder("mpii", data_dir=tmp_path / "data", canvas=96)
-    people_builder.prepare(builder, manual_dir=tmp_path)
+    builder = preparation.builder("mpii", data_dir=tmp_path / "data", canvas=96)
+    preparation.prepare(builder, manual_dir=tmp_path)
     source = packed.TfdsSource(builder, "validation")
     assert len(source) == 4 and not builder.problems.exists()
     assert source.ids[0] == f"mpii-{pathlib.Path(people[1].picture).stem}-{people[1].person}"

@@ -1,0 +1,103 @@
+"""People as annotations have them, the crops around them, and what may be wrong with them; no TFDS."""
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from hourglass_jax.pose import crop
+from hourglass_jax.pose.skeletons import Skeleton
+
+FAR = 0.25  # of the picture's longer side: a joint farther outside is pointed out
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One person, as a dataset's annotations have it, in pixels of the full picture.
+
+    Attributes:
+      id: unique in the dataset.
+      picture: its file.
+      joints: (k, 2) float32, (0, 0) where not labelled.
+      visible: (k,) uint8: 0 not labelled, 1 labelled but occluded, 2 visible.
+      center: (2,) of the nominal crop, whose side is 200 * scale px; for box="annotated".
+      scale: see `center`.
+      head_size: px, 0 where unknown.
+      extras: the dataset's further fields, see `people_builder.PeopleBuilder.extras`.
+    """
+
+    id: str
+    picture: Path
+    joints: np.ndarray
+    visible: np.ndarray
+    center: np.ndarray | None = None
+    scale: float | None = None
+    head_size: float = 0.0
+    extras: dict = dataclasses.field(default_factory=dict)
+
+
+class Crops(Protocol):
+    """How canvases are cut; `people_builder.CropConfig` is one."""
+
+    box: str
+    canvas: int
+    margin: float
+    enlargement: float
+
+
+def person_box(person: Person, width: int, height: int, config: Crops) -> tuple[np.ndarray, np.float32]:
+    """Place and size of the nominal crop.
+
+    Args:
+      person: who is to be cut out.
+      width, height: of the picture, px.
+      config: says where from.
+
+    Returns:
+      center (2,) float32 px and scale float32: the crop's side is 200 * scale px.
+    """
+    if config.box == "annotated":
+        return np.asarray(person.center, np.float32), np.float32(person.scale)
+    longer = max(width, height)
+    labelled = person.joints[person.visible > 0]
+    if config.box == "image" or not len(labelled):
+        center, side = np.array([width / 2, height / 2]), longer
+    else:
+        low, high = labelled.min(axis=0), labelled.max(axis=0)
+        # Few joints may be labelled, and close together: never enlarge a spot to a whole canvas.
+        extent = max((high - low).max(), 0.1 * longer)
+        center, side = (low + high) / 2, config.enlargement * extent
+    return center.astype(np.float32), np.float32(side / crop.REFERENCE)
+
+
+def reduction(people: list[Person], config: Crops, width: int, height: int) -> int:
+    """By how much smaller a JPEG of these people may be decoded: 1, 2, 4 or 8, of which decoders are capable.
+    None of the canvases is then enlarged from it, and most of the inverse transform is saved."""
+    least = min(person_box(person, width, height, config)[1] for person in people)
+    shrinking = float(least) * crop.REFERENCE * config.margin / config.canvas
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(shrinking, 1))
+
+
+def flaw(person: Person, box: str) -> str:
+    """Why a record cannot be used, or ""."""
+    if not (np.isfinite(person.joints).all() and np.isfinite(person.head_size)):
+        return "joints or head size that are no numbers"
+    if box == "annotated":
+        if person.center is None or person.scale is None:
+            return "no centre or no scale"
+        if not (np.isfinite(person.center).all() and 0 < person.scale <= float(np.finfo(np.float32).max)):
+            return "a centre that is no number, or a scale that is not above 0 or too large"
+    return ""
+
+
+def strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[str]:
+    """Lines on the labelled joints far outside the picture: wrong annotations, most often."""
+    size = np.array(size)
+    outside = np.maximum(-person.joints, person.joints - size).max(axis=-1)
+    far = (outside > FAR * size.max()) & (person.visible > 0)
+    about = f"{person.picture.name}: {person.id}:"
+    return [
+        f"{about} {skeleton.joints[k]} at ({x:.0f}, {y:.0f}) is far outside of {size[0]} x {size[1]} px"
+        for k, (x, y) in zip(np.flatnonzero(far), person.joints[far], strict=True)
+    ]

@@ -1,0 +1,100 @@
+"""Opens a dataset's builder and prepares it: whole or not at all, one process at a time."""
+
+import contextlib
+import fcntl
+import shutil
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from hourglass_jax.data import catalogue
+from hourglass_jax.data.people_builder import PeopleBuilder, checksums
+
+
+def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> PeopleBuilder:
+    """The TFDS builder of a dataset, prepared or not.
+
+    Args:
+      dataset: see `catalogue`; not one that is drawn.
+      data_dir: where prepared data are kept; None for ~/tensorflow_datasets.
+      box: as in `CropConfig`, or "auto" for the dataset's own.
+      **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
+
+    Raises:
+      ValueError: an unknown dataset, or a box that it has not.
+    """
+    found = catalogue.find(dataset)
+    if found.drawn:
+        raise ValueError(f"dataset={dataset!r} is drawn when asked; there is nothing to prepare")
+    kind = found.builder_class()
+    config = kind.config_class(box=found.box_of(box), **config)
+    config = kind.builder_configs.get(config.name, config)  # TFDS refuses an equal config that is not its own
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of each config that is not in its own list
+    try:
+        # Record files of this format are read at random and without TensorFlow.
+        return kind(config=config, data_dir=data_dir, file_format="array_record")
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
+    """Prepares a dataset, with a progress bar, unless it is prepared: whole or not at all.
+
+    Args:
+      builder: from `builder`.
+      manual_dir: where the archive was unpacked; None for DATA_DIR/downloads/manual.
+
+    Raises:
+      FileNotFoundError: the archive is not there; the message tells how to get it.
+      ValueError: it is not as it should be, or its annotations are not those of the prepared data.
+    """
+    usual = Path(builder.data_dir_root) / "downloads" / "manual"
+    manual_dir = Path(manual_dir or usual).expanduser()
+    if not builder.is_prepared():
+        builder.find(manual_dir)  # before TFDS answers with its own, longer message
+        with _alone(builder.home):
+            _prepare(builder, manual_dir)
+    if not builder.info.splits:
+        # Another process has prepared it since the builder was made.
+        builder.info.read_from_directory(builder.data_dir)
+    _check_annotations(builder, manual_dir)
+
+
+def _prepare(builder, manual_dir):
+    if builder.is_prepared():
+        return
+    for leftover in builder.home.glob("incomplete.*"):
+        shutil.rmtree(leftover)  # of a process that was killed
+    # Not by TFDS' manual_dir, which one's own data do not need.
+    builder.annotations = builder.find(manual_dir)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path):
+    """One process at a time, the others wait; the system frees the lock of a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("%s: another process prepares it; waiting for that", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_annotations(builder, manual_dir):
+    """Refuses prepared data whose annotations, where they are at hand, have changed since."""
+    try:
+        annotations = builder.find(manual_dir)
+    except FileNotFoundError:
+        return  # prepared data may travel without the archive
+    before = (builder.info.metadata or {}).get("annotations")  # data of earlier versions have none
+    if before and before != checksums(annotations):
+        raise ValueError(
+            f"{annotations[0]}: not the annotations from which {builder.data_dir} was prepared "
+            f"({', '.join(before)}): put those back, or delete that folder to prepare anew"
+        )
