@@ -6,7 +6,7 @@ In reading order:
     data.skeletons   joint sets
     heatmaps         joints -> Gaussians -> joints
     models.layers    unit, hourglass, stem; then models.newell and its descendants, one file per paper;
-                     models.on_cpu and models.winograd: the same operations as CPUs are fast at them
+                     kernels: its operations in the forms that a platform is fast at
     losses, optimizer, train_step, train      one step as one program, and the loop; phases: tasks in turn
     data.pipeline    from (seed, step) to a batch; data.synthetic and data.packed are its sources,
                      prepared by data.builders from the people that data.lsp, data.mpii, data.flic and

@@ -8,10 +8,13 @@ import os
 import pathlib
 import platform
 import zlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from hourglass_jax.kernels import platforms
 
 
 def mesh() -> Mesh:
@@ -28,6 +31,23 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def sharded(mesh: Mesh) -> NamedSharding:
     """The first dimension spread over the devices: a batch."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def platform_of(mesh: Mesh) -> str:
+    """The name that JAX gives its devices: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def jit(function: Callable, mesh: Mesh, *, forms_of: str | None = None, **options):
+    """`jax.jit` of a function whose operations take the forms that are fast on the mesh's devices.
+
+    Args:
+      function: not compiled yet.
+      mesh: of one platform.
+      forms_of: the platform whose forms are taken, where the mesh's devices only simulate it.
+      options: of `jax.jit`.
+    """
+    return jax.jit(platforms.on(forms_of or platform_of(mesh), function), **options)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

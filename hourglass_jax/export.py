@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hourglass_jax import console, files, inference, loading
-from hourglass_jax.kernels import on_cpu
 from hourglass_jax.network import Network
 
 COMMAND = "python -m hourglass_jax.export"
@@ -36,8 +35,7 @@ def function(network: Network, variables: dict, *, heatmaps: bool = False) -> Ca
     variables = jax.device_get(variables)
 
     def run(images):
-        with on_cpu.off():  # for any backend
-            outputs = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
+        outputs = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
         if heatmaps:
             return {"heatmaps": outputs.heatmaps[-1]}
         last = outputs._replace(heatmaps=outputs.heatmaps[-1:])

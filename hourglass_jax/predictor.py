@@ -133,7 +133,7 @@ class Predictor:
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
-        self._one_program = per_example.answers(mesh)  # for batches of any size
+        self._one_program = per_example.suits(mesh)  # for batches of any size
         self._estimate = per_example.estimator(inference.Estimator(self.network, **place, **options), mesh)
 
     def __call__(

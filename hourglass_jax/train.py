@@ -182,8 +182,11 @@ def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phas
     return last_step, rate, optimizer.create(rate, **options)
 
 
-def make_step(config, network, source, optimiser, mesh, trained=None):
-    """The compiled train step; it trains some tasks of the model (see `phases`), or all that there is."""
+def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_of: str | None = None):
+    """The compiled train step; it trains some tasks of the model (see `phases`), or all that there is.
+
+    `forms_of`: see `devices.jit`.
+    """
     options = config.loss.to_dict()
     kernel_weight, activity_weight = options.pop("kernel_weight"), options.pop("activity_weight", 0.0)
     step = steps.make(
@@ -202,7 +205,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None):
         policy=config.train.remat,
         trained=trained,
     )
-    return steps.compiled(step, mesh)
+    return steps.compiled(step, mesh, forms_of=forms_of)
 
 
 def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.State:

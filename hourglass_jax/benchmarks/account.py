@@ -59,7 +59,7 @@ def of_ours(sizes: dict[str, int], rounds: int) -> dict[str, float]:
     _on_one_core(sizes["batch_size"])
     network, variables, _ = folded_hourglass(**_model(sizes))
     images = images_of(sizes["batch_size"], sizes["size"])
-    function = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
+    function = devices.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps, devices.mesh())
     program = function.lower(variables, images).compile()
     jax.block_until_ready(program(variables, images))
     with tempfile.TemporaryDirectory() as folder:

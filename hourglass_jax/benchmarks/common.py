@@ -161,8 +161,11 @@ class Step:
         return metrics
 
 
-def step_of(config, mesh, model=None):
-    """(train step, network, source, optimiser) of a config, or of another model in its place."""
+def step_of(config, mesh, model=None, *, forms_of: str | None = None):
+    """(train step, network, source, optimiser) of a config, or of another model in its place.
+
+    `forms_of`: see `devices.jit`.
+    """
     source = sources.open_source(config.data, train=True)
     network = network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
     network = dataclasses.replace(network, model=model or network.model)
@@ -170,7 +173,8 @@ def step_of(config, mesh, model=None):
     _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
     # The phase that trains most of the tasks: it costs most.
     trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
-    return train.make_step(config, network, source, optimiser, mesh, trained), network, source, optimiser
+    step = train.make_step(config, network, source, optimiser, mesh, trained, forms_of=forms_of)
+    return step, network, source, optimiser
 
 
 class _Nothing:

@@ -21,7 +21,7 @@ import time
 import jax
 import numpy as np
 
-from hourglass_jax import config_base, models
+from hourglass_jax import config_base, devices, models
 from hourglass_jax.benchmarks import train
 from hourglass_jax.benchmarks.common import Step, interleaved, random_variables, save
 from hourglass_jax.network import network_of
@@ -181,7 +181,9 @@ def _ours(**case):
     plain = network_of(metadata)
     network, variables = fold_norms.fold(plain, random_variables(plain.model, case["size"]))
     images, _ = train.examples(case["batch"], case["size"])
-    outputs = jax.jit(lambda variables, images: network.outputs(variables, images, flip=False))
+    outputs = devices.jit(
+        lambda variables, images: network.outputs(variables, images, flip=False), devices.mesh()
+    )
     return functools.partial(outputs, *jax.device_put((variables, images)))
 
 

@@ -35,8 +35,9 @@ def run(args) -> dict:
 
     fields = {"stacks": args.stacks, "width": args.width, "depth": args.depth}
     network, folded, variables = folded_hourglass(size=args.size, **fields)
-    ours = jax.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps)
-    if per_example.answers(devices.mesh()):
+    mesh = devices.mesh()
+    ours = devices.jit(lambda v, x: network.outputs(v, x, flip=False).heatmaps, mesh)
+    if per_example.suits(mesh):
         ours = per_example.examples(ours)
     folded, twin = jax.device_put(folded), torch_twin.create(variables, joints=16, **fields).eval()
     peers = {"PyTorch, channels_last": twin}
@@ -61,7 +62,8 @@ def _mirrored(network, folded, args) -> list[dict]:
     """From one canvas to joints with the mirror image's help, by the predictor's program and as one call."""
     estimate = Estimator(network, canvas=args.size, margin=1.0, flip=True)
     canvas = (255 * images_of(1, args.size)).astype(np.uint8)
-    ours, both = per_example.estimator(estimate, devices.mesh()), jax.jit(estimate)
+    mesh = devices.mesh()
+    ours, both = per_example.estimator(estimate, mesh), devices.jit(estimate, mesh)
     runs = {"ours": lambda: ours(folded, canvas), "both images at once": lambda: both(folded, canvas)}
     check_equal(*([run()[2]["heatmaps"]] for run in runs.values()))
     return against("one person, flip", f"{args.stacks} stacks, {args.size} px", runs, args.rounds)

@@ -1,11 +1,11 @@
 """How the train step scales to many devices: the bytes that its program sends, and their cost at most.
 
-The step is compiled for simulated devices, and the collectives of the optimised program are counted. XLA
-partitions for CPUs as for accelerators, and combines neighbouring reductions; accelerators have thresholds of
-their own and hide what is sent behind what is computed, and simulated devices have no links: times cannot be
-seen here. The efficiency is a lower bound from published rates: every chip computes at its peak, so that it
-waits for the links the most, and nothing is hidden. How long an operation takes to begin is not published and
-left out; the table says how many there are.
+The step is compiled for simulated devices in the forms of a TPU (`kernels`), and the collectives of the
+optimised program are counted. XLA partitions for CPUs as for accelerators, and combines neighbouring
+reductions; accelerators have thresholds of their own and hide what is sent behind what is computed, and
+simulated devices have no links: times cannot be seen here. The efficiency is a lower bound from published
+rates: every chip computes at its peak, so that it waits for the links the most, and nothing is hidden. How
+long an operation takes to begin is not published and left out; the table says how many there are.
 """
 
 import functools
@@ -23,7 +23,6 @@ import jax
 from hourglass_jax import config_base, devices, models
 from hourglass_jax.benchmarks.common import step_of
 from hourglass_jax.data import pipeline
-from hourglass_jax.kernels import on_cpu
 from hourglass_jax.training import step as train_step
 from hourglass_jax.transforms import flops
 
@@ -128,7 +127,7 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
         f"stacks={stacks},width={width},size={size},dataset=synthetic"
     )
     config.model.depth, config.train.batch_size, config.data.examples = depth, mesh.size, (1, 1)
-    step, network, source, optimiser = step_of(config, mesh)
+    step, network, source, optimiser = step_of(config, mesh, forms_of="tpu")
     shape = functools.partial(train_step.init, network.model, optimiser, seed=0, size=size, average=False)
     one = next(pipeline.batches(source, train=True, batch_size=1, loader="threads"))
     batch = {
@@ -141,5 +140,4 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
 
 
 if __name__ == "__main__":
-    with on_cpu.off():  # accelerators are what is asked about
-        print(json.dumps(_measure(**json.loads(sys.argv[1]))))
+    print(json.dumps(_measure(**json.loads(sys.argv[1]))))

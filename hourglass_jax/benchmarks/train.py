@@ -2,7 +2,7 @@
 
 The same layers, weights, images and targets; the losses are compared first, and a small form's gradients.
 Augmentation and targets are left out: the twin has none. Beside it the same in plain JAX, without the forms
-of `models.on_cpu`.
+of `kernels`.
 """
 
 import argparse
@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hourglass_jax import models
+from hourglass_jax import devices, models
 from hourglass_jax.benchmarks.common import against, check_equal, random_variables
-from hourglass_jax.kernels import on_cpu
 from hourglass_jax.training import optimizer
 
 LEARNING_RATE = 2.5e-4
@@ -45,11 +44,9 @@ def run(args) -> dict:
     for b in args.batch_sizes:
         images, targets = examples(b, args.size)
         runs = {"ours": ours(model, variables, images, targets)}
-        values = {"ours": runs["ours"]()}
-        if on_cpu.chosen():
-            with on_cpu.off():
-                runs[plain := "plain JAX"] = ours(model, variables, images, targets)
-                values[plain] = runs[plain]()  # traces it
+        if devices.platform_of(devices.mesh()) == "cpu":
+            runs["plain JAX"] = ours(model, variables, images, targets, forms_of="none")
+        values = {name: once() for name, once in runs.items()}
         twins = {"PyTorch, channels_last": lambda network: network}
         if args.compile:
             twins["PyTorch, channels_last, torch.compile"] = torch.compile
@@ -80,12 +77,11 @@ def loss(model, params, batch_stats, images, targets):
     return sum(jnp.mean((maps - targets) ** 2) for maps in outputs.heatmaps), new["batch_stats"]
 
 
-def ours(model, variables, images, targets):
-    """() -> the loss of another step of our own."""
+def ours(model, variables, images, targets, *, forms_of: str | None = None):
+    """() -> the loss of another step of our own; `forms_of`: see `devices.jit`."""
     optimiser = optimizer.create(optax.constant_schedule(LEARNING_RATE))
     gradient = jax.value_and_grad(functools.partial(loss, model), has_aux=True)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def step(state, images, targets):
         params, batch_stats, moments = state
         (value, batch_stats), grads = gradient(params, batch_stats, images, targets)
@@ -95,10 +91,11 @@ def ours(model, variables, images, targets):
     params, batch_stats = (jax.tree.map(jnp.array, variables[name]) for name in ("params", "batch_stats"))
     state = params, batch_stats, optimiser.init(params)
     images, targets = jax.device_put((images, targets))
+    program = devices.jit(step, devices.mesh(), forms_of=forms_of, donate_argnums=0)
 
     def once():
         nonlocal state
-        state, value = step(state, images, targets)
+        state, value = program(state, images, targets)
         return value
 
     return once

@@ -7,7 +7,7 @@ import pathlib
 import flax.linen as nn
 import jax.numpy as jnp
 
-_NOT_MODELS = {"__init__", "layers", "outputs", "groups", "on_cpu", "winograd"}
+_NOT_MODELS = {"__init__", "layers", "outputs", "groups"}
 
 
 def names() -> list[str]:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from hourglass_jax.kernels import on_cpu
+from hourglass_jax.kernels import batch_norm, convolution
+from hourglass_jax.kernels.pooling import max_pool
+from hourglass_jax.kernels.upsampling import upsample
 
 Part = Callable[..., nn.Module]
 Activation = Callable[[jax.Array], jax.Array]
@@ -24,44 +25,15 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
       train: batch norm uses the statistics of the batch, and updates its running ones.
       dtype: of the computation; parameters and statistics stay float32.
     """
-    own = jnp.dtype(dtype).itemsize >= 4 and on_cpu.chosen()
-    convolve = functools.partial(on_cpu.convolve, plain=_convolve) if own else _convolve
-    conv = functools.partial(nn.Conv, dtype=dtype, conv_general_dilated=convolve)
+    conv = functools.partial(nn.Conv, dtype=dtype, conv_general_dilated=convolution.convolve)
     norm = functools.partial(
-        on_cpu.BatchNorm if own and train else nn.BatchNorm,
+        batch_norm.of_current_platform(train=train, dtype=dtype),
         use_running_average=not train,
         momentum=0.9,  # Torch's 0.1
         epsilon=1e-5,
         dtype=dtype,
     )
     return conv, norm
-
-
-_STRETCHING = {"feature_group_count", "batch_group_count", "lhs_dilation", "rhs_dilation"}
-
-
-def _convolve(x, kernel, strides, padding, **options):
-    """A convolution, where a 1x1 one is a matrix product: on CPUs XLA is much faster at those."""
-    plain = all(value in (1, (1, 1)) for name, value in options.items() if name in _STRETCHING)
-    padded = not isinstance(padding, str) and any(map(any, padding))
-    if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1) and plain and not padded:
-        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0], precision=options.get("precision"))
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 maximum with stride 2; h and w must be even."""
-    # Strided slices: the gradient of a window reduction is many times slower on CPUs.
-    left, right = x[:, :, 0::2], x[:, :, 1::2]
-    wide = jnp.maximum(left, right)
-    return jnp.maximum(wide[:, 0::2], wide[:, 1::2])
-
-
-def upsample(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour upsampling by two."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
 
 
 class Unit(nn.Module):

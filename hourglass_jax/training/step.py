@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from hourglass_jax import devices
-from hourglass_jax.kernels import on_cpu
+from hourglass_jax.kernels import platforms
 from hourglass_jax.pose import augment, crop
 from hourglass_jax.training import losses, phases
 from hourglass_jax.transforms import remat, shared_units
@@ -60,8 +60,7 @@ def init(
     """A fresh state. Better not jitted: parameters of one shape then share a small program, while one program
     for all those of eight stacks takes a minute to compile."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    with on_cpu.off():  # which only has more to trace: nothing but the parameters is computed
-        variables = model.lazy_init(jax.random.key(seed), image)
+    variables = model.lazy_init(jax.random.key(seed), image)
     variables = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -153,7 +152,7 @@ def make(
 
         start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
         # Convolutions inside a loop leave the fast path of the CPU backend.
-        unroll = jax.default_backend() == "cpu"
+        unroll = platforms.current() == "cpu"
         parts = _split(example, accumulate)
         (grads, batch_stats), values = jax.lax.scan(add, start, parts, unroll=unroll)
         mean = functools.partial(jnp.mean, axis=0)
@@ -202,7 +201,7 @@ def _norm(tree):
     """The root of the sum of all squares. On CPUs vectors are laid end to end first, 64 at a time: XLA
     compiles a sum for each array, of which eight stacks have 1463, and takes a quarter longer for the step.
     """
-    if not on_cpu.chosen():
+    if platforms.current() != "cpu":
         return optax.tree.norm(tree)
     leaves = jax.tree.leaves(tree)
     vectors = [x for x in leaves if x.ndim == 1]
@@ -210,13 +209,15 @@ def _norm(tree):
     return optax.tree.norm([x for x in leaves if x.ndim != 1] + rows)
 
 
-def compiled(step, mesh: jax.sharding.Mesh):
+def compiled(step, mesh: jax.sharding.Mesh, *, forms_of: str | None = None):
     """The step as one program over the mesh: state replicated and donated, batch sharded.
 
-    Batch norm then uses the statistics of the global batch, without an axis name.
+    Batch norm then uses the statistics of the global batch, without an axis name. `forms_of`: see
+    `devices.jit`.
     """
     same, spread = devices.replicated(mesh), devices.sharded(mesh)
-    return jax.jit(step, in_shardings=(same, spread), out_shardings=(same, same), donate_argnums=0)
+    shardings = {"in_shardings": (same, spread), "out_shardings": (same, same)}
+    return devices.jit(step, mesh, forms_of=forms_of, **shardings, donate_argnums=0)
 
 
 def _split(example, parts):

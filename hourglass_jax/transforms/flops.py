@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hourglass_jax.kernels import on_cpu
-
 
 def of_jaxpr(jaxpr) -> int:
     """Of the convolutions and matrix products of a traced function; a multiply-add counts as two.
@@ -26,8 +24,7 @@ def of_model(model: nn.Module, size: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     # One trace for both; drawing parameters computes no products.
     trace = jax.make_jaxpr(model.init_with_output, return_shape=True)
-    with on_cpu.off():  # operations as they are counted in papers
-        jaxpr, (_, variables) = trace(jax.random.key(0), image)
+    jaxpr, (_, variables) = trace(jax.random.key(0), image)
     return of_jaxpr(jaxpr), sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 

@@ -1,7 +1,7 @@
-"""A batch on a CPU: its examples, and the views of each, side by side on threads, each a call of its own.
+"""A batch on a CPU: one call for each example and each of its views, on as many threads as there are cores.
 
-XLA spreads every operation over the cores and waits for the last of them. Where two images are on their
-way at once, each fills the other's waits; one program of one image also serves batches of any size.
+XLA spreads every operation over the cores and waits for the last of them. Where two images are computed at
+once, each fills the other's waits. One program of one image also serves batches of any size.
 """
 
 import concurrent.futures
@@ -17,33 +17,36 @@ from hourglass_jax import devices, inference
 from hourglass_jax.network import Network
 
 
-def answers(mesh: jax.sharding.Mesh) -> bool:
+def suits(mesh: jax.sharding.Mesh) -> bool:
     """Whether `examples` was measured to be faster on these devices: on one CPU."""
-    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return mesh.size == 1 and devices.platform_of(mesh) == "cpu"
 
 
 def estimator(estimate: inference.Estimator, mesh: jax.sharding.Mesh) -> Callable:
-    """The estimator, compiled for the devices: side by side where it `answers`, or as one program."""
-    if answers(mesh):
-        # A partial, for methods are hashed by the fields of what they belong to.
-        program = jax.jit(functools.partial(Network.answers, estimate.network))
-        return examples(program, views=jax.jit(estimate.views), result=jax.jit(estimate.result))
+    """The estimator, compiled for the devices: by `examples` where that `suits`, or as one program."""
+    if suits(mesh):
+        # A partial, for methods are hashed by the fields of their object.
+        of_view = functools.partial(Network.answers, estimate.network)
+        program, views, result = (
+            devices.jit(function, mesh) for function in (of_view, estimate.views, estimate.result)
+        )
+        return examples(program, views=views, result=result)
     same, spread = devices.replicated(mesh), devices.sharded(mesh)
-    return jax.jit(estimate, in_shardings=(same, spread), out_shardings=spread)
+    return devices.jit(estimate, mesh, in_shardings=(same, spread), out_shardings=spread)
 
 
 def examples(
     program: Callable,
     *,
     views: Callable = lambda one: one,
-    result: Callable = lambda found: found,
+    result: Callable = lambda outputs: outputs,
 ) -> Callable:
-    """program(variables, batch) -> the same, of numpy arrays, whose examples are answered side by side.
+    """program(variables, batch) -> the same, of numpy arrays, which computes several examples at once.
 
     Args:
       program: a compiled function of variables and an array (1, ...), to a tree of arrays (1, ...).
       views: of an example (1, ...), to the arrays (v, ...) for which the program is called one by one.
-      result: of their answers, (v, ...), to the example's, (1, ...).
+      result: of the program's outputs for all views, (v, ...), to the example's, (1, ...).
     """
     shapes = set()
 
@@ -55,14 +58,14 @@ def examples(
                 for view in np.split(seen := np.asarray(views(one)), len(seen)):
                     pending[-1].append(_threads().submit(_call, program, variables, view))
                     if view.shape not in shapes:
-                        # Of two first calls at once each would compile.
+                        # Two first calls at once would both compile.
                         pending[-1][-1].result()
                         shapes.add(view.shape)
-            found = [result(_joined([view.result() for view in of_one])) for of_one in pending]
+            outputs = [result(_joined([view.result() for view in of_one])) for of_one in pending]
         finally:
-            for view in itertools.chain(*pending):  # where one has failed, or Ctrl-C came
+            for view in itertools.chain(*pending):  # after an error or Ctrl-C
                 view.cancel()
-        return _joined(jax.device_get(found))
+        return _joined(jax.device_get(outputs))
 
     return run
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from hourglass_jax.kernels import platforms
 from hourglass_jax.models import layers
 
 
@@ -123,7 +124,7 @@ def _parts(jaxpr, mark) -> list:
 
 def _again(function, tied) -> Callable:
     """The function, computed anew for its gradient; `tied` tells which of its inputs wait for that."""
-    if jax.default_backend() != "cpu":
+    if platforms.current() != "cpu":
         return jax.checkpoint(function)
 
     # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values on the way forward and keeps

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax.kernels import on_cpu, winograd
+from hourglass_jax.kernels import platforms, winograd
 from hourglass_jax.models import layers
 
 
@@ -67,10 +67,9 @@ def test_large_ones_go_this_way_in_a_network(shape, taken, train, monkeypatch):
     calls = []
     plain = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or plain(*given))
-    monkeypatch.setattr(on_cpu, "chosen", lambda: True)
     conv = layers.parts(train=train, dtype=jnp.float32)[0](d, (side, side))
     x = random(0, b, h, w, c).astype(np.float32)
-    y, variables = conv.init_with_output(jax.random.key(0), x)
+    y, variables = platforms.on("cpu", conv.init_with_output)(jax.random.key(0), x)
     assert bool(calls) is taken
     np.testing.assert_allclose(y, xlas(x, variables["params"]["kernel"]), rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Examples that are answered side by side are those of the whole batch."""
+"""Examples computed one by one, several at once, are those of the whole batch."""
 
 import flax.linen as nn
 import jax
@@ -107,5 +107,5 @@ def test_what_goes_wrong_is_heard_of():
 
 def test_it_is_for_one_cpu():
     devices = np.array(jax.devices("cpu"))
-    assert per_example.answers(jax.sharding.Mesh(devices[:1], ("data",)))
-    assert not per_example.answers(jax.sharding.Mesh(np.repeat(devices[:1], 2), ("data",)))
+    assert per_example.suits(jax.sharding.Mesh(devices[:1], ("data",)))
+    assert not per_example.suits(jax.sharding.Mesh(np.repeat(devices[:1], 2), ("data",)))

@@ -1,0 +1,70 @@
+"""Batch normalisation in its form for CPUs against flax's, in float64."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax.kernels import batch_norm, platforms
+from hourglass_jax.models import layers
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def close(ours, theirs):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), ours, theirs)
+
+
+def with_gradients(function, *arguments):
+    """Outputs, and the gradients of all arguments for a random one of the outputs."""
+    outputs, pull = jax.vjp(function, *arguments)
+    return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
+
+
+def random(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def test_it_is_for_training_on_a_cpu_in_float32():
+    choose = batch_norm.of_current_platform
+    for platform, train, dtype, own in (
+        ("cpu", True, jnp.float32, True),
+        ("cpu", False, jnp.float32, False),  # no statistics of the batch
+        ("cpu", True, jnp.bfloat16, False),
+        ("tpu", True, jnp.float32, False),
+    ):
+        chosen = platforms.on(platform, choose)(train=train, dtype=dtype)
+        assert chosen is (batch_norm.BatchNorm if own else nn.BatchNorm)
+    assert choose(train=True, dtype=jnp.float32) is nn.BatchNorm
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (7, 5)])
+def test_values_gradients_and_statistics(shape):
+    parts = functools.partial(layers.parts, train=True, dtype=jnp.float64)
+    norms = [platforms.on(platform, parts)()[1](param_dtype=jnp.float64) for platform in ("cpu", "gpu")]
+    assert [isinstance(norm, batch_norm.BatchNorm) for norm in norms] == [True, False]
+    x = 3 + random(0, *shape)
+    variables = jax.tree.map(lambda v: random(1, *v.shape), norms[0].init(jax.random.key(0), x))
+
+    def run(norm):
+        def apply(params, x):
+            y, new = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return y, jax.lax.stop_gradient(new)
+
+        return with_gradients(apply, variables["params"], x)
+
+    ours, theirs = map(run, norms)
+    close(ours, theirs)
+    # By the definition: normalised with the biased variance, statistics a tenth new.
+    axes = tuple(range(len(shape) - 1))
+    mean, std = x.mean(axes), jnp.sqrt(x.var(axes) + 1e-5)
+    params, seen = variables["params"], variables["batch_stats"]
+    close(ours[0][0], (x - mean) / std * params["scale"] + params["bias"])
+    close(ours[0][1]["batch_stats"]["mean"], 0.9 * seen["mean"] + 0.1 * mean)

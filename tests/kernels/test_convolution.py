@@ -1,0 +1,93 @@
+"""Convolutions and a whole network in their forms for CPUs against plain JAX, in float64."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hourglass_jax import models
+from hourglass_jax.kernels import platforms
+from hourglass_jax.models import layers
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def close(ours, theirs):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), ours, theirs)
+
+
+def with_gradients(function, *arguments):
+    """Outputs, and the gradients of all arguments for a random one of the outputs."""
+    outputs, pull = jax.vjp(function, *arguments)
+    return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
+
+
+def random(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": (1, 1)},
+        {"kernel_size": (3, 3)},
+        {"kernel_size": (5, 3)},
+        {"kernel_size": (1, 3), "use_bias": False},
+        # What stays with JAX.
+        {"kernel_size": (2, 2)},
+        {"kernel_size": (3, 3), "strides": (2, 2)},
+        {"kernel_size": (3, 3), "padding": "VALID"},
+        {"kernel_size": (7, 7), "strides": (2, 2), "padding": ((3, 3), (3, 3))},
+        {"kernel_size": (3, 3), "kernel_dilation": (2, 2)},
+        {"kernel_size": (3, 3), "feature_group_count": 2},
+    ],
+)
+def test_convolutions(options, platform):
+    part, _ = layers.parts(train=True, dtype=jnp.float64)
+    ours, plain = part(features=6, **options), nn.Conv(features=6, dtype=jnp.float64, **options)
+    x = random(0, 2, 8, 10, 4)
+    variables = jax.tree.map(lambda v: random(1, *v.shape), plain.init(jax.random.key(0), x))
+    apply = platforms.on(platform, ours.apply)
+    close(with_gradients(apply, variables, x), with_gradients(plain.apply, variables, x))
+
+
+def test_only_the_fitting_convolutions_have_forms_of_their_own():
+    x = random(0, 2, 8, 8, 4)
+
+    def own(platform, dtype=jnp.float32, **options):
+        convolution = layers.parts(train=True, dtype=dtype)[0](features=6, **options)
+        init = platforms.on(platform, convolution.init) if platform else convolution.init
+        return "custom_vjp" in str(jax.make_jaxpr(init)(jax.random.key(0), x))
+
+    assert own("cpu", kernel_size=(1, 1)) and own("cpu", kernel_size=(3, 3))
+    assert not own("cpu", kernel_size=(3, 3), strides=(2, 2)) and not own("cpu", kernel_size=(2, 2))
+    assert not own("cpu", jnp.bfloat16, kernel_size=(3, 3))
+    assert not own("gpu", kernel_size=(3, 3)) and not own(None, kernel_size=(3, 3))
+
+
+def test_a_networks_gradients_are_the_plain_ones(quick_compiles):
+    model = models.create("newell", joints=3, stacks=1, width=8, depth=1).clone(dtype=jnp.float64)
+    x = random(0, 2, 16, 16, 3)
+    variables = jax.tree.map(lambda v: jnp.asarray(v, float), model.init(jax.random.key(0), x[:1]))
+    found = []
+    for platform in ("cpu", "gpu"):
+
+        def loss(params):
+            outputs, new = model.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return sum(jnp.sum(jnp.sin(9 * y)) for y in outputs.heatmaps), new
+
+        found.append(
+            jax.jit(platforms.on(platform, jax.value_and_grad(loss, has_aux=True)))(variables["params"])
+        )
+    # Convolutions before a norm have no gradient for their bias but rounding.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *found)
