@@ -22,17 +22,19 @@ VARIANTS = {
 
 
 def get_config(string: str | None = None):
-    """Arguments: variant, stacks, width, dataset, size, quick.
+    """Arguments: variant, targets, stacks, width, dataset, size, quick.
 
     variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8) or softmax. Figure 10 is
       variant=softmax,stacks=2 against variant=full,stacks=2; the paper does not say with which of
       Figure 8's parts, and --config.model.attention=softmax goes with any.
     dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
+    targets: text (Newell's, sigma 1.5), torch (as his and Chu's released code draws them) or ports (as the
+      public PyTorch ports do); by default those of the ports, at the joint and not at its cell.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
-        string, variant="full", stacks=8, width=256, dataset="lspet", size=256, quick=False
+        string, variant="full", targets="default", stacks=8, width=256, dataset="lspet", size=256, quick=False
     )
     if args.variant not in VARIANTS:
         raise ValueError(f"variant={args.variant!r} is unknown; choose from {', '.join(VARIANTS)}.")
@@ -53,6 +55,7 @@ def get_config(string: str | None = None):
     c.augment.colour = 0.4  # "color jittering"; the amount is that of Newell's released code
 
     c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
+    common.targets(c, args.targets)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4

@@ -27,17 +27,26 @@ VARIANTS = {
 
 
 def get_config(string: str | None = None):
-    """Arguments: variant, stacks, width, dataset, size, quick.
+    """Arguments: variant, targets, stacks, width, dataset, size, quick.
 
     variant: hg_stacked_int (the paper's network), hg_stacked (a loss on the last stack alone),
       hg_stacked_add (one loss on the sum of the heatmaps), hg (one hourglass with `stacks` units in place of
       each one), hg_int (and losses at its lower resolutions, too), which are the five of Figure 8; or flic
       (one hourglass, whatever `stacks` says, as in the paper for dataset=flic).
+    targets: text (Newell's, sigma 1.5), torch (as his and Chu's released code draws them) or ports (as the
+      public PyTorch ports do); by default those of the ports, at the joint and not at its cell.
     size: px of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
-        string, variant="hg_stacked_int", stacks=2, width=256, dataset="lspet", size=256, quick=False
+        string,
+        variant="hg_stacked_int",
+        targets="default",
+        stacks=2,
+        width=256,
+        dataset="lspet",
+        size=256,
+        quick=False,
     )
     if args.variant not in VARIANTS:
         raise ValueError(f"variant={args.variant!r} is unknown; choose from {', '.join(VARIANTS)}.")
@@ -61,6 +70,8 @@ def get_config(string: str | None = None):
     c.augment.colour = 0.4
 
     c.loss.mask_unlabelled = common.crowd_labelled(args.dataset)
+    common.targets(c, args.targets)
+    c.loss.reduce_targets = supervision == "resolutions"  # "a downsampled version of the ground truth" (4.2)
 
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4

@@ -56,6 +56,8 @@ def get_config(string: str | None = None):
     c.train.save_every = 450
     c.evaluate.batch_size = 50
     c.update_from_flattened_dict(SYSTEMS.get(args.model, {}))
+    if args.model == "mssh" and args.stacks == 1:
+        c.model.strides = (4,)
     if args.model == "selvam":
         c.model.coordinate_scale = args.width**-0.5
     return c

@@ -58,7 +58,13 @@ def base() -> ConfigDict:
 
     c.loss = ConfigDict()
     c.loss.kind = "mean_squared_error"  # coordinates, or cross_entropy, which leaves the plateau sooner
-    c.loss.sigma = 1.0  # cells; the text says 1.5, every released code 1
+    # The targets' Gaussians. sigma 1 is that of the public PyTorch ports, and what this project's weights
+    # were trained with. Newell's text says 1.5; his and Chu's Torch code draws 1.75 in a window of 7 x 7
+    # cells at the joint's cell, because `drawGaussian(..., 1)` asks for 0.25 of the window's size.
+    c.loss.sigma = 1.0  # cells
+    c.loss.window = 0  # cells, side of the square outside of which a target is zero; 0 is 3 sigma each way
+    c.loss.at_cell = False  # at the centre of the joint's cell, as released, or at the joint itself
+    c.loss.reduce_targets = False  # targets of smaller maps are the full one reduced; HG-Int
     c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts; heatmaps only
     c.loss.heatmap_weight = 1.0  # of the heatmaps beside the coordinates
     c.loss.kernel_weight = 0.0  # of the sum of all kernels' squares
@@ -66,6 +72,7 @@ def base() -> ConfigDict:
     c.loss.occluded_amplitude = 1.0  # of an occluded joint's target
     c.loss.sum_over_cells = False  # stacks of different sizes count alike
     c.loss.adaptive = False  # joints weigh by the errors of the stacks before
+    c.loss.adaptive_limit = True  # only where a person's mean error is below one half; False is as printed
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "rmsprop"
@@ -100,9 +107,29 @@ def base() -> ConfigDict:
     c.evaluate.batch_size = 32
     c.evaluate.flip = True
     c.evaluate.scales = (1.0,)  # of a pyramid; Chu's and Tang's are (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-    c.evaluate.decode = "quarter"  # dark, soft_argmax; see hourglass_jax/heatmaps.py
+    c.evaluate.decode = "quarter"  # argmax, dark, soft_argmax; see hourglass_jax/pose/heatmaps.py
     c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck; pckbox for joints without a torso
     return c
+
+
+# The targets of Newell's text, of his and Chu's released Torch code, and of the public PyTorch ports.
+TARGETS = {
+    "default": {},
+    "text": {"sigma": 1.5},
+    "torch": {"sigma": 1.75, "window": 7, "at_cell": True},
+    "ports": {"sigma": 1.0, "at_cell": True},
+}
+
+
+def targets(c: ConfigDict, name: str) -> None:
+    """Sets the targets to those of `TARGETS`.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name not in TARGETS:
+        raise ValueError(f"targets={name!r} is unknown; choose from {', '.join(TARGETS)}.")
+    c.loss.update(TARGETS[name])
 
 
 def crowd_labelled(dataset: str) -> bool:

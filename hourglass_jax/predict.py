@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="average a pyramid, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
     )  # fmt: skip
     add(
-        "--decode", choices=("quarter", "dark", "soft_argmax"), default="quarter",
+        "--decode", choices=("quarter", "argmax", "dark", "soft_argmax"), default="quarter",
         help="how joints are read from heatmaps (default: %(default)s)",
     )  # fmt: skip
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")

@@ -272,7 +272,7 @@ def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tm
 @pytest.fixture
 def bad_step(monkeypatch):
     """A run whose loss is not a number in step 3: joints far away stand for what it cannot take."""
-    create, put, count = losses.create, feed.Sent.put, []
+    create, put, count = losses.named, feed.Sent.put, []
 
     def fragile(**options):
         loss = create(**options)

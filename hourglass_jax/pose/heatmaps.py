@@ -9,26 +9,53 @@ import math
 import jax
 import jax.numpy as jnp
 
+METHODS = ("quarter", "argmax", "dark", "soft_argmax")
 
-def render(joints: jax.Array, shown: jax.Array, *, size: int, sigma: float) -> jax.Array:
-    """Gaussian targets: peak 1, cut off at 3 sigma.
 
-    The Gaussian lies at the joint's exact position, not at the nearest cell as in the released codes:
-    the neighbours of the largest cell then tell where between the cells the joint is.
+def render(
+    joints: jax.Array, shown: jax.Array, *, size: int, sigma: float, window: int = 0, at_cell: bool = False
+) -> jax.Array:
+    """Gaussian targets: peak 1, cut off at 3 sigma or at a window's edge.
+
+    By default the Gaussian lies at the joint's exact position, not at the centre of its cell as in the
+    released codes: the neighbours of the largest cell then show where between the cells the joint is.
 
     Args:
       joints: (b, k, 2) cells.
       shown: (b, k) bool; False gives an all-zero map (Newell 5.3: its error still counts).
       size: cells along each side.
       sigma: standard deviation in cells.
+      window: cells along each side of the square around the joint outside of which the target is zero; 0
+        for 3 sigma on each side.
+      at_cell: the Gaussian lies at the centre of the joint's cell.
 
     Returns:
       (b, size, size, k) float32 in [0, 1].
     """
-    distance = jnp.arange(size) + 0.5 - joints[..., None]  # b k (x, y) cells
+    middle = jnp.floor(joints) + 0.5 if at_cell else joints
+    distance = jnp.arange(size) + 0.5 - middle[..., None]  # b k (x, y) cells
     # A two-dimensional Gaussian is the product of two one-dimensional ones; the window is square.
-    line = jnp.exp(-(distance**2) / (2 * sigma**2)) * (jnp.abs(distance) <= 3 * sigma)
+    line = jnp.exp(-(distance**2) / (2 * sigma**2)) * (jnp.abs(distance) <= (window / 2 or 3 * sigma))
     return jnp.einsum("bkx,bky->byxk", line[:, :, 0] * shown[..., None], line[:, :, 1])
+
+
+def reduce(targets: jax.Array, size: int) -> jax.Array:
+    """Targets at a lower resolution: the largest value of each block of cells.
+
+    A mean would leave a peak of about 0.1 after three halvings, which a squared error does not learn; the
+    maximum keeps it near 1.
+
+    Args:
+      targets: (b, n, n, k), n a multiple of `size`.
+      size: cells along each side of the result.
+
+    Returns:
+      (b, size, size, k).
+    """
+    b, n, _, k = targets.shape
+    if n % size:
+        raise ValueError(f"Targets of {n} x {n} cells cannot be reduced to {size} x {size}.")
+    return jnp.max(targets.reshape(b, size, n // size, size, n // size, k), axis=(2, 4))
 
 
 def decode(
@@ -38,10 +65,11 @@ def decode(
 
     Args:
       heatmaps: (b, h, w, k) float.
-      method: "quarter": a quarter cell towards the higher neighbour in x and in y (Newell's evaluation).
+      method: "argmax": the centre of the largest cell (Newell 3.4, "the max activating location").
+        "quarter": a quarter cell towards the higher neighbour in x and in y (Newell's released evaluation).
         "dark": the peak of a Gaussian through the cells around (Zhang et al. 2020).
         "soft_argmax": the mean place of the heatmap's values at most 3 sigma from the largest cell.
-      sigma: of the targets, in cells; "quarter" does not need it.
+      sigma: of the targets, in cells, for "dark" and "soft_argmax".
 
     Returns:
       joints (b, k, 2) float32 in cells; scores (b, k) float32, the heatmap's value at the largest cell.
@@ -56,7 +84,9 @@ def decode(
     # Here and below, plain forms that the runtimes of `export` know: no remainder, no range of a batch.
     y = jax.lax.div(index, w)
     cell = jnp.stack([index - y * w, y], axis=-1)
-    if method == "quarter":
+    if method == "argmax":
+        joints = cell + 0.5
+    elif method == "quarter":
         joints = cell + 0.5 + _quarter(heatmaps, cell)
     elif method == "dark":
         joints = cell + 0.5 + _taylor(heatmaps, cell, sigma)
@@ -67,8 +97,8 @@ def decode(
 
 def check_method(method: str) -> None:
     """Raises a ValueError where `decode` knows no such method."""
-    if method not in ("quarter", "dark", "soft_argmax"):
-        raise ValueError(f"decode={method!r} is unknown; choose quarter, dark or soft_argmax.")
+    if method not in METHODS:
+        raise ValueError(f"decode={method!r} is unknown; choose from {', '.join(METHODS)}.")
 
 
 def _at(heatmaps, cell, dx=0, dy=0):

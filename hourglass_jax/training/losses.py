@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
 
 
@@ -78,18 +79,20 @@ def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.sum((maps - targets) ** 2, axis=(1, 2)) / energy, 0.999)
 
 
-def adaptive_weights(errors: jax.Array, counted: jax.Array) -> jax.Array:
-    """MSSH's Algorithm 1: a joint weighs the more in a stack, the worse the stacks before found it.
+def adaptive_weights(errors: jax.Array, counted: jax.Array, *, limit: bool = True) -> jax.Array:
+    """MSSH's Algorithm 1: the worse the stacks before found a joint, the more it weighs in a stack.
 
         w_1i = 1 / K,  L_j = sum_i w_ji L_ji,  beta_j = L_j / (1 - L_j),  w_(j+1)i ~ w_ji beta_j^(1 - L_ji)
 
-    The sentence below equation 6 has it the wrong way round; equations 3 to 6 and the rest of section 4
-    agree, but only for beta < 1, as in AdaBoost, which stops at a loss of one half. So does this: from
-    there on the weights stay as they are, otherwise the easier joints would gain.
+    The sentence below equation 6 states the opposite; equations 3 to 6 and the rest of section 4 agree, but
+    only for beta < 1, as in AdaBoost, which stops at a loss of one half. With `limit` so does this: from
+    there on the weights stay as they are. Without it this is the algorithm as printed, in which the easier
+    joints gain where a person's mean error is above one half.
 
     Args:
       errors: (s, b, k) in [0, 1), first stack first; for instance `relative_errors`.
       counted: (b, k) bool (or 0 and 1); the others weigh nothing, and K is the number of those that do.
+      limit: beta is at most 1.
 
     Returns:
       (s, b, k) whose sum over the joints is 1, or 0 where none is counted. Each picture has its own; no
@@ -99,16 +102,81 @@ def adaptive_weights(errors: jax.Array, counted: jax.Array) -> jax.Array:
     weights = [counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)]
     for of_stack in jax.lax.stop_gradient(errors)[:-1]:
         loss = jnp.sum(weights[-1] * of_stack, axis=-1, keepdims=True)  # b 1, equation 3
-        # Where all is found beta is 0, and so would be every weight before they are normalised.
-        beta = jnp.clip(loss / (1 - loss), 1e-6, 1.0)  # equation 5
+        # With every joint found beta is 0, and so is every weight before they are normalised. At the other
+        # end `relative_errors` stops at 0.999, so that 1 - loss stays positive and beta below a thousand.
+        beta = jnp.clip(loss / (1 - loss), 1e-6, 1.0 if limit else 1e3)  # equation 5
         raw = weights[-1] * beta ** (1 - of_stack)
         total = jnp.sum(raw, axis=-1, keepdims=True)  # equation 6
         weights.append(raw / jnp.where(total > 0, total, 1.0))  # equation 4
     return jnp.stack(weights)
 
 
+def moved_people(weights: jax.Array, counted: jax.Array) -> jax.Array:
+    """The share of people whose joints do not all weigh the same in every stack, a number in [0, 1].
+
+    Args:
+      weights: (s, b, k) of `adaptive_weights`.
+      counted: (b, k) as there; people without a joint that counts are left out.
+    """
+    counted = counted.astype(jnp.float32)
+    moved = jnp.any(jnp.abs(weights - weights[0]) > 1e-3 * weights[0], axis=(0, 2))  # b
+    people = jnp.any(counted > 0, axis=-1)
+    return jnp.sum(moved & people) / jnp.maximum(jnp.sum(people), 1)
+
+
+def heatmap_targets(
+    outputs: Outputs,
+    joints: jax.Array,
+    visible: jax.Array,
+    *,
+    size: int,
+    sigma: float,
+    kind: str,
+    window: int = 0,
+    at_cell: bool = False,
+    reduce_targets: bool = False,
+    occluded_amplitude: float = 1.0,
+) -> list[jax.Array]:
+    """The target (b, h, w, k) of each stack; arguments as of `on_heatmaps`."""
+    if kind == "cross_entropy" and occluded_amplitude < 0:
+        raise ValueError(
+            f"loss.occluded_amplitude={occluded_amplitude} makes negative targets, which a cross-entropy "
+            "cannot have; choose loss.kind=mean_squared_error or an amplitude of 0 or more."
+        )
+    shown = visible > 0
+    amplitude = jnp.where(visible == 1, occluded_amplitude, 1.0)[:, None, None]  # b 1 1 k
+    last = outputs.heatmaps[-1].shape[1]
+    targets = []
+    for maps in outputs.heatmaps:
+        if maps.shape[-1] != joints.shape[1]:
+            raise ValueError(
+                f"loss.kind={kind!r} compares a heatmap of each joint; the model makes {maps.shape[-1]} for "
+                f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
+            )
+        cells = maps.shape[1]
+        drawn = last if reduce_targets and cells < last else cells
+        gaussians = heatmaps.render(
+            joints * (drawn / size), shown, size=drawn, sigma=sigma, window=window, at_cell=at_cell
+        )
+        targets.append((gaussians if drawn == cells else heatmaps.reduce(gaussians, cells)) * amplitude)
+    return targets
+
+
+def counted_joints(visible: jax.Array, *, mask_unlabelled: bool) -> jax.Array:
+    """(b, k) bool, the joints whose error counts; arguments as of `on_heatmaps`."""
+    return visible > 0 if mask_unlabelled else visible >= 0
+
+
+def stack_errors(outputs: Outputs, targets: list[jax.Array], *, kind: str, sigma: float) -> jax.Array:
+    """(s, b, k) in [0, 0.999]: `relative_errors` of every stack, of heatmaps where these are logits."""
+    maps = outputs.heatmaps
+    if kind == "cross_entropy":
+        maps = [heatmaps.from_logits(m, sigma=sigma) for m in maps]
+    return jnp.stack([relative_errors(*pair) for pair in zip(maps, targets, strict=True)])
+
+
 def on_heatmaps(
-    outputs,
+    outputs: Outputs,
     joints: jax.Array,
     visible: jax.Array,
     *,
@@ -116,9 +184,13 @@ def on_heatmaps(
     sigma: float,
     kind: str,
     mask_unlabelled: bool,
+    window: int = 0,
+    at_cell: bool = False,
+    reduce_targets: bool = False,
     occluded_amplitude: float = 1.0,
     sum_over_cells: bool = False,
     adaptive: bool = False,
+    adaptive_limit: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of every stack against the same joints (Newell 3.2), summed.
 
@@ -129,41 +201,39 @@ def on_heatmaps(
         dataset has no such joint, never counts.
       size: side of the input, px.
       sigma: of the targets, in cells; where a stack's maps are smaller, it covers more of the input.
+      window, at_cell: of the targets, see `heatmaps.render`.
+      reduce_targets: maps that are smaller than the last stack's are compared with its target, reduced to
+        their size (Newell 4.2, "a downsampled version of the ground truth").
       kind: a name in `KINDS`.
       mask_unlabelled: joints that are not labelled count nothing; otherwise their target is zero.
       occluded_amplitude: of an occluded joint's target (MSSH, equation 1).
       sum_over_cells: stacks of different sizes count alike, as by MSSH's equation 2, a sum over cells; the
         unit is the mean over maps of a quarter of the input. The cross-entropy is a sum over cells anyway.
       adaptive: each stack weights the joints by the errors of the stacks before, see `adaptive_weights`.
+      adaptive_limit: its `limit`.
 
     Returns:
       the sum over stacks, and the losses of the stacks (s,).
     """
     logits = kind == "cross_entropy"
-    if logits and occluded_amplitude < 0:
-        raise ValueError(
-            f"loss.occluded_amplitude={occluded_amplitude} makes negative targets, which a cross-entropy "
-            "cannot have; choose loss.kind=mean_squared_error or an amplitude of 0 or more."
-        )
-    shown = visible > 0
-    counted = shown if mask_unlabelled else visible >= 0
-    amplitude = jnp.where(visible == 1, occluded_amplitude, 1.0)[:, None, None]  # b 1 1 k
-    targets = []
-    for maps in outputs.heatmaps:
-        if maps.shape[-1] != joints.shape[1]:
-            raise ValueError(
-                f"loss.kind={kind!r} compares a heatmap of each joint; the model makes {maps.shape[-1]} for "
-                f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
-            )
-        cells = maps.shape[1]
-        gaussians = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
-        targets.append(gaussians * amplitude)
+    targets = heatmap_targets(
+        outputs,
+        joints,
+        visible,
+        size=size,
+        sigma=sigma,
+        kind=kind,
+        window=window,
+        at_cell=at_cell,
+        reduce_targets=reduce_targets,
+        occluded_amplitude=occluded_amplitude,
+    )
+    counted = counted_joints(visible, mask_unlabelled=mask_unlabelled)
     weights = [counted.astype(jnp.float32)] * len(targets)
     if adaptive:
-        seen = [heatmaps.from_logits(maps, sigma=sigma) if logits else maps for maps in outputs.heatmaps]
-        errors = jnp.stack([relative_errors(*pair) for pair in zip(seen, targets, strict=True)])
-        # Times the number of joints: where all weigh the same this is the loss without weights.
-        weights = adaptive_weights(errors, counted) * weights[0].sum(axis=-1, keepdims=True)
+        errors = stack_errors(outputs, targets, kind=kind, sigma=sigma)
+        # Times the number of joints: with equal weights this is the loss without weights.
+        weights = adaptive_weights(errors, counted, limit=adaptive_limit) * weights[0].sum(-1, keepdims=True)
 
     per_stack = []
     for maps, target, weight in zip(outputs.heatmaps, targets, weights, strict=True):
@@ -175,13 +245,15 @@ def on_heatmaps(
 
 
 def on_coordinates(
-    outputs,
+    outputs: Outputs,
     joints: jax.Array,
     visible: jax.Array,
     *,
     size: int,
     sigma: float,
     heatmap_weight: float,
+    window: int = 0,
+    at_cell: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of coordinates and of heatmaps in which every joint has its Gaussian (Selvam and Mishra 3).
 
@@ -193,6 +265,7 @@ def on_coordinates(
       size: side of the input, px.
       sigma: of the targets, in cells.
       heatmap_weight: of the heatmaps' mean squared errors.
+      window, at_cell: of the targets, see `heatmaps.render`.
 
     Returns:
       the weighted sum, and the losses of the stacks' heatmaps (s,).
@@ -203,7 +276,9 @@ def on_coordinates(
     per_stack = []
     for maps in outputs.heatmaps:
         cells = maps.shape[1]
-        each = heatmaps.render(joints * (cells / size), shown, size=cells, sigma=sigma)
+        each = heatmaps.render(
+            joints * (cells / size), shown, size=cells, sigma=sigma, window=window, at_cell=at_cell
+        )
         # The largest, so that a peak is 1 where joints lie close together too; their sum would move it.
         target = jnp.max(each, axis=-1, keepdims=True)
         per_stack.append(mean_squared_error(maps, target, jnp.ones((maps.shape[0], 1))))
@@ -211,19 +286,52 @@ def on_coordinates(
     return error + heatmap_weight * sum(per_stack), jnp.stack(per_stack)
 
 
-def create(*, kind: str, size: int, sigma: float, heatmap_weight: float, **on_joints) -> Callable:
+def named(
+    *,
+    kind: str,
+    size: int,
+    sigma: float,
+    heatmap_weight: float,
+    window: int = 0,
+    at_cell: bool = False,
+    **on_joints,
+) -> Callable[[Outputs, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names.
 
     Args:
       kind: a name in `KINDS`, or "coordinates".
       size: side of the input, px.
-      sigma: of the targets, in cells.
+      sigma, window, at_cell: of the targets, see `heatmaps.render`.
       heatmap_weight: see `on_coordinates`.
       **on_joints: the other options of `on_heatmaps`.
     """
+    targets = {"size": size, "sigma": sigma, "window": window, "at_cell": at_cell}
     if kind == "coordinates":
-        return functools.partial(on_coordinates, size=size, sigma=sigma, heatmap_weight=heatmap_weight)
+        return functools.partial(on_coordinates, heatmap_weight=heatmap_weight, **targets)
     if kind not in KINDS:
         known = ", ".join([*KINDS, "coordinates"])
         raise ValueError(f"loss.kind={kind!r} is unknown; choose from {known}.")
-    return functools.partial(on_heatmaps, size=size, sigma=sigma, kind=kind, **on_joints)
+    return functools.partial(on_heatmaps, kind=kind, **targets, **on_joints)
+
+
+def measure(
+    *, kind: str, size: int, sigma: float, mask_unlabelled: bool, adaptive: bool = False, **options
+) -> Callable[[Outputs, jax.Array, jax.Array], dict[str, jax.Array]] | None:
+    """What a training with the loss of these options logs beside it: (outputs, joints, visible) -> numbers by
+    name; None without anything to log.
+
+    With `adaptive` this is "moved_people", see there: while it is 0 the adaptive weights do nothing.
+    """
+    if not adaptive or kind not in KINDS:
+        return None
+    names = ("window", "at_cell", "reduce_targets", "occluded_amplitude")
+    of_targets = {name: options[name] for name in names if name in options}
+
+    def numbers(outputs, joints, visible):
+        targets = heatmap_targets(outputs, joints, visible, size=size, sigma=sigma, kind=kind, **of_targets)
+        counted = counted_joints(visible, mask_unlabelled=mask_unlabelled)
+        errors = stack_errors(outputs, targets, kind=kind, sigma=sigma)
+        weights = adaptive_weights(errors, counted, limit=options.get("adaptive_limit", True))
+        return {"moved_people": moved_people(weights, counted)}
+
+    return numbers

@@ -54,7 +54,7 @@ OPTIONS = {"size": 16, "sigma": 1.0}
 def gradient(**options):
     """The loss and its gradient for maps (1, 4, 4, 3) of 0.5: labelled, not labelled, not in the set."""
     joints = np.array([[[8, 8], [0, 0], [0, 0]]], np.float32)
-    loss = losses.create(**OPTIONS, heatmap_weight=1.0, **options)
+    loss = losses.named(**OPTIONS, heatmap_weight=1.0, **options)
 
     def value(maps):
         return loss(Outputs(heatmaps=(maps, maps)), joints, VISIBLE)[0]
@@ -81,7 +81,7 @@ def test_the_mean_is_over_the_joints_that_the_set_has():
 
 
 def test_coordinates_that_the_set_lacks_have_no_gradient():
-    loss = losses.create(kind="coordinates", **OPTIONS, heatmap_weight=0.0)
+    loss = losses.named(kind="coordinates", **OPTIONS, heatmap_weight=0.0)
     maps = (np.zeros((1, 4, 4, 1), np.float32),)
     joints = np.full((1, 3, 2), 8, np.float32)
 

@@ -323,6 +323,51 @@ def test_where_half_of_everything_is_wrong_weights_stay(error):
     np.testing.assert_allclose(weights, np.full((3, 1, 3), 1 / 3), rtol=1e-5)
 
 
+def test_the_printed_algorithm_goes_on_above_one_half():
+    # L = (0.9 + 0.6 + 0.6) / 3 = 0.7, beta = 7 / 3; beta^0.1 = 1.088423, beta^0.4 = 1.403429; sum 3.895281.
+    errors = np.array([[[0.9, 0.6, 0.6]], [[0, 0, 0]]])
+    weights = losses.adaptive_weights(errors, np.ones((1, 3)), limit=False)
+    np.testing.assert_allclose(weights[1, 0], [0.279421, 0.360289, 0.360289], rtol=1e-5)
+    lost = np.full((4, 1, 3), 0.999)  # as far as relative errors go; beta is 999
+    lost[:, 0, 0] = 0
+    printed = np.asarray(losses.adaptive_weights(lost, np.ones((1, 3)), limit=False))
+    assert np.isfinite(printed).all() and (printed >= 0).all()
+    np.testing.assert_allclose(printed.sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.adaptive_weights(ERRORS, np.ones((1, 3)), limit=False),
+        losses.adaptive_weights(ERRORS, np.ones((1, 3))),
+        rtol=1e-5,
+    )
+
+
+def test_the_share_of_people_whose_weights_move_is_logged():
+    # The first person's mean error is 0.2, the second's 0.7, the third has no joint that counts.
+    errors = np.array([[[0.0, 0.1, 0.5], [0.9, 0.6, 0.6], [0.1, 0.2, 0.3]]] * 2)
+    counted = np.array([[1, 1, 1], [1, 1, 1], [0, 0, 0]])
+    weights = losses.adaptive_weights(errors, counted)
+    np.testing.assert_allclose(losses.moved_people(weights, counted), 0.5)
+    weights = losses.adaptive_weights(errors, counted, limit=False)
+    np.testing.assert_allclose(losses.moved_people(weights, counted), 1.0)
+    assert losses.moved_people(weights * 0, counted * 0) == 0
+    # As the train step calls it: errors 0 and 0.25, then both 0.999.
+    options = config.get_config("stacks=2").loss.to_dict() | {"mask_unlabelled": True}
+    del options["kernel_weight"], options["activity_weight"]
+    joints, visible = np.array([[[16.0, 16.0], [10.0, 20.0]]], np.float32), np.array([[2, 2]])
+    perfect = heatmaps.render(joints / 4, visible > 0, size=8, sigma=1.0)
+    maps = perfect * np.array([1.0, 0.5])
+    numbers = losses.measure(size=32, **options)(Outputs((maps, maps)), joints, visible)
+    np.testing.assert_allclose(numbers["moved_people"], 1.0)
+    numbers = losses.measure(size=32, **options)(Outputs((0 * maps, 0 * maps)), joints, visible)
+    np.testing.assert_allclose(numbers["moved_people"], 0.0)
+    assert losses.measure(size=32, **options | {"adaptive": False}) is None
+
+
+@pytest.mark.parametrize("stacks, strides", [(1, (4,)), (2, (8, 2)), (3, (8, 4, 2))])
+def test_few_stacks_keep_the_papers_order_of_scales(stacks, strides):
+    fields = config.get_config(f"stacks={stacks},dataset=mpii").model
+    assert models.create(joints=16, **fields).strides_of_stacks() == strides
+
+
 def test_what_is_found_keeps_its_weight_and_the_smallest_error_counts():
     errors = np.zeros((2, 2, 16))
     errors[0, 1, 3] = 0.04

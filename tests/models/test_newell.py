@@ -424,7 +424,7 @@ def test_each_resolution_has_its_loss_and_its_joints_in_evaluation():
         cells, values = heatmaps.decode(outputs.heatmaps[s])
         np.testing.assert_allclose(joints[:, s], px * cells, atol=1e-3)
         np.testing.assert_allclose(scores[:, s], values, rtol=1e-3)
-    loss = losses.create(
+    loss = losses.named(
         kind="mean_squared_error", size=16, sigma=1.0, heatmap_weight=1.0, mask_unlabelled=False
     )
     _, per_stack = loss(outputs, jnp.full((2, 3, 2), -50.0), jnp.full((2, 3), 2))  # far outside: no target

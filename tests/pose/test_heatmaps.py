@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hourglass_jax import config_base
 from hourglass_jax.pose import heatmaps
 
-render = jax.jit(heatmaps.render, static_argnames=("size", "sigma"))
+render = jax.jit(heatmaps.render, static_argnames=("size", "sigma", "window", "at_cell"))
 decode = jax.jit(heatmaps.decode, static_argnames="method")
 
 
@@ -53,6 +54,35 @@ def test_render_agrees_with_loops():
         maps = render(joints, shown, size=8, sigma=sigma)
         expected = rendered_by_loops(joints.astype(np.float64), shown, 8, sigma)
         np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+# The row through the peak, from the joint's cell outwards: exp(-d^2 / (2 sigma^2)).
+ROWS = {
+    "ports": [1, 0.60653, 0.13534, 0.01111, 0],
+    "torch": [1, 0.84937, 0.52045, 0.23006, 0],  # image.gaussian(7): sigma 0.25 * 7
+    "text": [1, 0.80074, 0.41111, 0.13534, 0.02857, 0],
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_targets_of_the_text_and_of_the_released_codes(name):
+    c = config_base.base()
+    config_base.targets(c, name)
+    options = {key: c.loss[key] for key in ("sigma", "window", "at_cell")}
+    # The text has the joint itself; the released codes draw at its cell, wherever the joint lies in it.
+    joint = [[8.5, 7.5]] if name == "text" else [[8.9, 7.1]]
+    maps = render(jnp.array([joint]), jnp.ones((1, 1), bool), size=16, **options)[0, :, :, 0]
+    n = len(ROWS[name])
+    np.testing.assert_allclose(maps[7, 8 : 8 + n], ROWS[name], atol=1e-5)
+    np.testing.assert_allclose(maps[7 : 7 + n, 8], ROWS[name], atol=1e-5)
+    np.testing.assert_allclose(maps[7, 9 - n : 9], ROWS[name][::-1], atol=1e-5)
+
+
+def test_reduced_targets_keep_the_largest_of_each_block():
+    targets = np.arange(32, dtype=np.float32).reshape(1, 4, 4, 2)
+    np.testing.assert_array_equal(heatmaps.reduce(targets, 2)[0, :, :, 1], [[11, 15], [27, 31]])
+    with pytest.raises(ValueError, match="4 x 4 cells cannot be reduced to 3 x 3"):
+        heatmaps.reduce(targets, 3)
 
 
 def test_peak_is_one_in_the_middle_of_a_cell_and_neighbours_by_hand():
@@ -298,7 +328,7 @@ def test_soft_argmax_of_what_was_rendered_is_the_joint():
     assert np.abs(found[0] - joints).max() < 0.02
 
 
-@pytest.mark.parametrize("method", ["quarter", "dark", "soft_argmax"])
+@pytest.mark.parametrize("method", heatmaps.METHODS)
 def test_every_decoding_commutes_with_the_mirror(method):
     joints = np.random.default_rng(9).uniform(0, 9, (100, 2))
     maps = rendered(joints, 9)
@@ -308,6 +338,16 @@ def test_every_decoding_commutes_with_the_mirror(method):
     np.testing.assert_allclose(mirrored[..., 1], found[..., 1], atol=1e-4)
 
 
+def test_argmax_is_the_middle_of_the_largest_cell():
+    values = np.zeros((5, 6))
+    values[3, 4], values[3, 3] = 0.9, 0.8  # the neighbour does not matter
+    found, scores = decode(single(values), method="argmax")
+    np.testing.assert_allclose(found, [[[4.5, 3.5]]])
+    np.testing.assert_allclose(scores, [[0.9]])
+
+
 def test_unknown_decodings_are_refused():
-    with pytest.raises(ValueError, match="decode='udp' is unknown; choose quarter, dark or soft_argmax"):
+    with pytest.raises(
+        ValueError, match="decode='udp' is unknown; choose from quarter, argmax, dark, soft_argmax"
+    ):
         decode(rendered([[3, 3]]), method="udp")

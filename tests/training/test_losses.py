@@ -117,6 +117,21 @@ def test_stacks_of_any_size_are_compared_with_the_same_joints_and_summed(mask):
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
 
 
+def test_smaller_maps_may_be_compared_with_the_reduced_target():
+    zeros = Outputs(heatmaps=tuple(np.zeros((1, n, n, 3), np.float32) for n in (8, 16)))
+    per_stack = []
+    for reduce_targets in (False, True):
+        options = {"kind": "mean_squared_error", "mask_unlabelled": True, "reduce_targets": reduce_targets}
+        per_stack.append(losses.on_heatmaps(zeros, JOINTS, VISIBLE, size=32, sigma=1.0, **options)[1])
+    joints = JOINTS[0].T / 2  # 16 cells
+    full = np.stack([gaussian(x, y, 16) for x, y in joints.T[:2]])
+    reduced = full.reshape(2, 8, 2, 8, 2).max(axis=(2, 4))
+    # Of maps that are all zero the error is the target's mean square.
+    np.testing.assert_allclose(per_stack[1], [(reduced**2).mean(), (full**2).mean()], rtol=1e-5)
+    np.testing.assert_allclose(per_stack[0][1], per_stack[1][1], rtol=1e-6)
+    assert per_stack[0][0] > 1.5 * per_stack[1][0]  # a sigma of one coarse cell is broader
+
+
 def test_a_labelled_joint_outside_of_the_input_keeps_its_zero_target():
     outside = np.array([[[-40.0, 10.0]]], np.float32)
     maps = np.full((1, 8, 8, 1), 0.5, np.float32)
@@ -145,7 +160,7 @@ def test_kernel_squares_leave_out_biases_and_norms():
 
 
 def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
-    on_coordinates = losses.create(
+    on_coordinates = losses.named(
         kind="coordinates", size=32, sigma=1.0, mask_unlabelled=False, heatmap_weight=3.0
     )
     joints = np.array([[[10.0, 22.0], [14.0, 22.0], [30.0, 4.0]]], np.float32)  # px of 32; 8 cells
@@ -162,10 +177,10 @@ def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
 
 def test_create_makes_the_loss_that_a_config_names():
     options = {"size": 32, "sigma": 1.0, "mask_unlabelled": True, "heatmap_weight": 1.0}
-    value, _ = losses.create(kind="mean_squared_error", **options)(stacks(), JOINTS, VISIBLE)
+    value, _ = losses.named(kind="mean_squared_error", **options)(stacks(), JOINTS, VISIBLE)
     np.testing.assert_allclose(value, squared_errors()[:, :2].mean(axis=1).sum(), rtol=1e-5)
     with pytest.raises(ValueError, match="'huber' is unknown; choose from .*cross_entropy, coordinates"):
-        losses.create(kind="huber", **options)
+        losses.named(kind="huber", **options)
 
 
 def test_a_loss_that_does_not_fit_the_outputs_is_refused():
@@ -173,6 +188,6 @@ def test_a_loss_that_does_not_fit_the_outputs_is_refused():
     one = Outputs((np.zeros((1, 8, 8, 1)),), np.zeros((1, 3, 2)))
     for kind in losses.KINDS:
         with pytest.raises(ValueError, match="1 for 3 joints.*loss.kind='coordinates'"):
-            losses.create(kind=kind, **options)(one, JOINTS, VISIBLE)
+            losses.named(kind=kind, **options)(one, JOINTS, VISIBLE)
     with pytest.raises(ValueError, match="a model that regresses them"):
-        losses.create(kind="coordinates", **options)(stacks(), JOINTS, VISIBLE)
+        losses.named(kind="coordinates", **options)(stacks(), JOINTS, VISIBLE)
