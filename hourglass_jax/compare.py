@@ -6,11 +6,15 @@ Scores of different data or by different metrics never share a table.
 """
 
 import argparse
+import dataclasses
+import math
+import os
 import sys
 from pathlib import Path
 
 from hourglass_jax import console, files
-from hourglass_jax.evaluation import tables
+from hourglass_jax.evaluation import plots, scores
+from hourglass_jax.evaluation.scores import Scores
 
 # What the papers print, each on the data and by the metric of its table. MSSH and Chu et al. print the row of
 # Newell et al., who show a figure; per cent. Selvam and Mishra do not define their accuracy.
@@ -46,8 +50,16 @@ PUBLISHED = {
 }
 
 
-def read(path) -> dict:
-    """What `evaluate` wrote into a workdir (its evaluation.json), or `score --json` into a file.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An evaluated run: the name of its data, and its scores."""
+
+    data: str
+    scores: Scores
+
+
+def read(path: str | os.PathLike) -> Run:
+    """Reads the scores that `evaluate` wrote into a workdir (evaluation.json), or `score --json` into a file.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -57,37 +69,36 @@ def read(path) -> dict:
     file = path / "evaluation.json" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; evaluate the run first, main.py --mode=evaluate.")
-    scores = files.read_json(file)
+    content = files.read_json(file)
     try:
-        for name in ("data", "metric", "table", "auc", "curve"):
-            scores[name]
-        markdown(titled_tables({"": scores}))
-        zip(scores["curve"]["thresholds"], scores["curve"]["Mean"], strict=True)
+        run = Run(content["data"], Scores.from_dict(content))
+        markdown(titled_tables({"": run}))
+        zip(run.scores.curve["thresholds"], run.scores.curve["Mean"], strict=True)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # the last: 10^400
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"is not readable ({error})"
         raise ValueError(
             f"{file}: {lacks}; evaluate the run again, or give a file of hourglass_jax.score --json."
         ) from None
-    return scores
+    return run
 
 
-def titled_tables(runs: dict[str, dict]) -> dict[str, dict[str, dict[str, float | None]]]:
+def titled_tables(runs: dict[str, Run]) -> dict[str, dict[str, scores.Table]]:
     """Tables by title, {title: {row: {column: per cent}}}: a table for each data and metric of the runs, and
-    after them what the papers print by these metrics.
+    after them the papers' published rows by these metrics.
 
     Args:
       runs: by name, of `read`.
     """
     found, seen = {}, set()
-    for name, scores in runs.items():
-        parts = [scores | {"table": scores["table"] | {"AUC": scores["auc"]}}]
-        parts += [scores[rule] for rule in ("pcp", "pcp_average") if rule in scores]
-        for part in parts:
-            table = found.setdefault(f"{scores['data']}: {part['metric']}", {})
-            table[name] = part["table"]
-            seen.add(part["metric"])
-        for group, rates in scores.get("by", {}).get("category", {}).items():
-            title = f"{scores['data']}: Mean {scores['metric']} by category"
+    for name, run in runs.items():
+        of = run.scores
+        parts = {of.metric: of.table | {"AUC": of.auc}}
+        parts |= {limbs.metric: limbs.table for limbs in (of.pcp, of.pcp_average) if limbs}
+        for metric, table in parts.items():
+            found.setdefault(f"{run.data}: {metric}", {})[name] = table
+            seen.add(metric)
+        for group, rates in of.by.get("category", {}).items():
+            title = f"{run.data}: Mean {of.metric} by category"
             found.setdefault(title, {}).setdefault(name, {})[group] = rates["Mean"]
             seen.add("average accuracy")
     for (metric, data), rows in PUBLISHED.items():
@@ -110,8 +121,8 @@ def _aligned(table) -> str:
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     cells = [["", *columns]]
     for name, row in table.items():
-        rates = [row.get(column) for column in columns]
-        cells.append([name.replace("|", "/"), *("-" if r is None else f"{r:.2f}" for r in rates)])
+        rates = [row.get(column, float("nan")) for column in columns]
+        cells.append([name.replace("|", "/"), *("-" if math.isnan(r) else f"{r:.2f}" for r in rates)])
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(cells[0]))]
     cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     return "\n".join(
@@ -141,14 +152,13 @@ def compare(paths: list[str], output: str | None = None) -> str:
     return text
 
 
-def _draw(runs, folder):
+def _draw(runs: dict[str, Run], folder: Path) -> None:
     groups = {}
-    for name, scores in runs.items():
-        key = scores["data"], scores["metric"], tuple(scores["curve"]["thresholds"])
-        groups.setdefault(key, {})[name] = scores["curve"]["Mean"]
+    for name, run in runs.items():
+        key = run.data, run.scores.metric, tuple(run.scores.curve["thresholds"])
+        groups.setdefault(key, {})[name] = run.scores.curve["Mean"]
     for number, ((data, metric, thresholds), curves) in enumerate(groups.items(), 1):
-        curves = {name: [float("nan") if r is None else r for r in rates] for name, rates in curves.items()}
-        tables.plot_curves(folder / f"curves_{number}.png", curves, thresholds, f"{data}: Mean {metric}")
+        plots.plot_curves(folder / f"curves_{number}.png", curves, thresholds, f"{data}: Mean {metric}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -115,8 +115,11 @@ def read_mpii(path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     people = [person for person in mpii_annotations.read(path) if person.visible.all() and person.scale > 0]
     if not people:
         raise ValueError(f"{path} has no person with all {len(skeletons.MPII)} joints.")
-    names = ("joints", "center", "scale")
-    return tuple(np.array([getattr(person, name) for person in people]) for name in names)
+    return (
+        np.array([person.joints for person in people]),
+        np.array([person.center for person in people]),
+        np.array([person.scale for person in people]),
+    )
 
 
 def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
@@ -131,7 +134,8 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    palette = matplotlib.colormaps["tab10" if len(groups) <= 10 else "tab20"].colors
+    colours = 10 if len(groups) <= 10 else 20
+    palette = matplotlib.colormaps[f"tab{colours}"](np.arange(colours))
     names = [_short(name) for name in skeleton.joints]
     order = [joint for group in groups for joint in group]
     colour = {joint: palette[i] for i, group in enumerate(groups) for joint in group}

@@ -8,14 +8,17 @@ them; any other number of people is refused.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from hourglass_jax import console, files
-from hourglass_jax.evaluation import annotations as truths
-from hourglass_jax.evaluation import tables
+from hourglass_jax.data.datasets import arrays
+from hourglass_jax.evaluation import annotations, plots, scores
+from hourglass_jax.evaluation.annotations import Annotations
+from hourglass_jax.evaluation.scores import Scores
 
 RULES = ("mpii", "pytorch-pose")
 _ORDERS = {
@@ -27,14 +30,14 @@ _BY_PERSON = {"(people, joints, 2)": (0, 1, 2)}  # the people were found one by 
 _SWAPPED = 20.0  # per cent: x and y have changed places if that makes so many more joints right
 
 
-def read_predictions(path, truth: truths.Truth) -> np.ndarray:
+def read_predictions(path, annotated: Annotations) -> np.ndarray:
     """Reads one prediction for each annotated person.
 
     Args:
       path: .h5 or .mat with `preds`, (n, k, 2) or, as MATLAB's users write, (k, 2, n) or (2, k, n); .json or
         .json.gz: our predictions.json, COCO keypoints (of a picture with several people in the annotations'
         order), or a plain list of n people of k [x, y].
-      truth: the n people of k joints.
+      annotated: the n people of k joints.
 
     Returns:
       (n, k, 2) float64 px, nan where the file has no number.
@@ -44,65 +47,70 @@ def read_predictions(path, truth: truths.Truth) -> np.ndarray:
       ValueError: it is not readable, or does not fit the annotations; one line.
     """
     if Path(path).name.endswith((".json", ".json.gz")):
-        return _of_json(path, truth)
+        return _of_json(path, annotated)
     if Path(path).suffix not in (".h5", ".hdf5", ".mat"):
         raise ValueError(f"{path}: unknown kind of file; predictions are .h5, .mat, .json or .json.gz.")
-    return _arranged(path, truths.named(path, truths.read_arrays(path), "preds"), truth)
+    return _arranged(path, arrays.named(path, arrays.read_arrays(path), "preds"), annotated)
 
 
-def score(
+def score_against(
     predicted: np.ndarray,
-    truth: truths.Truth,
+    annotated: Annotations,
     *,
     rule: str = "mpii",
     metric: str = "auto",
     threshold: float | None = None,
-) -> dict:
-    """The tables, see `tables.score`.
+) -> Scores:
+    """The tables of predicted joints, see `scores.score_joints`.
 
     Args:
       predicted: (n, k, 2) px.
+      annotated: the n people of k joints.
       rule: "mpii": <=, Head averages upper neck and head top, Mean pools the table's joints; "pytorch-pose":
         <, Head is head top, Mean is the mean of the joints' rates. AUC, curves and pools keep MPII's parts.
-      metric, threshold: see `tables`.
+      metric, threshold: see `scores`.
 
     Raises:
       ValueError: the rule does not suit the joint set, or x and y have changed places.
     """
-    if rule == "pytorch-pose" and truth.skeleton.name != "mpii":
-        raise ValueError(f"--rule=pytorch-pose is for MPII's joints, not {truth.skeleton.name}'s.")
-    metric = "pck" if metric == "auto" and truth.torso is not None else metric
-    places = truth.joints, truth.visible
-    metric, reference = tables.choose(metric, *places, truth.head_size, truth.skeleton)
-    if metric == "pck" and truth.torso is not None:
-        reference = truth.torso
-    options = {"metric": metric, "threshold": threshold, "strictly": rule == "pytorch-pose"}
-    scores, swapped = (
-        tables.score(joints[:, None], *places, reference, truth.skeleton, **options, groups=truth.groups)
+    skeleton = annotated.skeleton
+    if rule == "pytorch-pose" and skeleton.name != "mpii":
+        raise ValueError(f"--rule=pytorch-pose is for MPII's joints, not {skeleton.name}'s.")
+    metric = "pck" if metric == "auto" and annotated.torso is not None else metric
+    metric, reference = scores.choose(
+        metric, annotated.joints, annotated.visible, annotated.head_size, skeleton
+    )
+    if metric == "pck" and annotated.torso is not None:
+        reference = annotated.torso
+    found, swapped = (
+        scores.score_joints(
+            joints[:, None],
+            annotated.joints,
+            annotated.visible,
+            reference,
+            skeleton,
+            metric=metric,
+            threshold=threshold,
+            strictly=rule == "pytorch-pose",
+            groups=annotated.groups,
+        )
         for joints in (predicted, predicted[..., ::-1])
     )
-    if swapped["table"]["Mean"] > scores["table"]["Mean"] + _SWAPPED:
+    if swapped.mean > found.mean + _SWAPPED:
         raise ValueError(
-            f"x and y have changed places: as (y, x) {swapped['table']['Mean']:.1f}% of the joints would be "
-            f"right, as (x, y) {scores['table']['Mean']:.1f}%; write x first."
+            f"x and y have changed places: as (y, x) {swapped.mean:.1f}% of the joints would be "
+            f"right, as (x, y) {found.mean:.1f}%; write x first."
         )
     if rule == "pytorch-pose":
-        own = {"Head": scores["joints"]["head_top"], "Mean": scores["macro"]}
-        scores["table"] = scores["table"] | own
-        scores |= {"stacks": [scores["table"]], "metric": f"{scores['metric']} pytorch-pose"}
-    return scores
+        table = found.table | {"Head": found.joints["head_top"], "Mean": found.macro}
+        metric = f"{found.metric} pytorch-pose"
+        found = dataclasses.replace(found, table=table, stacks=[table], metric=metric)
+    return found
 
 
-def report(scores: dict) -> str:
-    """The tables as text, to four decimals, with a row for each joint."""
-    width = max(map(len, scores["joints"]))
-    joints = [f"{name:<{width}}{rate:10.4f}" for name, rate in scores["joints"].items()]
-    return "\n".join([tables.report(scores, digits=4), *joints])
-
-
-def _arranged(path, values: np.ndarray, truth: truths.Truth, orders=_ORDERS) -> np.ndarray:
+def _arranged(path, values: np.ndarray, annotated: Annotations, orders=_ORDERS) -> np.ndarray:
     """(n, k, 2), of whichever of the orders the shape is; refuses all others, saying why."""
-    n, k = truth.visible.shape
+    n, k = annotated.visible.shape
     fitting = [
         (order, axes)
         for order, axes in orders.items()
@@ -114,7 +122,9 @@ def _arranged(path, values: np.ndarray, truth: truths.Truth, orders=_ORDERS) -> 
     if fitting:
         orders = " and ".join(order for order, _ in fitting)
         raise ValueError(f"{found} may be {orders}; give json with ids.")
-    expected = f"the annotations want ({n}, {k}, 2): {n} people, {k} joints of {truth.skeleton.name}, (x, y)"
+    expected = (
+        f"the annotations want ({n}, {k}, 2): {n} people, {k} joints of {annotated.skeleton.name}, (x, y)"
+    )
     if values.ndim == 3 and sorted(values.shape) == sorted((n, k, 2)):
         raise ValueError(f"{found} have their axes swapped; {expected}. Transpose them.")
     if values.ndim == 3 and values.shape[2] == 2 and values.shape[0] == n:
@@ -126,15 +136,15 @@ def _arranged(path, values: np.ndarray, truth: truths.Truth, orders=_ORDERS) -> 
     raise ValueError(f"{found}; {expected}.")
 
 
-def _of_json(path, truth: truths.Truth) -> np.ndarray:
+def _of_json(path, annotated: Annotations) -> np.ndarray:
     content = files.read_json(path)
     try:
         if isinstance(content, dict):
-            return _of_coco(path, content["annotations"], content["images"], truth)
+            return _of_coco(path, content["annotations"], content["images"], annotated)
         if content and isinstance(content[0], dict):
             own = "id" in content[0] and "joints" in content[0]
-            return _by_id(path, content, truth) if own else _of_coco(path, content, [], truth)
-        return _arranged(path, np.array(content, np.float64), truth)  # null becomes nan
+            return _by_id(path, content, annotated) if own else _of_coco(path, content, [], annotated)
+        return _arranged(path, np.array(content, np.float64), annotated)  # null becomes nan
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
@@ -146,40 +156,40 @@ def _of_json(path, truth: truths.Truth) -> np.ndarray:
         raise ValueError(f"{path}: people's lists of joints are not of one length ({error}).") from None
 
 
-def _by_id(path, people: list[dict], truth: truths.Truth) -> np.ndarray:
-    if truth.ids is None:
+def _by_id(path, people: list[dict], annotated: Annotations) -> np.ndarray:
+    if annotated.ids is None:
         raise ValueError(f"{path}: goes by id, but the annotations have none; for MPII use valid.h5.")
     found = {str(person["id"]): person["joints"] for person in people}
     if len(found) < len(people):
         raise ValueError(
             f"{path}: {len(people) - len(found)} ids come twice; each person has one prediction."
         )
-    wanted = list(map(str, truth.ids))
+    wanted = list(map(str, annotated.ids))
     for lacking, who in ((set(wanted) - found.keys(), "lacks"), (found.keys() - set(wanted), "has unknown")):
         if lacking:
             raise ValueError(
                 f"{path}: {who} {len(lacking)} people, {min(lacking)!r} first; the annotations have "
                 f"{len(wanted)}. --rows=START:STOP:STEP scores some of them."
             )
-    return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), truth, _BY_PERSON)
+    return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), annotated, _BY_PERSON)
 
 
-def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) -> np.ndarray:
+def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotations) -> np.ndarray:
     """By picture, and in it by position. Names are compared without folder, ending and leading zeros, unless
     this makes two of them the same."""
-    if truth.pictures is None:
+    if annotated.pictures is None:
         raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
     names = {str(image["id"]): image["file_name"] for image in images}
-    if not images and truth.images is not None:  # COCO's results: a list of people alone
-        names = dict(zip(truth.images, truth.pictures, strict=True))
-    known = set(truth.pictures)
+    if not images and annotated.images is not None:  # COCO's results: a list of people alone
+        names = dict(zip(annotated.images, annotated.pictures, strict=True))
+    known = set(annotated.pictures)
     short = _stem if len(known) == len(set(map(_stem, known))) else str
     found = {}
     for person in people:
         picture = short(names.get(str(person["image_id"]), person["image_id"]))
         triples = np.array(person["keypoints"], np.float64).reshape(-1, 3)
         found.setdefault(picture, []).append(triples[:, :2])
-    wanted = list(map(short, truth.pictures))
+    wanted = list(map(short, annotated.pictures))
     for picture in dict.fromkeys([*wanted, *found]):
         has, wants = len(found.get(picture, ())), wanted.count(picture)
         if has != wants:
@@ -187,7 +197,7 @@ def _of_coco(path, people: list[dict], images: list[dict], truth: truths.Truth) 
                 f"{path}: predicts {has} people in picture {picture!r}, the annotations have {wants}; give "
                 "one for each, in their order."
             )
-    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), truth, _BY_PERSON)
+    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), annotated, _BY_PERSON)
 
 
 def _stem(name) -> str:
@@ -205,11 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.score", description="Scores predicted joints as the papers do."
     )
-    parser.add_argument("--dataset", required=True, choices=truths.DATASETS)
+    parser.add_argument("--dataset", required=True, choices=annotations.DATASETS)
     parser.add_argument("--annotations", required=True, metavar="FILE", help=".h5, .mat, .json, .json.gz")
     parser.add_argument("--predictions", required=True, metavar="FILE", help=".h5, .mat (preds), .json")
     parser.add_argument("--rule", default="mpii", choices=RULES, help="whose rule (default: %(default)s)")
-    parser.add_argument("--metric", default="auto", choices=("auto", *tables.METRICS), help=(
+    parser.add_argument("--metric", default="auto", choices=("auto", *scores.METRICS), help=(
         "pckh: share of the head size; pck (also called PDJ): of the torso, LSP's left hip to right shoulder"
         "; pckbox: of the longer side of the labelled joints' box"
     ))  # fmt: skip
@@ -224,22 +234,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args) -> None:
-    truth = truths.read(args.annotations, args.dataset).rows(args.rows)
-    if not len(truth):
+    annotated = annotations.read(args.annotations, args.dataset).rows(args.rows)
+    if not len(annotated):
         raise ValueError(f"{args.annotations}: no people to score; see --rows.")
-    predicted = read_predictions(args.predictions, truth)
-    scores = score(predicted, truth, rule=args.rule, metric=args.metric, threshold=args.threshold)
+    predicted = read_predictions(args.predictions, annotated)
+    found = score_against(predicted, annotated, rule=args.rule, metric=args.metric, threshold=args.threshold)
     about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
     if args.rows != slice(None):
-        about["data"] += f", {len(truth)} people of --rows"
+        about["data"] += f", {len(annotated)} people of --rows"
     about |= {"predictions": Path(args.predictions).name}
-    print(f"{about['predictions']}: {about['data']}, {len(truth)} people\n{report(scores)}")
+    print(f"{about['predictions']}: {about['data']}, {len(annotated)} people")
+    print(scores.report(found, digits=4, details=True, joints=True))
     if args.curves:
-        tables.write_curve(args.curves, scores)
-        rows = dict(scores["curve"])
-        tables.plot_curves(args.curves, rows, rows.pop("thresholds"), scores["metric"])
+        plots.write_curve(args.curves, found.curve)
+        plots.plot_scores(args.curves, found)
     if args.json:
-        files.write_json(args.json, about | scores)
+        files.write_json(args.json, about | found.to_dict())
 
 
 if __name__ == "__main__":

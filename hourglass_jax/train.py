@@ -16,6 +16,7 @@ from hourglass_jax import checkpoint, devices, evaluate, files
 from hourglass_jax.config import completed, differences
 from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
+from hourglass_jax.evaluation import results, sheets
 from hourglass_jax.media import draw
 from hourglass_jax.network import network_of
 from hourglass_jax.training import finetune, losses, optimizer, phases
@@ -50,7 +51,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
       allow_changed_config: go on although the config differs from the one that the workdir began with.
 
     Returns:
-      the last evaluation's scores (see `evaluate.score`), {} if stopped before.
+      the last evaluation's scores (`evaluation.scores.Scores`), {} if stopped before.
 
     Raises:
       ValueError: wrong values; FileNotFoundError: missing data; FloatingPointError: the loss diverged.
@@ -89,7 +90,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             mesh,
             batch_size=config.evaluate.batch_size,
             resident=resident,
-            **evaluate.protocol(config.evaluate),
+            protocol=evaluate.Protocol.from_config(config.evaluate),
         )
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
@@ -140,14 +141,16 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
             if evaluated:
                 start = time.monotonic()
                 predictions = evaluator.predict(state.variables, pictures=config.train.pictures)
-                scores = evaluate.score(predictions, network.skeleton, metric=config.evaluate.metric)
-                log.scalars(step, {f"validation/{k}": v for k, v in evaluate.scalars(scores).items()})
+                scores = results.score_predictions(
+                    predictions, network.skeleton, metric=config.evaluate.metric
+                )
+                log.scalars(step, {f"validation/{k}": v for k, v in scores.scalars().items()})
                 say(evaluate.report(scores))
                 if jax.process_index() == 0 and predictions.pictures:
-                    picture = evaluate.picture(predictions, network)
+                    picture = sheets.predictions_sheet(predictions, network)
                     draw.save(workdir / "pictures" / f"validation_{step:07d}.png", picture)
                     log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
-                    if (picture := evaluate.attention(predictions)) is not None:
+                    if (picture := sheets.attention_sheet(predictions)) is not None:
                         draw.save(workdir / "pictures" / f"attention_{step:07d}.png", picture)
                         log.pictures(step, {"attention": picture})
                 progress.away(time.monotonic() - start)

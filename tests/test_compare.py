@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import compare
-from hourglass_jax.evaluation import tables
+from hourglass_jax.evaluation import scores
 from hourglass_jax.files import write_json
 from hourglass_jax.pose.skeletons import LSP, MPII
 
@@ -20,8 +20,8 @@ def run(path, data, error, *, skeleton=MPII, metric="pckh", **options):
     truth = np.random.default_rng(0).uniform(0, 99, (3, len(skeleton), 2))
     joints = truth[:, None] + np.array([0, 0, error])[:, None, None, None] * (0, 1)
     visible, reference = np.full(truth.shape[:2], 2), np.full(3, 10.0 if metric == "pckh" else 50)
-    scores = tables.score(joints, truth, visible, reference, skeleton, metric=metric, **options)
-    write_json(path, {"data": data} | scores)
+    found = scores.score_joints(joints, truth, visible, reference, skeleton, metric=metric, **options)
+    write_json(path, {"data": data} | found.to_dict())
     return str(path)
 
 

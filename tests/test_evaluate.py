@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import devices, evaluate, loading
-from hourglass_jax.evaluation import metrics, tables
+from hourglass_jax.evaluation import metrics, plots, results, run, sheets
 from hourglass_jax.media import draw
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Network
@@ -91,7 +91,7 @@ def predict(network, source, batch_size=8, flip=False, variables=None, **options
 def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
     source = Source(10)
     predictions = predict(told(source), source, flip=flip)
-    scores = evaluate.score(predictions, source.skeleton)
+    scores = results.score_predictions(predictions, source.skeleton)
     assert scores["metric"] == "PCKh@0.5" and scores["examples"] == 10 and scores["left_out"] == 0
     assert set(scores["table"].values()) == {100.0} and set(scores["joints"].values()) == {100.0}
     # Decoding knows the cell and the higher neighbour: a quarter cell of 4 px of the input in x and in y.
@@ -193,12 +193,12 @@ def test_kept_pictures_hold_their_attention():
         }
         # The source's red value is 8 times the example's number.
         np.testing.assert_allclose(kept["attention"]["stack1_refined"], 8 * i / 255, atol=1e-3)
-    sheet = evaluate.attention(predictions)
+    sheet = sheets.attention_sheet(predictions)
     one = draw.attention_sheet(predictions.pictures[0]["crop"], predictions.pictures[0]["attention"])
     assert sheet.shape == (4 * one.shape[0], *one.shape[1:])  # of the first four
     np.testing.assert_array_equal(sheet[: len(one)], one)
-    assert evaluate.attention(predict(told(source), source, pictures=2)) is None
-    assert evaluate.attention(predict(network, source)) is None
+    assert sheets.attention_sheet(predict(told(source), source, pictures=2)) is None
+    assert sheets.attention_sheet(predict(network, source)) is None
 
 
 def test_logits_become_heatmaps_before_they_are_averaged():
@@ -224,7 +224,7 @@ def test_each_stack_has_its_table():
     source = Source(6)
     # One cell off in x and y is 5.66 px of the input, more than the 1.6 that count as right.
     predictions = predict(told(source, offsets=(1.0, 0.0)), source)
-    scores = evaluate.score(predictions, source.skeleton)
+    scores = results.score_predictions(predictions, source.skeleton)
     assert predictions.joints.shape == (6, 2, 16, 2)
     assert [table["Mean"] for table in scores["stacks"]] == [0.0, 100.0]
     assert scores["table"] == scores["stacks"][-1]
@@ -241,7 +241,7 @@ def test_kept_pictures_hold_crop_truth_and_answer():
         assert kept["crop"].shape == (SIZE, SIZE, 3) and abs(kept["crop"][..., 0].mean() - 8 * i) < 0.5
         assert kept["heatmaps"].shape == (8, 8, 16)
     assert not predictions.pictures[1]["labelled"][3] and predictions.pictures[1]["labelled"].sum() == 15
-    sheet = evaluate.picture(predictions, told(source))
+    sheet = sheets.predictions_sheet(predictions, told(source))
     assert sheet.shape == (3 * 196, 6 * 196, 3)  # 15 tiles of 192 px in rows of 6
 
 
@@ -255,24 +255,24 @@ def test_presence_pools_a_row_and_leaves_out_what_says_nothing(tmp_path):
     predictions.visible[1, [10, 15]] = -1  # nor, in the second picture, wrists: all others are labelled
     predictions.scores[:, 0, [0, 5]] = [[0.4, 0.3], [0.8, 0.9]]
     predictions = dataclasses.replace(predictions, means=np.ones((2, 16), np.float32))
-    found = evaluate.presence(predictions, skeletons.MPII)
+    found = results.presence(predictions, skeletons.MPII)
     assert list(found) == ["Ank"]
     # Falling: 0.9 and 0.8 labelled, 0.4 not, 0.3 labelled.
     np.testing.assert_allclose(found["Ank"]["max"]["precision"], [1, 1, 2 / 3, 3 / 4])
     # One threshold for equal means: everything is found, three of four rightly.
     np.testing.assert_allclose(found["Ank"]["mean"]["precision"], [3 / 4])
-    scores = evaluate.score(predictions, skeletons.MPII)
+    scores = results.score_predictions(predictions, skeletons.MPII)
     average = 100 * (1 + 1 + 3 / 4) / 3
     assert scores["presence"]["Ank"]["max"] == pytest.approx({"average_precision": average, "accuracy": 75})
     assert evaluate.report(scores).splitlines()[-2:] == [
         "Is it labelled? Accuracy by a heatmap's max (Newell 5.3): Ank 75.0.",
         "Is it labelled? Accuracy by a heatmap's mean (Newell 5.3): Ank 75.0.",
     ]
-    tables.plot_presence(tmp_path / "presence.png", found)
+    plots.plot_presence(tmp_path / "presence.png", found)
     assert cv2.imread(str(tmp_path / "presence.png")).std() > 10
     everybody = made([0.0])
-    assert evaluate.presence(everybody, skeletons.MPII) == {}
-    assert evaluate.score(everybody, skeletons.MPII)["presence"] == {}
+    assert results.presence(everybody, skeletons.MPII) == {}
+    assert results.score_predictions(everybody, skeletons.MPII)["presence"] == {}
 
 
 def made(errors, *, k=16, head=10.0, skeleton=skeletons.MPII):
@@ -288,29 +288,29 @@ def made(errors, *, k=16, head=10.0, skeleton=skeletons.MPII):
 def test_metric_is_chosen_by_the_head_sizes():
     # 0.5 * 10 px and 0.2 * 50 px.
     errors = [4.0, 5.0, 6.0, 9.0]
-    pckh = evaluate.score(made(errors), skeletons.MPII)
+    pckh = results.score_predictions(made(errors), skeletons.MPII)
     assert (pckh["metric"], pckh["table"]["Mean"]) == ("PCKh@0.5", 50.0)
-    pck = evaluate.score(made(errors, head=0.0), skeletons.MPII)
+    pck = results.score_predictions(made(errors, head=0.0), skeletons.MPII)
     assert (pck["metric"], pck["table"]["Mean"]) == ("PCK@0.2", 100.0)
-    forced = evaluate.score(made(errors), skeletons.MPII, metric="pck")
+    forced = results.score_predictions(made(errors), skeletons.MPII, metric="pck")
     assert (forced["metric"], forced["table"]["Mean"]) == ("PCK@0.2", 100.0)
-    nothing = evaluate.score(made(errors, head=0.0), skeletons.MPII, metric="pckh")
+    nothing = results.score_predictions(made(errors, head=0.0), skeletons.MPII, metric="pckh")
     assert nothing["left_out"] == 4 and np.isnan(nothing["table"]["Mean"])
 
 
 def test_wrong_metrics_are_refused():
     with pytest.raises(ValueError, match="evaluate.metric='oks' is unknown; choose auto, pckh, pck, pckbox"):
-        evaluate.score(made([0.0]), skeletons.MPII, metric="oks")
+        results.score_predictions(made([0.0]), skeletons.MPII, metric="oks")
     torsoless = dataclasses.replace(skeletons.LSP, torso=None)
     with pytest.raises(ValueError, match="'lsp' states no torso"):
-        evaluate.score(made([0.0], k=14, skeleton=torsoless), torsoless, metric="pck")
+        results.score_predictions(made([0.0], k=14, skeleton=torsoless), torsoless, metric="pck")
 
 
 def test_unlabelled_joints_and_torsos_are_left_out():
     predictions = made([0.0, 30.0, 0.0, 30.0], head=0.0)
     predictions.visible[0, skeletons.MPII.torso[0]] = 0  # no torso: the person is left out
     predictions.visible[1, 0] = 0  # its right ankle does not count
-    scores = evaluate.score(predictions, skeletons.MPII)
+    scores = results.score_predictions(predictions, skeletons.MPII)
     assert scores["left_out"] == 1
     assert scores["joints"]["right_ankle"] == 50.0  # of the third and the fourth
     assert scores["joints"]["left_ankle"] == pytest.approx(100 / 3)
@@ -326,31 +326,27 @@ def spread(skeleton, moved):
 
 def test_limbs_are_reported_beside_the_joints_for_lsp():
     split = spread(skeletons.LSP, moved=1000)
-    scores = evaluate.score(split, skeletons.LSP)
+    scores = results.score_predictions(split, skeletons.LSP)
     assert (scores["metric"], scores["table"]["Mean"]) == ("PCK@0.2", 100)
     limbs = scores["pcp"]
-    assert (
-        limbs["metric"] == "PCP@0.5" and list(limbs["table"])[0] == "Torso" and limbs["table"]["Mean"] == 100
-    )
-    assert [table["Mean"] for table in limbs["stacks"]] == [0, 100]
+    assert limbs.metric == "PCP@0.5" and list(limbs.table)[0] == "Torso" and limbs.table["Mean"] == 100
+    assert [table["Mean"] for table in limbs.stacks] == [0, 100]
     labelled = split.visible > 0
-    assert limbs["stacks"][1] == metrics.table_of_parts(
-        split.joints[:, 1], split.truth, labelled, skeletons.LSP
-    )
+    assert limbs.stacks[1] == metrics.table_of_parts(split.joints[:, 1], split.truth, labelled, skeletons.LSP)
     lines = evaluate.report(scores).splitlines()
     starts = ["PCK@0.2", "stack", "stack", "Macro", "PCP@0.5", "stack", "stack", "PCP", "stack", "stack"]
     assert [line.split()[0] for line in lines] == starts
     assert lines[4].split() == ["PCP@0.5", *"Torso U.Leg L.Leg U.Arm Forearm Head Mean".split()]
     assert lines[6].split() == ["stack", "2", *["100.00"] * 7]
     assert len({len(line) for line in lines[4:]}) == 1  # columns
-    scalars = evaluate.scalars(scores)
+    scalars = scores.scalars()
     assert scalars["Mean"] == scalars["PCP/Mean"] == scalars["PCP/Torso"] == 100 and "AUC" in scalars
 
 
 def test_people_of_an_activity_have_tables_of_their_own():
     predictions = made([0.0, 6.0, 6.0, 0.0])
     groups = {"category": np.array(["sports", "sports", "dancing", ""])}
-    scores = evaluate.score(predictions, skeletons.MPII, groups=groups)
+    scores = results.score_predictions(predictions, skeletons.MPII, groups=groups)
     of = scores["by"]["category"]
     assert {name: table["Mean"] for name, table in of.items()} == {"dancing": 0, "sports": 50}
     assert [line.split()[0] for line in evaluate.report(scores).splitlines()[3:6]] == [
@@ -359,8 +355,8 @@ def test_people_of_an_activity_have_tables_of_their_own():
 
 
 def test_joint_sets_without_limbs_report_joints_alone():
-    scores = evaluate.score(spread(skeletons.MPII, moved=0), skeletons.MPII)
-    assert "pcp" not in scores and "PCP" not in evaluate.report(scores)
+    scores = results.score_predictions(spread(skeletons.MPII, moved=0), skeletons.MPII)
+    assert scores.pcp is None and "PCP" not in evaluate.report(scores)
 
 
 def test_confidence_is_of_the_last_stack_and_of_joints_that_count():
@@ -374,10 +370,10 @@ def test_confidence_is_of_the_last_stack_and_of_joints_that_count():
     )
     # Of a wrong and a right one: (0.1, 0.3), (0.1, 0.9), (0.3, 0.9) are in order, (0.3, 0.3) is a half.
     # F1 from 0.3 on: 2 * 2 / (3 + 2) = 0.8; from 0.9 on: 2 * 1 / (1 + 2) = 0.67; from 0.1 on: 0.67.
-    sure = evaluate.score(both, skeletons.MPII)["confidence"]
+    sure = results.score_predictions(both, skeletons.MPII)["confidence"]
     assert sure == {"auroc": 3.5 / 4, "threshold": 0.3}
     both.visible[0] = 0  # the wrong one of 0.1 does not count: one of (0.3, 0.3), (0.3, 0.9) is a half
-    sure = evaluate.score(both, skeletons.MPII)["confidence"]
+    sure = results.score_predictions(both, skeletons.MPII)["confidence"]
     assert sure == {"auroc": 1.5 / 2, "threshold": 0.3}
 
 
@@ -385,7 +381,7 @@ def test_report_has_a_row_for_each_stack():
     predictions = made([0.0, 0.0, 0.0, 6.0])
     worse = predictions.joints + np.array([6.0, 0.0])
     both = dataclasses.replace(predictions, joints=np.concatenate([worse, predictions.joints], axis=1))
-    scores = evaluate.score(both, skeletons.MPII)
+    scores = results.score_predictions(both, skeletons.MPII)
     assert evaluate.report(scores).splitlines() == [
         "PCKh@0.5      Head     Sho     Elb     Wri     Hip    Knee     Ank    Mean",
         "stack 1       0.00    0.00    0.00    0.00    0.00    0.00    0.00    0.00",
@@ -395,7 +391,7 @@ def test_report_has_a_row_for_each_stack():
         # All scores are alike: a coin would do as well.
         "Scores tell right joints from wrong ones with an AUROC of 0.500; best F1 from 1.000 on.",
     ]
-    left_out = evaluate.report(scores | {"left_out": 2})
+    left_out = evaluate.report(dataclasses.replace(scores, left_out=2))
     assert left_out.splitlines()[-2] == (
         "2 of 4 people are left out: the length that scales PCKh@0.5 is not annotated."
     )
@@ -409,9 +405,9 @@ def test_files_hold_what_was_predicted(tmp_path):
     predictions.joints[1, 0, 5] = np.nan
     predictions.visible[:, [11, 14]] = 0  # no elbow is labelled
     predictions.scores[0, 0, 0] = 0.123456
-    scores = evaluate.score(predictions, skeletons.MPII)
+    scores = results.score_predictions(predictions, skeletons.MPII)
     assert np.isnan(scores["table"]["Elb"])
-    evaluate.write(tmp_path, predictions, scores, ["a", "b"], {"data": "made", "step": 7, "flip": True})
+    results.write(tmp_path, predictions, scores, ["a", "b"], {"data": "made", "step": 7, "flip": True})
 
     def strict(constant):
         raise AssertionError(f"{constant} is no json")
@@ -443,7 +439,7 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     again = evaluate.evaluate(config, tmp_path, workdir / "checkpoints" / "4")
     assert again == scores  # the averaged variables, both times
     output = capsys.readouterr().out
-    assert output == f"synthetic-validation, step 4, 10 people\n{evaluate.report(scores)}\n"
+    assert output == f"synthetic-validation, step 4, 10 people\n{evaluate.report(scores, details=True)}\n"
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert evaluation["data"] == "synthetic-validation" and evaluation["step"] == 4
     assert evaluation["stacks"] == scores["stacks"] and len(evaluation["stacks"]) == 2
@@ -471,13 +467,13 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
 def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, capsys, monkeypatch):
     config, workdir, _ = trained
     evaluate.evaluate(config, tmp_path / "labelled", workdir)
-    load = evaluate.pipeline.load
+    load = run.pipeline.load
 
     def bare(*args):
         example = load(*args)
         return example | {name: 0 * example[name] for name in ("joints", "visible")}
 
-    monkeypatch.setattr(evaluate.pipeline, "load", bare)
+    monkeypatch.setattr(run.pipeline, "load", bare)
     capsys.readouterr()
     assert evaluate.evaluate(config, tmp_path, workdir) is None
     assert "No joint is labelled: there are no scores, only predictions.json." in capsys.readouterr().out

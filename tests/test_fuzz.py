@@ -205,7 +205,7 @@ VALID = {
 }
 # Predictions of three people: of two, the order of the axes may be another.
 PREDICTED = np.arange(3 * K * 2.0).reshape(3, K, 2) + 1
-TRUTH = annotations.Truth(
+TRUTH = annotations.Annotations(
     skeletons.MPII, PREDICTED, np.full((3, K), 2, np.uint8), np.full(3, 9.0), ids=np.array(["1", "2", "3"]),
     pictures=np.array(["a", "b", "b"]),
 )  # fmt: skip
@@ -300,7 +300,7 @@ def _weights_arrays(metadata=METADATA, **changes):
 def _scored(predicted, read):
     """No score may be made of such files that is no number in [0, 100]."""
     with contextlib.suppress(ValueError):  # of people without heads, or x and y that changed places
-        table = score.score(predicted, read)["table"]
+        table = score.score_against(predicted, read).table
         assert all(rate is None or np.isnan(rate) or 0 <= rate <= 100 for rate in table.values())
 
 

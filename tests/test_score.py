@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import score
-from hourglass_jax.evaluation import annotations as truths
+from hourglass_jax.evaluation import annotations
 from hourglass_jax.pose.skeletons import SKELETONS
 
 h5py = pytest.importorskip("h5py")
@@ -112,7 +112,7 @@ def test_the_public_json_has_the_people_of_valid_h5_in_their_order():
     if not (DATA / "mpii" / "mpii_annotations.json.gz").exists():
         pytest.skip(f"no MPII annotations in {DATA}")
     json_, h5 = (
-        truths.read(DATA / "mpii" / name, "mpii") for name in ("mpii_annotations.json.gz", "valid.h5")
+        annotations.read(DATA / "mpii" / name, "mpii") for name in ("mpii_annotations.json.gz", "valid.h5")
     )
     np.testing.assert_array_equal(json_.ids, h5.ids)
     assert np.abs(json_.joints - h5.joints).max() <= 1  # these are truncated
@@ -122,18 +122,14 @@ def test_the_public_json_has_the_people_of_valid_h5_in_their_order():
 def test_lsp_and_flic_score_by_the_torso():
     if not (DATA / "lsp" / "joints.mat").exists():
         pytest.skip(f"no LSP annotations in {DATA}")
-    lsp = truths.read(DATA / "lsp" / "joints.mat", "lsp").rows(slice(1000, 2000))
+    lsp = annotations.read(DATA / "lsp" / "joints.mat", "lsp").rows(slice(1000, 2000))
     assert (len(lsp), lsp.ids[0]) == (1000, "lsp-im1001")
-    scores = score.score(lsp.joints, lsp)
-    assert (scores["metric"], scores["table"]["Mean"], scores["pcp"]["table"]["Mean"]) == (
-        "PCK@0.2",
-        100,
-        100,
-    )
+    found = score.score_against(lsp.joints, lsp)
+    assert (found.metric, found.mean, found.pcp.table["Mean"]) == ("PCK@0.2", 100, 100)
     if "flic" in SKELETONS:
-        flic = truths.read(DATA / "flic" / "valid.h5", "flic")
-        scores = score.score(flic.joints + flic.torso[:, None, None] * (0.1999, 0), flic)
-        assert (scores["metric"], scores["table"]["Mean"], scores["left_out"]) == ("PCK@0.2", 100, 0)
+        flic = annotations.read(DATA / "flic" / "valid.h5", "flic")
+        found = score.score_against(flic.joints + flic.torso[:, None, None] * (0.1999, 0), flic)
+        assert (found.metric, found.mean, found.left_out) == ("PCK@0.2", 100, 0)
 
 
 # By hand.
@@ -232,11 +228,11 @@ def test_ones_own_joints_by_hand(tmp_path, capsys):
     # Two pictures of the same name, each in a folder.
     content = {"images": [{"id": i, "file_name": f"{'ab'[i - 1]}/1.jpg"} for i in (1, 2)]}
     content |= {"annotations": people, "categories": [category]}
-    truth, path = tmp_path / "own.json", tmp_path / "results.json"
-    files = {"annotations": truth, "predictions": path, "json": tmp_path / "score.json"}
+    annotated, path = tmp_path / "own.json", tmp_path / "results.json"
+    files = {"annotations": annotated, "predictions": path, "json": tmp_path / "score.json"}
 
     def said(predicted, **options):
-        truth.write_text(json.dumps(content))
+        annotated.write_text(json.dumps(content))
         path.write_text(json.dumps(predicted))
         code, text = run(capsys, dataset="coco", **files, **options)
         assert code == 0, text

@@ -13,6 +13,7 @@ import pytest
 
 from hourglass_jax import checkpoint, console, evaluate, loading, models, train
 from hourglass_jax.data import feed, pipeline, sources
+from hourglass_jax.evaluation import results
 from hourglass_jax.media import draw
 from hourglass_jax.training import log as logs
 from hourglass_jax.training import losses
@@ -134,7 +135,7 @@ def test_evaluations_beside_a_training_score_its_checkpoints(tiny, start, metric
     assert run.end() == 0, run.errors
     lines = losses_of(metrics_of(workdir))
     for step, scores in seen:
-        expected = {f"validation/{name}": value for name, value in evaluate.scalars(scores).items()}
+        expected = {f"validation/{name}": value for name, value in scores.scalars().items()}
         alike(lines[step, "validation"], {"step": step} | expected)
     assert len(lines) == 10 and saved_steps(workdir)[-2:] == [4, 5]
 
@@ -203,14 +204,14 @@ def test_second_ctrl_c_stops_at_once(capsys):
 
 @pytest.mark.parametrize("means, best", [((30.0, 10.0, 20.0), 2), ((10.0, np.nan, 20.0), 6)])
 def test_latest_and_best_checkpoints_are_kept(tiny, monkeypatch, tmp_path, means, best):
-    plain, means = evaluate.score, list(means)
+    plain, means = results.score_predictions, list(means)
 
     def scored(*args, **options):
         scores = plain(*args, **options)
         scores["table"]["Mean"] = means.pop(0)
         return scores
 
-    monkeypatch.setattr(evaluate, "score", scored)
+    monkeypatch.setattr(results, "score_predictions", scored)
     config = tiny({"train.steps": 6, "train.save_every": 1, "train.evaluate_every": 2, "train.pictures": 0})
     train.train(config, tmp_path)
     assert saved_steps(tmp_path) == sorted({best, 5, 6})

@@ -15,7 +15,7 @@ DATASETS = tuple(sorted({*SKELETONS, *_SKELETON, "coco"}))
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
+class Annotations:
     """n annotated people in the order of their file.
 
     Attributes:
@@ -40,7 +40,7 @@ class Truth:
     def __len__(self) -> int:
         return len(self.joints)
 
-    def rows(self, rows: slice) -> "Truth":
+    def rows(self, rows: slice) -> "Annotations":
         """Some of the people."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
@@ -48,7 +48,7 @@ class Truth:
         return dataclasses.replace(self, **arrays, groups=groups)
 
 
-def read(path: str | os.PathLike, dataset: str) -> Truth:
+def read(path: str | os.PathLike, dataset: str) -> Annotations:
     """Reads annotations.
 
     Args:
@@ -88,7 +88,7 @@ def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
         raise ValueError(f"{path}: annotated joints, flags or sizes are not finite numbers.")
 
 
-def _of_h5(path, dataset, skeleton) -> Truth:
+def _of_h5(path, dataset, skeleton) -> Annotations:
     """A missing joint is (0, 0); `normalize` is MPII's head size, elsewhere the torso (FLIC)."""
     arrays = read_arrays(path)
     joints, seen, sizes = (named(path, arrays, name) for name in ("part", "visible", "normalize"))
@@ -103,14 +103,14 @@ def _of_h5(path, dataset, skeleton) -> Truth:
     if not (np.abs(numbers) < 2**31).all():
         raise ValueError(f"{path}: `person` holds what is no position in a picture.")
     if dataset != "mpii":
-        return Truth(skeleton, joints, visible, np.zeros(len(sizes)), sizes, pictures=pictures)
+        return Annotations(skeleton, joints, visible, np.zeros(len(sizes)), sizes, pictures=pictures)
     if pictures is not None and "person" in arrays:
         people = zip(pictures, numbers.astype(int), strict=True)
         ids = np.array([mpii_annotations.name(*person) for person in people])
-    return Truth(skeleton, joints, visible, sizes, ids=ids, pictures=pictures)
+    return Annotations(skeleton, joints, visible, sizes, ids=ids, pictures=pictures)
 
 
-def _of_detections(path, arrays, skeleton) -> Truth:
+def _of_detections(path, arrays, skeleton) -> Annotations:
     """Tompson et al.'s ground truth; it does not tell occluded joints."""
     names = ("pos_gt_src", "jnt_missing", "headboxes_src")
     places, missing, boxes = (named(path, arrays, name) for name in names)
@@ -121,10 +121,10 @@ def _of_detections(path, arrays, skeleton) -> Truth:
         )
     joints, sizes = np.moveaxis(places, -1, 0), 0.6 * np.linalg.norm(boxes[1] - boxes[0], axis=0)
     _check(path, skeleton, joints, missing.T, sizes)
-    return Truth(skeleton, joints, np.where(missing.T == 0, 2, 0).astype(np.uint8), sizes)
+    return Annotations(skeleton, joints, np.where(missing.T == 0, 2, 0).astype(np.uint8), sizes)
 
 
-def _of_mpii(path, skeleton) -> Truth:
+def _of_mpii(path, skeleton) -> Annotations:
     everybody = {(a.image, a.person): a for a in mpii_annotations.read(path)}
     places = [(int(i), int(j)) for i, j in mpii_annotations.split()["validation"]]
     people = [everybody[place] for place in places if place in everybody]
@@ -134,7 +134,7 @@ def _of_mpii(path, skeleton) -> Truth:
             f"{path}: lacks {lacking} of the {len(places)} validation people; download it again."
         )
     columns = {name: np.array([getattr(a, name) for a in people]) for name in ("category", "activity")}
-    return Truth(
+    return Annotations(
         skeleton,
         joints=np.stack([a.joints for a in people]),
         visible=np.stack([a.visible for a in people]),
@@ -145,18 +145,20 @@ def _of_mpii(path, skeleton) -> Truth:
     )
 
 
-def _of_lsp(path, dataset, skeleton) -> Truth:
+def _of_lsp(path, dataset, skeleton) -> Annotations:
     joints, visible = lsp_annotations.read_joints(path)
     names = np.array(lsp_annotations.pictures(dataset, len(joints)))
     ids = np.char.add(f"{dataset}-", names)
-    return Truth(skeleton, joints.astype(np.float64), visible, np.zeros(len(joints)), ids=ids, pictures=names)
+    return Annotations(
+        skeleton, joints.astype(np.float64), visible, np.zeros(len(joints)), ids=ids, pictures=names
+    )
 
 
-def _of_coco(path) -> Truth:
+def _of_coco(path) -> Annotations:
     """Crowds and people without a labelled joint are not among them, as where a network is evaluated."""
     content = coco_annotations.read(path)
     skeleton, people = content.skeleton, content.people
-    return Truth(
+    return Annotations(
         skeleton,
         joints=np.array([one.joints for one in people], np.float64).reshape(-1, len(skeleton), 2),
         visible=np.array([one.visible for one in people], np.uint8).reshape(-1, len(skeleton)),

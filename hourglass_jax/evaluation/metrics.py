@@ -79,6 +79,30 @@ def auc(thresholds: np.ndarray, rates: Sequence[float]) -> float:
     return float(np.trapezoid(rates, thresholds) / (thresholds[-1] - thresholds[0]))
 
 
+def mirrored(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labelled: np.ndarray,
+    reference: np.ndarray,
+    threshold: float,
+    skeleton: Skeleton,
+    *,
+    strictly: bool = False,
+) -> np.ndarray:
+    """Which predicted joints lie where the person's same joint of the other side is.
+
+    Args:
+      predicted, truth: (n, k, 2) px; labelled, reference, threshold, strictly: see `correct`.
+
+    Returns:
+      (n, k) bool; False for joints without another side, and where that is not labelled.
+    """
+    order = skeleton.flip
+    distance = distances(predicted, np.asarray(truth)[:, order])
+    near, _ = judged(distance, np.asarray(labelled)[:, order], reference, threshold, strictly=strictly)
+    return near & (order != np.arange(len(order)))
+
+
 def by_group(
     right: np.ndarray, counted: np.ndarray, groups: np.ndarray, skeleton: Skeleton
 ) -> dict[str, dict[str, float]]:

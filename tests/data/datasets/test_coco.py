@@ -8,7 +8,7 @@ import pytest
 from hourglass_jax import Predictor, evaluate, predict, train
 from hourglass_jax.data import packed, pipeline, preparation, prepare
 from hourglass_jax.data.datasets import coco_annotations
-from hourglass_jax.evaluation import metrics, tables
+from hourglass_jax.evaluation import metrics, scores
 from hourglass_jax.media import pictures
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -205,13 +205,13 @@ def test_pck_by_the_box_of_the_joints():
     visible = np.array([[2, 1, 0], [0, 0, -1]], np.int8)
     assert metrics.longer_side(truth, visible > 0).tolist() == [50, 0]
     skeleton = coco_annotations.skeleton_of({"keypoints": ["a", "b", "a_long_name"]})
-    metric, reference = tables.choose("auto", truth, visible, np.zeros(2), skeleton)
+    metric, reference = scores.choose("auto", truth, visible, np.zeros(2), skeleton)
     assert metric == "pckbox"
     joints = truth[:, None] + [(5, 0), (5.01, 0), (0, 0)]
-    scores = tables.score(joints, truth, visible, reference, skeleton, metric=metric)
-    assert scores["metric"] == "PCKbox@0.1" and scores["left_out"] == 1
-    assert scores["joints"]["a"] == 100 and scores["joints"]["b"] == 0 and scores["table"]["Mean"] == 50
-    head, row, *_ = tables.report(scores).splitlines()
+    found = scores.score_joints(joints, truth, visible, reference, skeleton, metric=metric)
+    assert found.metric == "PCKbox@0.1" and found.left_out == 1
+    assert found.joints["a"] == 100 and found.joints["b"] == 0 and found.mean == 50
+    head, row, *_ = scores.report(found).splitlines()
     assert head.split() == ["PCKbox@0.1", "a", "b", "a_long_name", "Mean"]  # long names stay apart
     assert len(head) == len(row)
 
@@ -226,14 +226,19 @@ def test_own_joints_from_files_to_pictures(own_data, tmp_path, tiny, small_model
     config = tiny({"data.dataset": "coco", "data.source": "packed", "train.steps": 2})
     config.data.packed_dir = str(tmp_path / "packed")
     train.train(config, tmp_path / "run")
-    scores = evaluate.evaluate(config, tmp_path / "run", tmp_path / "run")
+    found = evaluate.evaluate(config, tmp_path / "run", tmp_path / "run")
     names = ["head", "l_hand", "r_hand", "l_foot", "r_foot"]
-    assert scores["metric"] == "PCKbox@0.1" and list(scores["table"]) == [*names, "Mean"]
-    assert scores["examples"] == 4 and scores["left_out"] == 0
+    assert found.metric == "PCKbox@0.1" and list(found.table) == [*names, "Mean"]
+    assert (found.examples, found.left_out) == (4, 0)
 
     predict.predict([folder / "images" / "val1.png"], output=tmp_path / "out", checkpoint=tmp_path / "run")
-    found = coco_annotations.read(tmp_path / "out" / "predictions.json")  # what it writes can be read
-    assert list(found.skeleton.joints) == names and found.skeleton.limbs == ((0, 1), (0, 2), (0, 3), (0, 4))
+    written = coco_annotations.read(tmp_path / "out" / "predictions.json")
+    assert list(written.skeleton.joints) == names and written.skeleton.limbs == (
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (0, 4),
+    )
     predictor = Predictor(tmp_path / "run")
     assert predictor(folder / "images" / "val1.png").joints.shape == (1, 5, 2)
 

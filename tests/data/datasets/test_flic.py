@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from hourglass_jax import evaluate, train
+from hourglass_jax import train
 from hourglass_jax.data import packed, preparation
 from hourglass_jax.data.datasets import flic
+from hourglass_jax.evaluation import results
 from hourglass_jax.pose import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -114,10 +115,10 @@ def test_pck_over_elbow_and_wrist():
     joints = truth[:, None].copy()  # 1 1 k 2
     joints[0, 0, [1, 4, 2, 5], 0] = 10, 11, 3, 4  # elbows: one of two right; wrists: both
     joints[0, 0, 10] = 99  # the nose does not count
-    found = evaluate.Predictions(
+    found = results.Predictions(
         joints, np.ones((1, 1, 11)), truth, np.full((1, 11), 2, np.int8), np.zeros(1), []
     )
-    scores = evaluate.score(found, skeletons.FLIC)
+    scores = results.score_predictions(found, skeletons.FLIC)
     assert scores["metric"] == "PCK@0.2"
     assert scores["table"] == {"Elbow": 50, "Wrist": 100, "Mean": 75}
 

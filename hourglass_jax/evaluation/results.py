@@ -1,0 +1,117 @@
+"""Numbers and files from the predictions of a split; no devices."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.console import say
+from hourglass_jax.evaluation import metrics, plots, scores
+from hourglass_jax.evaluation.scores import Scores
+from hourglass_jax.pose.skeletons import Skeleton
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The network's joints for a split of n people, and their annotations. All in image pixels.
+
+    Attributes:
+      joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
+      truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 where unknown.
+      pictures: of the first few examples, what `sheets` draws.
+      means: (n, k) float32, of the last stack's heatmaps over all cells; None where one is for all joints.
+    """
+
+    joints: np.ndarray
+    scores: np.ndarray
+    truth: np.ndarray
+    visible: np.ndarray
+    head_size: np.ndarray
+    pictures: list[dict]
+    means: np.ndarray | None = None
+
+
+def score_predictions(
+    predictions: Predictions,
+    skeleton: Skeleton,
+    *,
+    metric: str = "auto",
+    groups: dict[str, np.ndarray] | None = None,
+) -> Scores:
+    """The tables of a split.
+
+    Args:
+      predictions: of `Evaluator.predict`.
+      skeleton: the joint set.
+      metric: "auto", "pckh" (0.5 of the head size) or "pck" (0.2 of the torso), ..., see `scores.choose`.
+      groups: see `scores.score_joints`.
+
+    Returns:
+      those of `scores.score_joints`, with `confidence`: how well the last stack's scores separate right
+      joints from wrong ones, see `metrics.confidence`, and `presence`: how well its heatmaps separate
+      labelled joints from others, see `presence`, without the curves.
+    """
+    truth, visible = predictions.truth, predictions.visible
+    metric, reference = scores.choose(metric, truth, visible, predictions.head_size, skeleton)
+    found = scores.score_joints(
+        predictions.joints, truth, visible, reference, skeleton, metric=metric, groups=groups
+    )
+    distance = metrics.distances(predictions.joints[:, -1], truth)
+    right, counted = metrics.judged(distance, visible > 0, reference, scores.METRICS[metric][1])
+    confidence = metrics.confidence(predictions.scores[:, -1][counted], right[counted])
+    summary = {
+        part: {name: {k: curve[name][k] for k in ("average_precision", "accuracy")} for name in curve}
+        for part, curve in presence(predictions, skeleton).items()
+    }
+    return dataclasses.replace(found, confidence=confidence, presence=summary)
+
+
+def presence(predictions: Predictions, skeleton: Skeleton) -> dict[str, dict[str, dict]]:
+    """Whether a joint is labelled at all, from its heatmap's maximum and mean (Newell 5.3, Figure 11).
+
+    MPII leaves out joints that are severely occluded or outside of the picture, and Newell's targets are
+    empty there. After a spatial cross-entropy every map has the same mean, which then says nothing.
+
+    Returns:
+      {row of the table: {"max" and "mean": see `metrics.presence`}}; rows whose joints are all labelled are
+      left out.
+    """
+    values = {"max": predictions.scores[:, -1]}
+    if predictions.means is not None:
+        values["mean"] = predictions.means
+    found = {}
+    for part, joints in skeleton.parts:
+        flags = predictions.visible[:, list(joints)]
+        labelled, known = flags > 0, flags >= 0  # -1: the set has no such joint
+        if labelled.any() and not labelled[known].all():
+            found[part] = {
+                name: metrics.presence(value[:, list(joints)][known], labelled[known])
+                for name, value in values.items()
+            }
+    return found
+
+
+def write(workdir, predictions: Predictions, found: Scores | None, ids: list[str], about: dict) -> None:
+    """Writes evaluation.json, predictions.json and curves.csv, and curves.png where Matplotlib is installed.
+
+    Without scores (None) it writes predictions.json alone, and the files of an earlier evaluation stay: they
+    name their data. predictions.json has for each person the last stack's joints in image pixels and their
+    scores, and under "stacks" those of every stack.
+    """
+    workdir, entries = pathlib.Path(workdir), []
+    for id_, joints, values in zip(ids, predictions.joints, predictions.scores, strict=True):
+        stacks = [
+            {"joints": np.round(places, 3), "scores": np.round(value.astype(float), 4)}
+            for places, value in zip(joints, values, strict=True)
+        ]
+        entries.append({"id": id_} | stacks[-1] | {"stacks": stacks})
+    files.write_json(workdir / "predictions.json", entries)
+    if found is None:
+        return
+    files.write_json(workdir / "evaluation.json", about | found.to_dict())
+    plots.write_curve(workdir / "curves.csv", found.curve)
+    try:
+        plots.plot_scores(workdir / "curves.png", found)
+    except ModuleNotFoundError:
+        say("curves.png is not drawn: Matplotlib is not installed.")

@@ -1,0 +1,127 @@
+"""Runs a network over a whole split of people."""
+
+import contextlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hourglass_jax import devices, inference
+from hourglass_jax.data import feed, pipeline
+from hourglass_jax.evaluation.protocol import Protocol
+from hourglass_jax.evaluation.results import Predictions
+from hourglass_jax.network import Network
+from hourglass_jax.pose import crop
+from hourglass_jax.transforms import per_example
+
+
+class Evaluator:
+    """A network with a split: `predict(variables)` compiles once and can be called at every evaluation."""
+
+    def __init__(
+        self,
+        network: Network,
+        source,
+        mesh: jax.sharding.Mesh,
+        *,
+        batch_size: int,
+        resident: bool = False,
+        protocol: Protocol | None = None,
+        **options,
+    ):
+        """
+        Args:
+          network: to evaluate.
+          source: the split, see `pipeline`; its joint set has as many joints as the network's.
+          mesh: of the devices.
+          batch_size: people, a multiple of the devices.
+          resident: the split stays on the devices, see `feed`.
+          protocol: how the network is asked; or its fields as `options`.
+        """
+        devices.check_divides(batch_size, "evaluate.batch_size")
+        if len(source.skeleton) != len(network.skeleton):
+            raise ValueError(
+                f"The network has {len(network.skeleton)} joints ({network.skeleton.name}), "
+                f"{source.name} has {len(source.skeleton)} ({source.skeleton.name})."
+            )
+        protocol = protocol or Protocol(**options)
+        self.network, self.source, self._batch_size = network, source, batch_size
+        self._feed = feed.create(source, mesh, resident=resident)
+        estimate = inference.Estimator(
+            network, canvas=source.canvas, margin=source.margin, **protocol.estimator_options()
+        )
+        self._estimate = per_example.estimator(estimate, mesh)
+
+    def predict(
+        self,
+        variables: dict,
+        *,
+        pictures: int = 0,
+        threads: int | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Predictions:
+        """Runs the whole split.
+
+        Args:
+          variables: {"params", "batch_stats"} on the mesh.
+          pictures: how many of the first examples keep their canvas, heatmaps and attention.
+          threads: that decode.
+          progress: is called with the number of examples that are done.
+        """
+        parts, kept = [], []
+        batches = self._feed.batches(train=False, batch_size=self._batch_size, threads=threads)
+        with contextlib.closing(batches):
+            for batch in batches:
+                canvases = self._feed.put(batch, ("image",))["image"]
+                joints, scores, seen = self._estimate(variables, canvases)
+                joints, scores, means = _gather((joints, scores, seen.pop("mean")))
+                fields = _gather({name: batch[name] for name in (*pipeline.FIELDS, "mask")})
+                if len(kept) < pictures:
+                    canvases, seen = _gather((canvases, seen))
+                    kept += self._keep(batch, canvases, joints, seen, pictures - len(kept))
+                parts.append(self._in_image(joints, scores, means, fields))
+                progress(min(len(parts) * self._batch_size, len(self.source)))
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        means = whole.pop("means")
+        per_joint = means.shape[1] == len(self.network.skeleton)
+        return Predictions(**whole, pictures=kept, means=means if per_joint else None)
+
+    def _in_image(self, joints, scores, means, fields) -> dict:
+        size = self.network.size
+        joints = inference.image_joints(joints, fields["center"], fields["scale"], size=size)
+        values = {
+            "joints": joints,
+            "scores": scores,
+            "means": means,
+            "truth": fields["joints"],
+            "visible": fields["visible"],
+            "head_size": fields["head_size"],
+        }
+        return {name: value[fields["mask"]] for name, value in values.items()}
+
+    def _keep(self, batch, canvases, joints, seen, count) -> list[dict]:
+        """What `sheets` draws of the first `count` examples of a batch, in input pixels."""
+        size, source = self.network.size, self.source
+        view = crop.input_from_canvas(canvas=source.canvas, margin=source.margin, size=size)
+        kept = []
+        for i in range(min(count, int(batch["mask"].sum()))):
+            center, scale = (batch[name][i].astype(np.float64) for name in ("center", "scale"))
+            input_from_image = crop.square(center, scale * crop.REFERENCE, size)
+            kept.append(
+                {
+                    "crop": crop.cut(canvases[i], view, size),
+                    "truth": crop.apply(input_from_image, batch["joints"][i]),
+                    "labelled": batch["visible"][i] > 0,
+                    "joints": joints[i, -1],
+                    **jax.tree.map(lambda maps, i=i: maps[i], seen),
+                }
+            )
+        return kept
+
+
+def _gather(tree):
+    """Global arrays, or the parts of all processes, as numpy on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
