@@ -165,7 +165,7 @@ def skeleton_of(category: dict) -> Skeleton:
       category: {"name", "keypoints": the joints' names, "skeleton": the limbs}, and optionally "flip_pairs"
         (by default joints whose names differ by left and right, or by l and r), "parts" ({row of the table:
         joints}, by default each joint) and "torso" (two joints whose distance scales PCK; by default it is
-        scaled by the person's box, see `tables.choose`). Joints go by name or by number, from 1 as in COCO.
+        scaled by the person's box, see `scores.choose`). Joints go by name or by number, from 1 as in COCO.
 
     Raises:
       ValueError: one of these is not as it should be.
