@@ -2,6 +2,7 @@
 
 In reading order:
 
+<<<<<<< HEAD
     data.crop        the four frames of coordinates, and the maps between them
     data.skeletons   joint sets
     heatmaps         joints -> Gaussians -> joints
@@ -17,8 +18,26 @@ In reading order:
     score, compare, submission                others' predictions in files; papers side by side; MPII's server
     checkpoint, weights, devices, files, logs, draw    what these stand on
     import_torch     networks of the public PyTorch stacked hourglass; export: ours for other runtimes
+=======
+    pose         crop: the four frames of coordinates and the maps between them; skeletons: joint sets;
+                 heatmaps: joints -> Gaussians -> joints; augment
+    models       layers: unit, hourglass, stem; newell and its descendants, one file for each paper
+    kernels      the operations of models, in the forms that are fast on one backend
+    transforms   a network rewritten: less memory, faster tracing, no batch norm; its operations counted
+    training     losses, optimizer, one step as one program, phases; train: the loop
+    data         pipeline: from (seed, step) to a batch; its sources, and the preparation of datasets
+    evaluation   metrics, tables; evaluate, score, compare: from joints to the papers' tables
+    media        pictures, videos, drawing; inference, predictor, predict: the joints in your own pictures
+    weights      a network as one file; loading, checkpoint, network: every kind of trained network
+    export, import_torch, submission, part_groups      other runtimes, PyTorch, MPII's server, Tang's groups
+    main, cli    the commands; config_base: the fields of all configs; console, files, devices, extras
+    benchmarks   where speed is measured
+
+Only what is used is imported: `Predictor` brings JAX, Orbax and OpenCV.
+>>>>>>> b0cfa96 (Install the whole package: the command hourglass, configs by name, extras)
 """
 
+__version__ = "0.2.0"
 __all__ = ["Predictor"]
 
 

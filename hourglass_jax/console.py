@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-# Packages whose name in an import is not the one that pip installs.
-_PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+from hourglass_jax import extras
 
 INTERRUPTED = "Interrupted."
 
@@ -41,9 +40,7 @@ def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTE
 def message(error: BaseException) -> str:
     """An error's text on one line, with the remedy where a package is missing."""
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
-        missing = (error.name or "").partition(".")[0]
-        package = _PACKAGES.get(missing, missing)
-        return f"this needs {package}, which is not installed: pip install {package}"
+        return f"this needs {extras.failure(error)}"
     return " ".join(str(error).splitlines()) or type(error).__name__
 
 

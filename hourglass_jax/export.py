@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hourglass_jax import console, files, inference, loading
+from hourglass_jax import console, extras, files, inference, loading
 from hourglass_jax.network import Network
 
 COMMAND = "python -m hourglass_jax.export"
@@ -47,6 +47,8 @@ def function(network: Network, variables: dict, *, heatmaps: bool = False) -> Ca
 
 def stablehlo(run: Callable, size: int, path) -> str:
     """One file for CPUs, GPUs and TPUs, of any batch."""
+    with extras.needed("flatbuffers", "--format=stablehlo"):
+        import flatbuffers  # noqa: F401  jax.export serializes by it
     exported = jax.export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(_images(size))
     files.write(path, exported.serialize())
     return f'jax.export.deserialize(bytearray(open("{path}", "rb").read())).call(images)  # pip install jax'
@@ -94,10 +96,8 @@ def tflite(run: Callable, size: int, path, batch: int) -> str:
 
 def onnx(run: Callable, size: int, path) -> str:
     """A file, of any batch."""
-    try:
+    with extras.needed("jax2onnx", "--format=onnx"):
         from jax2onnx import to_onnx
-    except ImportError:
-        raise ImportError("--format=onnx needs jax2onnx: pip install jax2onnx.") from None
     names = list(jax.eval_shape(run, _images(size)))
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every convolution
         model = to_onnx(
@@ -121,10 +121,8 @@ def _images(size):
 
 
 def _tensorflow():
-    try:
+    with extras.needed("tensorflow", "this format", extra="export"):
         import tensorflow as tf
-    except ImportError:
-        raise ImportError("SavedModel and TFLite need TensorFlow: pip install tensorflow.") from None
     from jax.experimental import jax2tf
 
     return tf, jax2tf.convert

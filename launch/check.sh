@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What every change has to pass: lint, format and the tests; with the exact packages of the lock, where it is
-# for this machine (its own virtual environment fits the other scripts, too).
+# Every change has to pass this: lint, format and the tests. It installs the exact packages of the lock on the
+# machines that the lock is for; the other scripts can use the same virtual environment.
 case "$("${PYTHON:-python3}" -c 'import platform as p; print(p.system(), p.machine(), p.python_version())')" in
   "Linux x86_64 3.11."*) LOCK=requirements.lock ;;
 esac

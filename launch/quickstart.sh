@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a fresh machine: trains and evaluates a small hourglass on drawn figures, then finds the
-# joints in new pictures. About five minutes on two cores.
+# Trains and evaluates a small hourglass on drawn figures, then predicts the joints in new pictures: about five
+# minutes on two cores.
 # Usage: bash launch/quickstart.sh [WORKDIR [flags of main.py ...]]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 workdir=${1:-runs/quickstart}

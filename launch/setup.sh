@@ -1,16 +1,17 @@
-# Sourced by the other scripts: goes to the project's root, and makes .venv with all requirements in it
-# unless they are there already. VENV=DIR chooses another folder, PYTHON another interpreter, LOCK a file of
-# exact versions within the requirements' ranges.
+# The other scripts source this one. It changes to the project's root and makes .venv with all requirements, and the
+# command `hourglass`, unless they are there already. VENV=DIR chooses another folder, PYTHON another interpreter,
+# LOCK a file of exact versions within the ranges of the requirements.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV=${VENV:-.venv}
 wanted=$(cat requirements-minimal.txt requirements.txt | sha256sum)
 if [ -n "${LOCK:-}" ]; then wanted="$wanted $(sha256sum < "$LOCK")"; fi
-# What a lock has installed is within the ranges: the stamp begins with theirs.
+# The stamp of a lock begins with that of the ranges: its versions lie within them.
 if [[ "$(cat "$VENV/requirements.sha256" 2>/dev/null)" != "$wanted"* ]]; then
   echo "Installing the requirements into $VENV (about 2.5 GB) ..."
   "${PYTHON:-python3}" -m venv "$VENV"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "${LOCK:-requirements.txt}"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
   echo "$wanted" > "$VENV/requirements.sha256"
 fi
 export PATH="$(cd "$VENV/bin" && pwd):$PATH"

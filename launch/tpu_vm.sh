@@ -3,7 +3,7 @@
 #   gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command \
 #     "cd hourglass_jax && bash launch/tpu_vm.sh --config=configs/newell.py:stacks=8,dataset=lspet \
 #      --workdir=/mnt/shared/hg8 --config.train.batch_size=64"
-# All hosts have to see the same --workdir. A preempted training goes on when it is started again.
+# All hosts must see the same --workdir. Started again, a preempted training resumes.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 python -c 'import importlib.util as u; raise SystemExit(u.find_spec("libtpu") is None)' ||
   python -m pip install --quiet --upgrade "jax[tpu]==$(python -c 'import jax; print(jax.__version__)')"

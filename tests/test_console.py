@@ -28,7 +28,7 @@ def no_module(name):
         (
             no_module("sklearn.cluster"),
             1,
-            "Error: this needs scikit-learn, which is not installed: pip install scikit-learn",
+            "Error: this needs scikit-learn, which is not installed: pip install 'hourglass_jax[data]'",
         ),
         (ImportError("needs PyTorch: pip install torch."), 1, "Error: needs PyTorch: pip install torch."),
         (KeyboardInterrupt(), 130, "Interrupted."),

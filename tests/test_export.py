@@ -168,7 +168,11 @@ def test_operation_that_tflite_lacks_is_named():
 
 @pytest.mark.parametrize(
     ("kind", "module", "needs"),
-    [("onnx", "jax2onnx", "pip install jax2onnx"), ("tflite", "tensorflow", "pip install tensorflow")],
+    [
+        ("onnx", "jax2onnx", "pip install 'hourglass_jax[export]'"),
+        ("tflite", "tensorflow", "pip install 'hourglass_jax[export]'"),
+        ("stablehlo", "flatbuffers", "pip install 'hourglass_jax[export]'"),
+    ],
 )
 def test_missing_converters_are_said_in_one_line(file, tmp_path, kind, module, needs, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)

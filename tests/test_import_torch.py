@@ -277,5 +277,6 @@ def test_a_missing_file_or_pytorch_is_said_in_one_line(saved, monkeypatch, tmp_p
     assert "none.pth" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch", None)
     assert import_torch.main([str(saved[1]), f"--workdir={tmp_path / 'run'}"]) == 1
-    assert capsys.readouterr().err.endswith("reading it needs PyTorch: pip install torch.\n")
+    missing = "needs PyTorch, which is not installed: pip install 'hourglass_jax[torch]'.\n"
+    assert capsys.readouterr().err.endswith(missing)
     assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tomllib
 
 import pytest
 from packaging.requirements import Requirement
@@ -23,6 +24,28 @@ def test_lock_has_what_the_ranges_want(name):
         # The lock is for Linux on x86_64.
         if one.marker is None or one.marker.evaluate({"platform_machine": "x86_64"}):
             assert one.specifier.contains(LOCKED[canonicalize_name(one.name)]), one
+
+
+def _requirements(name):
+    """{name: (specifier, marker)} of a file of requirements."""
+    lines = (line.partition(" #")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return _by_name(line for line in lines if line and not line.startswith(("#", "-r")))
+
+
+def _by_name(lines):
+    found = [Requirement(line) for line in lines]
+    return {(canonicalize_name(r.name), str(r.marker or "")): str(r.specifier) for r in found}
+
+
+def test_the_projects_file_has_the_same_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert _by_name(project["dependencies"]) == _requirements("requirements-minimal.txt")
+    extras = project["optional-dependencies"]
+    everything = [line for name in ("data", "train", "video", "dev") for line in extras[name]]
+    everything = [line for line in everything if not line.startswith("hourglass_jax[")]
+    assert _by_name(everything) == _requirements("requirements.txt")
+    alike = _by_name(extras["export"]).items() & _by_name(extras["data"]).items()
+    assert len(alike) == 2  # TensorFlow's ranges
 
 
 def test_lock_is_of_hashes_and_names_no_server():

@@ -1,4 +1,4 @@
-"""Videos in and out, by PyAV (`pip install av`). Frames are (h, w, 3) uint8 RGB."""
+"""Videos in and out, by PyAV (`pip install 'hourglass_jax[video]'`). Frames are (h, w, 3) uint8 RGB."""
 
 import contextlib
 import fractions
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import extras, files
 
 EXTENSIONS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 
@@ -42,7 +42,8 @@ def writing(path, rate: fractions.Fraction) -> Iterator[Callable[[np.ndarray], N
       path: of the file.
       rate: frames in a second.
     """
-    import av  # optional
+    with extras.needed("av", f"{path}: writing it"):
+        import av
 
     with files.replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate)
@@ -62,10 +63,8 @@ def writing(path, rate: fractions.Fraction) -> Iterator[Callable[[np.ndarray], N
 @contextlib.contextmanager
 def _opened(path):
     """The first stream of pictures; what PyAV finds wrong as ValueError, in one line."""
-    try:
+    with extras.needed("av", f"{path}: reading it", error=ValueError):
         import av
-    except ImportError:
-        raise ValueError(f"{path}: videos need PyAV; pip install av") from None
     try:
         # Titles and the like may be in any encoding; nobody reads them here, nor does PyAV from 19 on.
         old = int(av.__version__.partition(".")[0]) < 19

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 from flax import traverse_util
 
-from hourglass_jax import files
+from hourglass_jax import extras, files
 from hourglass_jax.network import Network, arrange, described
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
@@ -54,10 +54,8 @@ def load(
 
 def _read(path) -> dict[str, np.ndarray]:
     """The state_dict as float32, without what wrappers put before the names, without the norms' counters."""
-    try:
+    with extras.needed("torch", f"{path}: reading it"):
         import torch
-    except ImportError:
-        raise ImportError(f"{path}: reading it needs PyTorch: pip install torch.") from None
     try:
         if zipfile.is_zipfile(path):  # else PyTorch's older format
             files.check_archive(path)

@@ -111,5 +111,5 @@ def test_an_interruption_leaves_nothing(tmp_path):
 
 def test_without_pyav_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(pictures.Unreadable, match="a.mp4: videos need PyAV; pip install av"):
+    with pytest.raises(pictures.Unreadable, match="a.mp4: reading it needs PyAV, which is not"):
         list(pictures.of(tmp_path / "a.mp4"))

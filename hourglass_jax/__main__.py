@@ -1,0 +1,5 @@
+import sys
+
+from hourglass_jax import cli
+
+sys.exit(cli.main())

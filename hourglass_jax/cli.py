@@ -1,0 +1,138 @@
+"""The command `hourglass`: one word for each of the package's commands.
+
+Nothing is imported before the word is known, so that help comes at once.
+"""
+
+import difflib
+import importlib
+import sys
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A word of the command line."""
+
+    word: str
+    what: str  # it does
+    example: str  # arguments
+    module: str  # of hourglass_jax, whose `main` takes the arguments
+
+
+COMMANDS = (
+    Command(
+        "train",
+        "train a network",
+        "--config=quickstart --workdir=runs/quickstart",
+        "main",
+    ),
+    Command(
+        "evaluate",
+        "the papers' tables of a training",
+        "--config=quickstart --workdir=runs/quickstart",
+        "main",
+    ),
+    Command(
+        "predict",
+        "joints in your own pictures and videos",
+        "photos/ --output=out",
+        "predict",
+    ),
+    Command(
+        "prepare",
+        "prepare a dataset",
+        "--dataset=lspet --manual_dir=DOWNLOADS --sheet=a.png",
+        "data.prepare",
+    ),
+    Command(
+        "score",
+        "score predictions from elsewhere",
+        "--dataset=mpii --annotations=valid.h5 --predictions=preds.h5",
+        "score",
+    ),
+    Command(
+        "compare",
+        "tables side by side, with the papers'",
+        "runs/a runs/b --output=compared",
+        "compare",
+    ),
+    Command(
+        "submission",
+        "a file for MPII's test server",
+        "--predictions=predictions.json --annotations=FILE.mat --output=pred.mat",
+        "submission",
+    ),
+    Command(
+        "export",
+        "a network for other runtimes",
+        "--workdir=runs/quickstart --format=stablehlo --output=quickstart.stablehlo",
+        "export",
+    ),
+    Command(
+        "import",
+        "a checkpoint of the PyTorch port",
+        "hg.pth.tar --workdir=runs/imported",
+        "import_torch",
+    ),
+    Command(
+        "weights",
+        "a training's weights as one file",
+        "--workdir=runs/quickstart --output=quickstart.npz",
+        "weights.command",
+    ),
+    Command(
+        "groups",
+        "Tang's groups of related parts",
+        "--annotations=mpii_annotations.json.gz --groups=5",
+        "part_groups",
+    ),
+    Command(
+        "benchmark",
+        "measure speed",
+        "inference --rounds=9 --output=measured",
+        "benchmarks.command",
+    ),
+)
+
+
+def usage() -> str:
+    """The help: each command with an example."""
+    lines = ["usage: hourglass COMMAND ...", "", "Human pose estimation by stacked hourglasses, in JAX.", ""]
+    for command in COMMANDS:
+        lines.append(f"  {command.word:<11} {command.what}")
+        lines.append(f"  {'':<11}   hourglass {command.word} {command.example}")
+    lines += [
+        "",
+        "hourglass COMMAND --help lists a command's options; --version names the version.",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; the process' exit code, 2 for a word that is none of them."""
+    word, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if word in ("", "-h", "--help", "help"):
+        print(usage())
+        return 0 if word else 2
+    if word == "--version":
+        from hourglass_jax import __version__
+
+        print(f"hourglass_jax {__version__}")
+        return 0
+    modules = {command.word: command.module for command in COMMANDS}
+    if word not in modules:
+        near = difflib.get_close_matches(word, modules, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        print(f"Error: no command {word!r}; there are {', '.join(modules)}.{guess}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"hourglass_jax.{modules[word]}")
+    if modules[word] == "main":  # whose flags are absl's
+        module.run([f"hourglass {word}", f"--mode={word}", *rest])
+    if word == "predict":
+        from hourglass_jax import devices
+
+        devices.keep_memory()
+    return module.main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

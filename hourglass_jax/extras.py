@@ -1,0 +1,63 @@
+"""Optional packages, and the extra of this package that installs each: pip install 'hourglass_jax[video]'."""
+
+EXTRAS = {  # the module -> the extra
+    "av": "video",
+    "clu": "train",
+    "flatbuffers": "export",
+    "h5py": "data",
+    "jax2onnx": "export",
+    "matplotlib": "data",
+    "onnxruntime": "export",
+    "sklearn": "data",
+    "tensorboard": "train",
+    "tensorflow": "data",
+    "tensorflow_datasets": "data",
+    "torch": "torch",
+}
+_NAMES = {"av": "PyAV", "sklearn": "scikit-learn", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+
+
+class needed:
+    """A context in which an optional package is imported; where that fails, the error names the remedy.
+
+    Args:
+      module: the package's name in `import`, one of `EXTRAS`.
+      purpose: what needs it, "a.mp4: reading it".
+      error: the class that is raised.
+      extra: the extra to install, by default that of `EXTRAS`.
+
+    Raises:
+      ImportError, or `error`: the package is not installed; or it is, and does not load, which another
+        `pip install` of the same would not change.
+    """
+
+    def __init__(
+        self, module: str, purpose: str, *, error: type[Exception] = ImportError, extra: str | None = None
+    ):
+        self.module, self.purpose, self.error, self.extra = module, purpose, error, extra
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, found, traceback) -> None:
+        if isinstance(found, (ImportError, OSError)):  # the latter of a shared library
+            raise self.error(f"{self.purpose} needs {failure(found, self.module, self.extra)}.") from None
+
+
+def failure(found: Exception, module: str = "", extra: str | None = None) -> str:
+    """What is wrong with a package that could not be imported, and the remedy; without a full stop.
+
+    Args:
+      found: the error of the import.
+      module: the package's name in `import`; by default the one that the error names.
+      extra: the extra to install, by default that of `EXTRAS`.
+    """
+    absent = (getattr(found, "name", None) or "").partition(".")[0]
+    module = module or absent
+    name = _NAMES.get(module, module)
+    if isinstance(found, ModuleNotFoundError) and absent == module:
+        extra = extra or EXTRAS.get(module)
+        what = f"'hourglass_jax[{extra}]'" if extra else name
+        return f"{name}, which is not installed: pip install {what}"
+    reason = " ".join(str(found).split())[:200]
+    return f"{name}, which is installed but does not load ({reason}); install it again"

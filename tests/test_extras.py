@@ -1,0 +1,42 @@
+"""Optional packages: a missing one names its extra, and is told apart from one that does not load."""
+
+import importlib
+import pathlib
+import sys
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from hourglass_jax import extras
+
+PROJECT = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-datasets"}
+
+
+@pytest.mark.parametrize("module, extra", extras.EXTRAS.items())
+def test_an_extra_installs_what_it_is_said_to(module, extra):
+    names = {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"][extra]}
+    assert names & {DISTRIBUTIONS.get(module, module), f"{module}-cpu"}
+
+
+def test_a_missing_package_is_told_apart_from_one_that_does_not_load(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError) as error, extras.needed("torch", "a.pth: reading it"):
+        importlib.import_module("torch")
+    assert str(error.value) == (
+        "a.pth: reading it needs PyTorch, which is not installed: pip install 'hourglass_jax[torch]'."
+    )
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torch.py").write_text("import torch_libraries")
+    with pytest.raises(ValueError) as error, extras.needed("torch", "it", error=ValueError):
+        importlib.import_module("torch")
+    assert str(error.value) == (
+        "it needs PyTorch, which is installed but does not load (No module named 'torch_libraries'); "
+        "install it again."
+    )
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot open')")
+    with pytest.raises(ImportError, match="does not load .libcudart.so"), extras.needed("torch", "it"):
+        importlib.import_module("torch")
