@@ -52,10 +52,17 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An evaluated run: the name of its data, and its scores."""
+    """An evaluated run: the name of its data, its scores, and where the people's crops came from ("" where
+    unknown)."""
 
     data: str
     scores: Scores
+    crop: str = ""
+
+    @property
+    def title(self) -> str:
+        """Runs share a table where this is the same: crops from the joints score far better than others."""
+        return f"{self.data}, crop: {self.crop}" if self.crop else self.data
 
 
 def read(path: str | os.PathLike) -> Run:
@@ -71,7 +78,7 @@ def read(path: str | os.PathLike) -> Run:
         raise FileNotFoundError(f"{file}: no such file; evaluate the run first, main.py --mode=evaluate.")
     content = files.read_json(file)
     try:
-        run = Run(content["data"], Scores.from_dict(content))
+        run = Run(content["data"], Scores.from_dict(content), content.get("crop", ""))
         markdown(titled_tables({"": run}))
         zip(run.scores.curve["thresholds"], run.scores.curve["Mean"], strict=True)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # the last: 10^400
@@ -95,10 +102,10 @@ def titled_tables(runs: dict[str, Run]) -> dict[str, dict[str, scores.Table]]:
         parts = {of.metric: of.table | {"AUC": of.auc}}
         parts |= {limbs.metric: limbs.table for limbs in (of.pcp, of.pcp_average) if limbs}
         for metric, table in parts.items():
-            found.setdefault(f"{run.data}: {metric}", {})[name] = table
+            found.setdefault(f"{run.title}: {metric}", {})[name] = table
             seen.add(metric)
         for group, rates in of.by.get("category", {}).items():
-            title = f"{run.data}: Mean {of.metric} by category"
+            title = f"{run.title}: Mean {of.metric} by category"
             found.setdefault(title, {}).setdefault(name, {})[group] = rates["Mean"]
             seen.add("average accuracy")
     for (metric, data), rows in PUBLISHED.items():
@@ -155,7 +162,7 @@ def compare(paths: list[str], output: str | None = None) -> str:
 def _draw(runs: dict[str, Run], folder: Path) -> None:
     groups = {}
     for name, run in runs.items():
-        key = run.data, run.scores.metric, tuple(run.scores.curve["thresholds"])
+        key = run.title, run.scores.metric, tuple(run.scores.curve["thresholds"])
         groups.setdefault(key, {})[name] = run.scores.curve["Mean"]
     for number, ((data, metric, thresholds), curves) in enumerate(groups.items(), 1):
         plots.plot_curves(folder / f"curves_{number}.png", curves, thresholds, f"{data}: Mean {metric}")

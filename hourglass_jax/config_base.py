@@ -105,8 +105,10 @@ def base() -> ConfigDict:
 
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 32
+    # A paper's: newell, chu, tang, mssh or selvam, in place of flip and scales; see evaluation/protocol.py
+    c.evaluate.protocol = ""
     c.evaluate.flip = True
-    c.evaluate.scales = (1.0,)  # of a pyramid; Chu's and Tang's are (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    c.evaluate.scales = (1.0,)  # of a pyramid: at 1.2 the person is 1.2 times larger, the crop smaller
     c.evaluate.decode = "quarter"  # argmax, dark, soft_argmax; see hourglass_jax/pose/heatmaps.py
     c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck; pckbox for joints without a torso
     return c

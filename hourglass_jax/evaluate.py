@@ -39,7 +39,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     network, variables, metadata = loading.load(path, mesh)
     check_model(path, metadata, config)
     source = sources.open_source(config.data, train=False, skeleton=network.skeleton)
-    protocol = Protocol.from_config(config.evaluate)
+    protocol = Protocol.from_config(config.evaluate, crop=sources.crops(config.data))
     evaluator = Evaluator(network, source, mesh, batch_size=config.evaluate.batch_size, protocol=protocol)
     # Only one process shows a bar, and only in a terminal (None).
     silent = jax.process_index() > 0 or None
@@ -55,6 +55,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
             progress=progress,
         )
     say(f"{source.name}, step {metadata['step']}, {len(source)} people")
+    say(str(protocol))
     if (predictions.visible > 0).any():
         groups = {name: source.extras[name] for name in ("category", "activity") if name in source.extras}
         scores = results.score_predictions(

@@ -25,11 +25,14 @@ class Estimator:
       canvas: side of the canvases, px; margin: its side / side of the nominal crop. Scales below 1 / margin
         see black around the canvas.
       flip: average with the mirrored image.
-      scales: of a pyramid (Chu and Tang: 0.7, 0.8, 0.9, 1.0, 1.1, 1.2): at 1.2 the person is 1.2 times
-        larger, and the crop 1.2 times smaller. Every scale goes through the network's one input size, so that
-        one program serves all and a scale changes what training varied, the person's size, and nothing else.
-        As one program all scales of a batch run at once: memory grows with their number.
+      scales: of a pyramid: at 1.2 the person is 1.2 times larger, and the crop 1.2 times smaller. The papers
+        state factors of the crop's size, the inverse: Chu's 0.7 to 1.2 are scales 1.43 to 0.83. Every scale
+        goes through the network's one input size, so that one program serves all and a scale changes what
+        training varied, the person's size, and nothing else. As one program all scales of a batch run at
+        once: memory grows with their number.
       decode: see `heatmaps.decode`; coordinates need none.
+      released: average the pyramid as Chu's release does: negative values become 0 first, and every view
+        counts everywhere, with 0 where it ends. By default a cell's mean is over the views that see it.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class Estimator:
         flip: bool,
         scales: tuple[float, ...] = (1.0,),
         decode: str = "quarter",
+        released: bool = False,
     ):
         self.network, self._canvas, self._margin = network, canvas, margin
         self._flip, self._scales, self._decode = flip, tuple(scales), decode
+        self._released = released
         check_scales(self._scales)
         heatmaps.check_method(decode)
 
@@ -63,7 +68,7 @@ class Estimator:
     def result(self, outputs: Outputs):
         """Joints, scores and maps of b canvases from the outputs of their views."""
         outputs = self.network.averaged(outputs) if self._flip else outputs
-        maps, coordinates, attention = merged(outputs, self._scales)
+        maps, coordinates, attention = merged(outputs, self._scales, released=self._released)
         seen = {"heatmaps": maps[-1], "attention": attention or {}, "mean": maps[-1].mean(axis=(1, 2))}
         return *joints_of(self.network, Outputs(maps, coordinates), decode=self._decode), seen
 
@@ -89,12 +94,13 @@ def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") ->
     return joints, scores
 
 
-def merged(outputs: Outputs, scales: tuple[float, ...]) -> Outputs:
+def merged(outputs: Outputs, scales: tuple[float, ...], *, released: bool = False) -> Outputs:
     """Averages the views of a pyramid, each brought to the nominal crop first.
 
     Args:
       outputs: of views (b * scales): maps (b * scales, h, w, k) and coordinates (b * scales, k, 2).
       scales: how much larger than nominal a view shows the person, about the middle.
+      released: see `Estimator`; attention is averaged over the views that see it, in any case.
 
     Returns:
       Outputs of the nominal crop, of b in the place of b * scales.
@@ -102,7 +108,8 @@ def merged(outputs: Outputs, scales: tuple[float, ...]) -> Outputs:
     if scales == (1.0,):
         return outputs
     average = functools.partial(_average, scales=scales)
-    maps, attention = jax.tree.map(average, (outputs.heatmaps, outputs.attention))
+    of_joints = functools.partial(average, released=released)
+    maps, attention = jax.tree.map(of_joints, outputs.heatmaps), jax.tree.map(average, outputs.attention)
     coordinates = outputs.coordinates
     if coordinates is not None:
         views = coordinates.reshape(-1, len(scales), *coordinates.shape[1:])
@@ -110,9 +117,12 @@ def merged(outputs: Outputs, scales: tuple[float, ...]) -> Outputs:
     return Outputs(maps, coordinates, attention)
 
 
-def _average(maps, scales):
+def _average(maps, scales, released=False):
+    maps = jnp.maximum(maps, 0) if released else maps
     views = maps.reshape(-1, len(scales), *maps.shape[1:])
     total = sum(nominal(views[:, i], scale) for i, scale in enumerate(scales))
+    if released:
+        return total / len(scales)
     # A cell counts in the views that see it; what none sees is 0.
     seen = sum(nominal(jnp.ones((1, *maps.shape[1:3], 1)), scale) for scale in scales)
     return total / jnp.maximum(seen, 1)

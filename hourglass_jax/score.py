@@ -226,6 +226,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--threshold", type=float, help="default: 0.5 of the head, 0.2 of the torso, 0.1 of a box"
     )
+    parser.add_argument("--crop", default="", choices=("joints", "image", "annotated"), help=(
+        "where the predicting network's crops came from; stored beside the scores"
+    ))  # fmt: skip
     parser.add_argument("--rows", type=_rows, default=slice(None), help="annotations START:STOP:STEP alone")
     parser.add_argument("--curves", metavar="FILE.png", help="draws the curves, and writes FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="writes all figures, for hourglass_jax.compare")
@@ -242,8 +245,10 @@ def _main(args) -> None:
     about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
     if args.rows != slice(None):
         about["data"] += f", {len(annotated)} people of --rows"
-    about |= {"predictions": Path(args.predictions).name}
+    about |= {"predictions": Path(args.predictions).name, "crop": args.crop}
     print(f"{about['predictions']}: {about['data']}, {len(annotated)} people")
+    if args.crop:
+        print(f"crop: {args.crop}")
     print(scores.report(found, digits=4, details=True, joints=True))
     if args.curves:
         plots.write_curve(args.curves, found.curve)

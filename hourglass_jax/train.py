@@ -17,6 +17,7 @@ from hourglass_jax.config import completed, differences
 from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
 from hourglass_jax.evaluation import results, sheets
+from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.media import draw
 from hourglass_jax.network import network_of
 from hourglass_jax.training import finetune, losses, optimizer, phases
@@ -42,7 +43,7 @@ _FREE = (
 _TOLD_SHARE = 0.05  # of the time, spent waiting for input
 
 
-def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
+def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | dict:
     """Trains to the end, or until SIGTERM or Ctrl-C; the same call again goes on.
 
     Args:
@@ -97,6 +98,10 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
         describe(config, network, state, source, validation, last_step)
         for remark in remarks:
             say(remark)
+        if on_test := sources.validates_on_test(config.data):
+            say(
+                "Validation is on a test split: no checkpoint is chosen by its scores, the latest one counts."
+            )
         if plan.round:
             say(f"Phases of training, repeated: {plan}.")
         batches = fed.batches(
@@ -156,7 +161,8 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> dict:
                 progress.away(time.monotonic() - start)
 
             if kept:
-                saved.save(state, metadata, scores["table"]["Mean"] if evaluated else None)
+                chosen_by = scores["table"]["Mean"] if evaluated and not on_test else None
+                saved.save(state, metadata, chosen_by)
             if last:
                 break
         saved.wait()

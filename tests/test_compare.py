@@ -78,6 +78,18 @@ def test_tables_never_mix_data_or_metrics(tmp_path, capsys):
     assert len(list((tmp_path / "out").glob("curves_*.png"))) == 4  # of each data and metric
 
 
+def test_scores_of_unlike_crops_never_share_a_table(tmp_path, capsys):
+    paths = []
+    for crop in ("joints", "image"):
+        paths.append(run(tmp_path / f"{crop}.json", "lsp-test", 11, skeleton=LSP, metric="pck"))
+        content = json.loads((tmp_path / f"{crop}.json").read_text())
+        write_json(paths[-1], content | {"crop": crop})
+    assert compare.main(paths) == 0
+    found = cells(capsys.readouterr().out)
+    titles = [title for title in found if title.endswith("PCK@0.2") and "Published" not in title]
+    assert titles == [f"lsp-test, crop: {crop}: PCK@0.2" for crop in ("joints", "image")]
+
+
 def test_activities_stand_beside_selvams(tmp_path, capsys):
     groups = {"category": np.array(["dancing", "sports", "sports"])}
     path = run(tmp_path / "a.json", "mpii-validation", 6, groups=groups)

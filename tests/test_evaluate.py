@@ -439,7 +439,10 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     again = evaluate.evaluate(config, tmp_path, workdir / "checkpoints" / "4")
     assert again == scores  # the averaged variables, both times
     output = capsys.readouterr().out
-    assert output == f"synthetic-validation, step 4, 10 people\n{evaluate.report(scores, details=True)}\n"
+    assert output == (
+        "synthetic-validation, step 4, 10 people\ncrop: image, no flip, scales 1, quarter\n"
+        f"{evaluate.report(scores, details=True)}\n"
+    )
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert evaluation["data"] == "synthetic-validation" and evaluation["step"] == 4
     assert evaluation["stacks"] == scores["stacks"] and len(evaluation["stacks"]) == 2
@@ -461,7 +464,8 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     other = tiny({"data.examples": (40, 3), "evaluate.flip": True, "evaluate.batch_size": 2})
     flipped = evaluate.evaluate(other, tmp_path / "other", workdir)
     assert flipped["examples"] == 3
-    assert json.loads((tmp_path / "other" / "evaluation.json").read_text())["flip"] is True
+    stored = json.loads((tmp_path / "other" / "evaluation.json").read_text())
+    assert (stored["flip"], stored["crop"], stored["scales"]) == (True, "image", [1.0])
 
 
 def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, capsys, monkeypatch):

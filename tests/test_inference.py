@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import inference
+from hourglass_jax.evaluation.protocol import Protocol
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Network
 from hourglass_jax.pose import crop, heatmaps
@@ -152,6 +153,43 @@ def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), programs[0].compile()({}, canvases), twice
     )
+
+
+def test_a_pyramid_as_released_clips_and_counts_every_view():
+    # Two views of 4 x 4 cells; at scale 2 a view covers the middle 2 x 2 cells of the nominal crop.
+    plain, large = np.full((4, 4, 1), -2.0), np.full((4, 4, 1), 6.0)
+    plain[1, 1] = 4
+    outputs = Outputs(heatmaps=(jnp.array([plain, large], jnp.float32),))
+    seen, released = (
+        np.asarray(inference.merged(outputs, (1.0, 2.0), released=r).heatmaps[0])[0, ..., 0]
+        for r in (False, True)
+    )
+    assert seen[0, 0] == -2 and released[0, 0] == 0
+    np.testing.assert_allclose([seen[1, 1], seen[1, 2]], [(4 + 6) / 2, (-2 + 6) / 2], rtol=1e-5)
+    np.testing.assert_allclose([released[1, 1], released[1, 2]], [(4 + 6) / 2, 6 / 2], rtol=1e-5)
+    plain[0, 0] = 8  # only the first view sees it
+    outputs = Outputs(heatmaps=(jnp.array([plain, large], jnp.float32),))
+    for r, expected in ((False, 8), (True, 4)):
+        maps = inference.merged(outputs, (1.0, 2.0), released=r).heatmaps[0]
+        assert maps[0, 0, 0, 0] == expected
+
+
+def test_the_papers_crops_are_factors_of_the_nominal_one(spots):
+    canvases, places = spots
+    network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
+    for name, low, high in (("chu", 0.7, 1.2), ("tang", 0.8, 1.3)):
+        protocol = Protocol.named(name)
+        options = protocol.estimator_options() | {"flip": False}
+        views = np.asarray(inference.Estimator(network, canvas=96, margin=1.5, **options).views(canvases))
+        views = views.reshape(3, 6, 64, 64, 3)
+        # The crop of factor f spans 64 f px of the canvas, about its middle (48, 48).
+        for view, factor in ((0, low), (5, high)):
+            y, x = np.unravel_index(views[0, view, ..., 0].argmax(), (64, 64))
+            np.testing.assert_allclose([x + 0.5, y + 0.5], (places[0, 0] - 48) / factor + 32, atol=1)
+        assert protocol.flip and protocol.released and protocol.name == name
+    assert Protocol.named("newell").scales == (1.0,) and not Protocol.named("selvam").flip
+    with pytest.raises(ValueError, match="evaluate.protocol='best' is unknown; choose newell, chu, tang"):
+        Protocol.named("best")
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])

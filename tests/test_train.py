@@ -202,8 +202,12 @@ def test_second_ctrl_c_stops_at_once(capsys):
 # What is kept.
 
 
-@pytest.mark.parametrize("means, best", [((30.0, 10.0, 20.0), 2), ((10.0, np.nan, 20.0), 6)])
-def test_latest_and_best_checkpoints_are_kept(tiny, monkeypatch, tmp_path, means, best):
+@pytest.mark.parametrize(
+    ("means", "on_test", "best"),
+    [((30.0, 10.0, 20.0), False, 2), ((10.0, np.nan, 20.0), False, 6), ((30.0, 10.0, 20.0), True, 6)],
+)
+def test_latest_and_best_checkpoints_are_kept(tiny, monkeypatch, tmp_path, means, on_test, best):
+    monkeypatch.setattr(sources, "validates_on_test", lambda data: on_test)
     plain, means = results.score_predictions, list(means)
 
     def scored(*args, **options):

@@ -99,7 +99,9 @@ def _training_command(flags, splits) -> str:
     else:
         fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
         fields |= {name: getattr(flags, name) for name in ("allow_missing", "annotations", "images")}
-    fields |= {"box": flags.box, "validation_box": flags.box}
+    # On LSP's test split "auto" is another box, which has not been prepared here.
+    box = catalogue.find(flags.dataset).box_of(flags.box) if flags.pack else flags.box
+    fields |= {"box": flags.box, "validation_box": box}
     options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
     command = "python main.py --config=configs/newell.py --workdir=runs/newell"
     return " \\\n    ".join([command, *options])

@@ -24,18 +24,34 @@ def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None
       ValueError: an unknown dataset, source or joint set, or none of its joints are there.
       FileNotFoundError: data that is not there; the message says where to put it.
     """
-    split = data.train_split if train else data.validation_split
-    box = data.box if train else data.validation_box
-    datasets = data.dataset if train else data.validation_dataset or names(data.dataset)[0]
-    found = [
-        _open(data, catalogue.find(part), box, part_split, train)
-        for dataset, box, split in _together(dataset=datasets, box=box, split=split)
-        for part, part_split in catalogue.find(dataset).parts(split)
-    ]
+    found = [_open(data, dataset, box, split, train) for dataset, box, split in _chosen(data, train)]
     skeleton = skeleton or (_skeleton(data.joints) if data.joints else found[0].skeleton)
     if len(found) == 1 and found[0].skeleton == skeleton:
         return found[0]
     return mixture.Mixture(found, skeleton)
+
+
+def crops(data) -> str:
+    """Where the places and sizes of the people in validation come from: "joints", "image", "annotated", or
+    several of these joined by "+"."""
+    return "+".join(dict.fromkeys(box for _, box, _ in _chosen(data, train=False)))
+
+
+def validates_on_test(data) -> bool:
+    """Whether people by whom papers report are among those of validation."""
+    return any(split in dataset.tests for dataset, _, split in _chosen(data, train=False))
+
+
+def _chosen(data, train: bool) -> list[tuple[Dataset, str, str]]:
+    """The (dataset, box, split) that `open_source` opens."""
+    split = data.train_split if train else data.validation_split
+    box = data.box if train else data.validation_box
+    datasets = data.dataset if train else data.validation_dataset or names(data.dataset)[0]
+    return [
+        (catalogue.find(part), catalogue.find(part).box_of(box, "" if train else part_split), part_split)
+        for dataset, box, split in _together(dataset=datasets, box=box, split=split)
+        for part, part_split in catalogue.find(dataset).parts(split)
+    ]
 
 
 def names(several: str) -> list[str]:
@@ -70,7 +86,7 @@ def _open(data, dataset: Dataset, box: str, split: str, train: bool) -> Source:
             variety=data.variety,
         )
     if data.source in ("packed", "device"):  # where its canvases go, see `feed`
-        return _open_packed(data, dataset, dataset.box_of(box), split)
+        return _open_packed(data, dataset, box, split)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds, packed or device.")
     return _open_tfds(data, dataset, box, split)

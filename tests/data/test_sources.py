@@ -47,6 +47,23 @@ def test_drawn_figures_follow_the_config():
     assert validation[0]["id"].startswith("synthetic-validation")
 
 
+def test_test_people_are_cropped_from_the_picture_and_choose_no_checkpoint():
+    data = common.base().data
+    for dataset, split, box, crops, on_test in (
+        ("lsp+lspet", "auto", "auto", "image", True),
+        ("lsp", "test", "joints", "joints", True),
+        ("lsp", "train", "auto", "joints", False),
+        ("lspet", "auto", "auto", "joints", False),
+        ("mpii", "auto", "auto", "annotated", False),
+        ("mpii", "test", "auto", "annotated", True),
+        ("flic", "auto", "auto", "annotated", True),
+    ):
+        data.update(dataset=dataset, validation_split=split, validation_box=box)
+        assert (sources.crops(data), sources.validates_on_test(data)) == (crops, on_test), dataset
+    data.update(validation_dataset="lsp+mpii", validation_split="auto", validation_box="auto")
+    assert sources.crops(data) == "image+annotated"
+
+
 def test_a_packed_file_is_found_by_dataset_box_and_split(data):
     source = sources.open_source(data, train=True)
     assert source.ids == ["person-0"] and source.extras["category"].tolist() == ["sports"]
