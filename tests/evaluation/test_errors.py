@@ -1,0 +1,27 @@
+"""Kinds of errors, by hand."""
+
+import numpy as np
+
+from hourglass_jax.evaluation import errors
+from hourglass_jax.pose.skeletons import Skeleton
+
+FOUR = Skeleton("four", ("head", "left", "right", "tail"), ((1, 2),), (), (("All", (0, 1, 2, 3)),))
+
+
+def test_each_joint_has_the_first_kind_that_applies():
+    # 10 px of a reference of 100 px are right; joints lie 30 px and more apart.
+    truth = np.array([[[0.0, 0], [40, 0], [80, 0], [0, 60]]] * 3)
+    labelled = np.array([[True] * 4, [True] * 4, [True, False, True, True]])
+    predicted = truth.copy()
+    predicted[0] = [[10, 0], [80, 10], [80, 20], [40, 0]]  # right, mirrored, near, on "left"
+    predicted[1] = [[0, 21], [30, 0], [np.nan, 0], [0, 60.5]]  # elsewhere, right, no number, right
+    predicted[2] = [[40, 0], [40, 0], [40, 0], [0, 60]]  # where "left" is, which is not labelled
+    reference = np.array([100.0, 100.0, 100.0])
+    found = errors.kinds(predicted, truth, labelled, reference, 0.1, FOUR)
+    names = [[errors.KINDS[kind] if kind >= 0 else "" for kind in row] for row in found]
+    assert names == [
+        ["right", "mirrored", "near", "another joint"],
+        ["elsewhere", "right", "elsewhere", "right"],
+        ["elsewhere", "", "elsewhere", "right"],
+    ]
+    assert (errors.kinds(predicted, truth, labelled, np.zeros(3), 0.1, FOUR) == -1).all()
