@@ -56,6 +56,12 @@ COMMANDS = (
         "compare",
     ),
     Command(
+        "report",
+        "an evaluated workdir as one HTML page",
+        "runs/quickstart",
+        "report",
+    ),
+    Command(
         "submission",
         "a file for MPII's test server",
         "--predictions=predictions.json --annotations=FILE.mat --output=pred.mat",
