@@ -18,13 +18,16 @@ VARIANTS = {
     "ms_hru_mr": ("crf", True, True, False),
     "full": ("crf", True, True, True),
     "softmax": ("softmax", True, True, True),
+    "release": ("crf", True, False, True),
 }
 
 
 def get_config(string: str | None = None):
     """Arguments: variant, targets, stacks, width, dataset, size, quick.
 
-    variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8) or softmax. Figure 10 is
+    variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8), softmax, or release: the network of
+      the released hg-attention.lua, which differs from the text (see model.skips, head, crf); with fewer than
+      8 stacks that has more units a branch, which are left out here. Figure 10 is
       variant=softmax,stacks=2 against variant=full,stacks=2; the paper does not say with which of
       Figure 8's parts, and --config.model.attention=softmax goes with any.
     dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
@@ -43,6 +46,9 @@ def get_config(string: str | None = None):
     c.model.update(name="chu", stacks=args.stacks, width=args.width, depth=4, units=1, stem="newell")
     c.model.update(attention=attention, window=11, hourglass_units=hourglass_units)
     c.model.update(multi_resolution=multi_resolution, part_attention=part_attention)
+    if args.variant == "release":
+        c.model.update(stem="release", skips="release", head="release", crf="release")
+        c.model.last_width = 2 * args.width
 
     c.data.dataset = args.dataset
     c.data.size = args.size

@@ -20,6 +20,7 @@ VARIANTS = {
     "hg_stacked_int": ("stacked", "stacks"),
     "hg_stacked": ("stacked", "last"),
     "hg_stacked_add": ("stacked", "sum"),
+    "text": ("stacked", "stacks"),
     "hg": ("deep", "last"),
     "hg_int": ("deep", "resolutions"),
     "flic": ("single", "last"),
@@ -29,7 +30,10 @@ VARIANTS = {
 def get_config(string: str | None = None):
     """Arguments: variant, targets, stacks, width, dataset, size, quick.
 
-    variant: hg_stacked_int (the paper's network), hg_stacked (a loss on the last stack alone),
+    variant: hg_stacked_int (the network of the released hg.lua, which is the common one; 6,570,400 parameters
+      with 2 stacks), text (the one that the paper describes and its early release hg-stacked.lua has;
+      26,353,824; goes with targets=text and --config.evaluate.decode=argmax), hg_stacked (a loss on the last
+      stack alone),
       hg_stacked_add (one loss on the sum of the heatmaps), hg (one hourglass with `stacks` units in place of
       each one), hg_int (and losses at its lower resolutions, too), which are the five of Figure 8; or flic
       (one hourglass, whatever `stacks` says, as in the paper for dataset=flic).
@@ -55,7 +59,9 @@ def get_config(string: str | None = None):
     c = common.base()
     c.model.update(name="newell", stacks=stacks, width=args.width, depth=4, units=units)
     c.model.stem = "newell"
-    if args.variant != "hg_stacked_int":  # whose checkpoints are older than these fields
+    if args.variant == "text":
+        c.model.design = "text"
+    elif args.variant != "hg_stacked_int":  # whose checkpoints are older than these fields
         c.model.update(stem_units=units, supervision=supervision)
 
     c.data.dataset = args.dataset

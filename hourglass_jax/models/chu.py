@@ -1,6 +1,7 @@
 """Multi-Context Attention for Human Pose Estimation (Chu et al. 2017)."""
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ from hourglass_jax.models.layers import Part
 from hourglass_jax.models.outputs import Outputs
 
 ATTENTION = ("crf", "softmax", "none")
+FORMS = ("paper", "release")
 
 
 class HourglassUnit(nn.Module):
@@ -55,18 +57,47 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.einsum("mbhiv,mivw->mbhw", rows, bands), 0, 3)
 
 
+class ReleasedStem(nn.Module):
+    """The stem of the released `hg-attention.lua`: 7x7 at the full resolution, and units at each of three.
+
+    The paper names the hourglass network of Newell et al. as its baseline (7.2), hence their stem by default.
+    """
+
+    width: int
+    conv: Part
+    norm: Part
+    unit: Part
+
+    @nn.compact
+    def __call__(self, x):
+        quarter, half = self.width // 4, self.width // 2
+        x = self.conv(quarter, (7, 7), padding=((3, 3), (3, 3)), name="conv")(x)
+        x = nn.relu(self.norm(name="norm")(x))
+        x = layers.max_pool(self.unit(quarter, name="unit0")(x))  # 128 px of 256
+        x = self.unit(half, name="unit2")(self.unit(quarter, name="unit1")(x))
+        x = layers.max_pool(x)  # 64
+        x = self.unit(half, name="unit4")(self.unit(half, name="unit3")(x))
+        return self.unit(self.width, name="unit5")(x)
+
+
 class Crf(nn.Module):
     """Features (b, h, w, c) -> maps (b, h, w, m) in [0, 1] by three steps of mean field (equation 7).
 
     Returns the maps twice: as maps and as weights. Equation 8 as printed leaves the unary term out of the
     steps; the mean field and the released code keep it. g of equations 3 and 11 is the identity, because a
     sigmoid follows.
+
+    The release adds a bias to the convolution with the windows, which equations 7 and 8 do not have, and its
+    first of three steps starts from the raw unary term, as equation 8 prints it for t = 0. Here it starts
+    from "Initially, the sigmoid of the unary term" (below equation 7), and three steps follow: a map that is
+    convolved is then always one of probabilities.
     """
 
     maps: int
     conv: Part
     window: int = 11  # cells; the released script's, the paper gives none
     steps: int = 3
+    released: bool = False  # with the release's bias and first step
 
     @nn.compact
     def __call__(self, x):
@@ -74,9 +105,12 @@ class Crf(nn.Module):
         unary = self.conv(self.maps, (3, 3), name="unary")(x).astype(jnp.float32)
         size = (self.window, self.window, self.maps)
         windows = self.param("windows", nn.initializers.lecun_normal(), size)  # shared by the steps
-        q = nn.sigmoid(unary)  # t = 0
+        constant = unary
+        if self.released:
+            constant = unary + self.param("window_bias", nn.initializers.zeros, (self.maps,))
+        q = unary if self.released else nn.sigmoid(unary)  # t = 0
         for _ in range(self.steps):
-            q = nn.sigmoid(unary + correlate(q, windows))
+            q = nn.sigmoid(constant + correlate(q, windows))
         return q, q
 
 
@@ -134,6 +168,29 @@ class Head(nn.Module):
         return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
 
 
+class ReleasedHead(nn.Module):
+    """Heatmaps of one stack as the released code makes them: a refined map, or it and then one per joint.
+
+    __call__(f): (b, h, w, c). Returns (b, h, w, joints) float32 and the attention maps by name.
+    """
+
+    joints: int
+    parts: bool  # a map for each joint, too
+    conv: Part
+    attention: Part
+
+    @nn.compact
+    def __call__(self, f):
+        seen = {}
+        seen["refined"], weights = self.attention(1, name="refined")(f)
+        h1 = f * weights.astype(f.dtype)
+        if not self.parts:
+            return self.conv(self.joints, (1, 1), name="scores")(h1).astype(jnp.float32), seen
+        seen["parts"], weights = self.attention(self.joints, name="parts")(h1)
+        scores = self.conv(self.joints, (1, 1), use_bias=False, name="scores")(h1)  # see Head
+        return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
+
+
 class Model(nn.Module):
     """S nested hourglasses in a row; attention weights the features that each one's heatmaps come from.
 
@@ -158,6 +215,18 @@ class Model(nn.Module):
     hourglass_units: bool = True  # on the skip branches of the hourglasses (3)
     multi_resolution: bool = True  # maps from all resolutions of the top-down pass, or the last alone
     part_attention: bool = True  # in stacks 5 to 8 of 8 (3, Figure 2; 5.2.4 says 4 to 8)
+    # Where the released `hg-attention.lua` differs from the text, by field; `stem` may be "release", too.
+    # Skip branches: the text replaces "the original residual units when combining features from different
+    # resolutions" (7.2) and Figure 2 draws an HRU on each. The release has n - 1 units on the branch of level
+    # n, a residual one and then HRUs, hence these at the two finest levels only.
+    skips: str = "paper"
+    # The text attends from the features of the top-down pass, with one resolution from the last of them, and
+    # weights the later f (5.2.2), since weighting the features that made a map starves the gradient. The
+    # release attends from f itself, without the other resolutions, after a second 1x1, and hands on a third;
+    # no residual unit follows its hourglass.
+    head: str = "paper"
+    crf: str = "paper"  # see Crf
+    last_width: int = 0  # of the features before the last heatmaps, 2 C in the release; 0 is the width
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -168,32 +237,56 @@ class Model(nn.Module):
         skip = functools.partial(HourglassUnit, self.width, conv, norm) if self.hourglass_units else None
         point = functools.partial(conv, kernel_size=(1, 1))
         attention = self._attention(conv)
-        stem = layers.Stem(self.width, conv, norm, unit, self.stem, name="stem")
+        if self.stem == "release":
+            stem = ReleasedStem(self.width, conv, norm, unit, name="stem")
+        else:
+            stem = layers.Stem(self.width, conv, norm, unit, self.stem, name="stem")
+        branches = self._branches(full, skip)
 
         x = stem(image.astype(self.dtype))
         heatmaps, seen = [], {}
         for s in range(self.stacks):
-            hourglass = layers.Hourglass(self.depth, full, self.units, skip, name=f"stack{s}_hourglass")
+            last = s + 1 == self.stacks
+            hourglass = layers.Hourglass(
+                self.depth, full, self.units, skip, skips=branches, name=f"stack{s}_hourglass"
+            )
             features = hourglass(x)  # 8, 16, 32 and 64 cells
             f = features[-1]
-            for i in range(self.units):
+            for i in range(self.units if self.head == "paper" else 0):
                 f = full(name=f"stack{s}_unit{i}")(f)
-            f = point(self.width, name=f"stack{s}_lin")(f)
-            f = nn.relu(norm(name=f"stack{s}_lin_norm")(f))
-            if attention:
-                parts = self.part_attention and s >= self.stacks // 2
+            width = self.last_width or self.width if last else self.width
+            onward = f = nn.relu(norm(name=f"stack{s}_lin_norm")(point(width, name=f"stack{s}_lin")(f)))
+            if self.head == "release":
+                f = nn.relu(norm(name=f"stack{s}_lin1_norm")(point(width, name=f"stack{s}_lin1")(f)))
+            parts = self.part_attention and s >= self.stacks // 2
+            if attention and self.head == "release":
+                maps, of_stack = ReleasedHead(self.joints, parts, conv, attention, name=f"stack{s}_head")(f)
+                seen |= {f"stack{s + 1}_{kind}": phi for kind, phi in of_stack.items()}
+            elif attention:
                 head = Head(self.joints, parts, conv, norm, attention, name=f"stack{s}_head")
                 maps, of_stack = head(f, features if self.multi_resolution else features[-1:])
                 seen |= {f"stack{s + 1}_{kind}": phi for kind, phi in of_stack.items()}
             else:
                 maps = point(self.joints, name=f"stack{s}_heatmaps")(f).astype(jnp.float32)
             heatmaps.append(maps)
-            if s + 1 < self.stacks:
+            if not last:
                 # f as it was before attention goes on: weights close to zero, one after another,
                 # would starve the gradient (5.2.2).
-                y = point(self.width, name=f"stack{s}_remap_features")(f)
+                y = point(self.width, name=f"stack{s}_remap_features")(onward)
+                if self.head == "release":
+                    y = nn.relu(norm(name=f"stack{s}_remap_norm")(y))
                 x = x + y + point(self.width, name=f"stack{s}_remap_heatmaps")(maps)
         return Outputs(heatmaps=tuple(heatmaps), attention=seen or None)
+
+    def _branches(self, full, skip) -> Sequence[Part]:
+        """The release's skip branches by level, fine to coarse; () for one unit like the others on each."""
+        for name, value in (("skips", self.skips), ("head", self.head), ("crf", self.crf)):
+            if value not in FORMS:
+                raise ValueError(f"model.{name}={value!r} is unknown; choose from {', '.join(FORMS)}.")
+        if self.skips == "paper":
+            return ()
+        more = (max(self.depth - level - 2, 0) for level in range(self.depth))
+        return [layers.in_a_row(full, *[skip or full] * n) for n in more]
 
     def _attention(self, conv):
         if self.attention not in ATTENTION:
@@ -201,5 +294,5 @@ class Model(nn.Module):
                 f"model.attention={self.attention!r} is unknown; choose from {', '.join(ATTENTION)}."
             )
         if self.attention == "crf":
-            return functools.partial(Crf, conv=conv, window=self.window)
+            return functools.partial(Crf, conv=conv, window=self.window, released=self.crf == "release")
         return functools.partial(Softmax, conv=conv) if self.attention == "softmax" else None

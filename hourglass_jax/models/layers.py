@@ -5,7 +5,7 @@ A part takes the parts that it is made of as fields (`conv`, `norm`, `unit`), bu
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -55,6 +55,20 @@ class Unit(nn.Module):
         return x + y
 
 
+def in_a_row(*makes: Part) -> Part:
+    """Several parts as one, each of which reads the one before; their names are numbered."""
+
+    def named(name: str):
+        def call(x):
+            for i, make in enumerate(makes):
+                x = make(name=f"{name}_{i}")(x)
+            return x
+
+        return call
+
+    return named  # pyright: ignore[reportReturnType]
+
+
 class Hourglass(nn.Module):
     """Down to 1 / 2**depth of the resolution and up again, with a skip branch at each level.
 
@@ -66,6 +80,8 @@ class Hourglass(nn.Module):
     units: int = 1  # units per place
     skip: Part | None = None  # the unit of the skip branches, if another one
     bottom: Part | None = None  # the unit at the lowest resolution, if another one
+    up: Part | None = None  # the unit before each upsampling, if another one
+    skips: Sequence[Part] = ()  # the units of the skip branches by level, fine to coarse, in place of `skip`
     # (name, features on the way down, upsampled features, skip branch) of a level -> features.
     join: Callable[..., jax.Array] = lambda name, below, above, skip: skip + above
 
@@ -79,11 +95,12 @@ class Hourglass(nn.Module):
         skips, features, below = [], [], []
         for level in range(self.depth):  # level 0 has the full resolution
             below.append(x)
-            skips.append(self._place(f"level{level}_skip", x, self.skip or self.unit))
+            skip = self.skips[level] if self.skips else self.skip or self.unit
+            skips.append(self._place(f"level{level}_skip", x, skip))
             x = self._place(f"level{level}_down", max_pool(x), self.unit)
         x = self._place("bottom", x, self.bottom or self.unit)
         for level in reversed(range(self.depth)):
-            x = self._place(f"level{level}_up", x, self.unit)
+            x = self._place(f"level{level}_up", x, self.up or self.unit)
             x = self.join(f"level{level}", below[level], upsample(x), skips[level])
             features.append(x)
         return tuple(features)

@@ -17,7 +17,7 @@ IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)  # 8 and 4 cells in th
 
 def variant_fields(variant, **fields):
     """The model's fields of a config's variant, in a small form."""
-    model = config.get_config(f"variant={variant}").model.to_dict()
+    model = config.get_config(f"variant={variant},width=8").model.to_dict()
     return {key: value for key, value in model.items() if key != "name"} | SMALL | fields
 
 
@@ -51,6 +51,12 @@ MS = BASELINE + 2 * (16 + 2 * (73 + 9))
 HRU = MS + 2 * 2 * (32 + 2 * 584)
 MR = HRU + 2 * (16 + 73 + 9)  # one more resolution per stack
 FULL = MR + (3 - 1) * (73 + 9)  # three parts instead of one refined map, in the second stack
+# Depth 2: no skip branch has an HRU. Stem: 7*7*3*2+2, 4; units 2 -> 2: 8 + (3 + 10 + 4) = 25 twice, 2 -> 4:
+# 80, 4 -> 4: 76 twice, 4 -> 8: 272: 854. Stack 1: 7 units 1792; three 1x1 with norms 3 * (72 + 16); a refined
+# map 9*8+1 + 9+1 = 83; scores 27; the heatmaps' remap 32: 2198. Stack 2: 7 units 1792; 1x1 to 16 features
+# with a norm 8*16+16 + 32, and another 16*16+16 + 32; a refined map and 3 parts 4 * (9*16+1 + 9+1); scores
+# 3*16 and 3 biases: 2943.
+RELEASE = 854 + 2198 + 2943
 SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
 
 
@@ -63,12 +69,59 @@ SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
         ("ms_hru_mr", MR, 10514),
         ("full", FULL, 10678),
         ("softmax", SOFTMAX, 10606),
+        ("release", RELEASE, 5995),
     ],
 )
 def test_parameters_of_each_variant(variant, derived, count):
     outputs, params = shapes(models.create("chu", **variant_fields(variant)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == derived == count
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 8, 8, 3)] * 2
+
+
+def test_the_released_network_has_the_parameters_of_its_lua():
+    """Layer by layer as in `hg-attention.lua`, for 8 stacks of 256 features, 16 joints and windows of 11."""
+
+    def unit(i, o):
+        h = o // 2
+        convolutions = i * h + h + 9 * h * h + h + h * o + o
+        return 2 * (i + h + h) + convolutions + (i * o + o if i != o else 0)
+
+    def lin(i, o):
+        return i * o + o + 2 * o
+
+    def maps(width, count):
+        return count * (9 * width + 1 + 11 * 11 + 1)
+
+    pooled = unit(256, 256) + 2 * (2 * 256 + 9 * 256 * 256 + 256)  # a hourglass residual unit
+    skips = 4 * unit(256, 256) + 3 * pooled  # of levels 4 to 1: three units, two, one, one
+    hourglass = skips + (4 + 4 + 1) * unit(256, 256)
+    stem = (
+        7 * 7 * 3 * 64 + 64 + 2 * 64 + 2 * unit(64, 64) + unit(64, 128) + 2 * unit(128, 128) + unit(128, 256)
+    )
+    between = lin(256, 256) + 16 * 256 + 256
+    count = stem + 8 * hourglass + 7 * (2 * lin(256, 256) + maps(256, 1) + 256 * 16 + 16 + between)
+    count += 3 * maps(256, 16)  # stacks 5 to 7
+    count += lin(256, 512) + lin(512, 512) + maps(512, 1) + maps(512, 16) + 512 * 16 + 16
+    model = models.create(joints=16, **config.get_config("variant=release").model)
+    _, params = shapes(model, np.zeros((1, 64, 64, 3), np.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count == 58_312_088
+    units = [name for name in params["stack0_hourglass"] if "skip" in name]
+    pools = [name for name in units if "pool_conv0" in params["stack0_hourglass"][name]]
+    assert pools == ["level0_skip0_1", "level0_skip0_2", "level1_skip0_1"] and len(units) == 7
+
+
+def test_released_attention_starts_from_the_raw_unary_term_with_a_bias():
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    unary = normal(1, 5, 5, 2)
+    crf = chu.Crf(2, lambda *_, **__: lambda x: x, window=3, released=True)  # x is the unary term
+    windows, bias = normal(3, 3, 2, seed=1), np.array([0.5, -1], np.float32)
+    maps, _ = crf.apply({"params": {"windows": windows, "window_bias": bias}}, unary)
+    q = unary
+    for _ in range(3):
+        q = sigmoid(unary + windowed_sum(q, windows) + bias)
+    np.testing.assert_allclose(maps, q, atol=1e-5)
 
 
 def test_baseline_is_the_stacked_hourglass():

@@ -86,7 +86,18 @@ FIGURE_8 = {
     "hg": 6_570_400 - 140_560 + 322_560,
     "hg_int": 6_570_400 - 140_560 + 322_560 + 13_872,
     "flic": 3_426_448,
+    # The network of the text, by hand for two stacks. A unit i -> o with h = o / 2: norms 2 (i + h + h),
+    # convolutions i h + h, 9 h h + h, h o + o, and i o + o on the skip where i and o differ: 64 -> 128
+    # 58,112; 128 -> 128 54,016; 128 -> 256 230,912; 256 -> 256 214,528; 384 -> 256 329,728; 256 -> 512
+    # 920,576; 512 -> 512 855,040. Stem: 9,408 + 64 + 128 + 58,112 + 2 * 54,016 + 230,912 = 406,656.
+    # A level: skip 2 * 214,528 + 920,576, down 3 * 214,528, up 855,040: 2,848,256. Hourglass: 4 of them and
+    # 920,576 at the bottom: 12,313,600; 2 * (329,728 - 214,528) more where 384 features come in: 12,544,000.
+    # 1x1 with its norm: 512 -> 512 263,680, 512 -> 256 131,840. First stack: 12,313,600 + 263,680 + 131,840 +
+    # 256*16+16 = 12,713,232. Remaps to 384: 16*384+384 + 384*384+384 = 154,368.
+    # Last stack: 12,544,000 + 2 * 263,680 + 512*16+16 = 13,079,568.
+    "text": 406_656 + 12_713_232 + 154_368 + 13_079_568,
 }
+assert FIGURE_8["text"] == 26_353_824
 
 
 @pytest.mark.parametrize("variant", config.VARIANTS)
@@ -94,6 +105,28 @@ def test_the_networks_of_figure_8_have_their_parameters(variant):
     model = models.create(joints=16, **config.get_config(f"variant={variant}").model)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == FIGURE_8[variant]
+
+
+def test_the_network_of_the_text_doubles_its_features_before_upsampling():
+    model, calls = models.create("newell", **SMALL, design="text"), {}
+
+    def note(call, arguments, options, context):
+        output = call(*arguments, **options)
+        if context.method_name == "__call__":
+            calls["/".join(context.module.path)] = output
+        return output
+
+    with nn.intercept_methods(note):
+        outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), IMAGE)[0]
+    assert [maps.shape for maps in outputs.heatmaps] == [(2, 4, 4, SMALL["joints"])] * SMALL["stacks"]
+    width = SMALL["width"]
+    up = {name: x.shape[-1] for name, x in calls.items() if name.endswith(("_up0", "bottom0", "skip0_2"))}
+    assert set(up.values()) == {2 * width} and len(up) == SMALL["stacks"] * (1 + 2 * SMALL["depth"])
+    assert calls["stack0_remap_features"].shape[-1] == width + width // 2  # with the pooled stem
+    with pytest.raises(ValueError, match="model.design='text' has no other units"):
+        jax.eval_shape(model.clone(units=2).init, jax.random.key(0), IMAGE)
+    with pytest.raises(ValueError, match="model.design='paper' is unknown; choose from hg, text"):
+        jax.eval_shape(model.clone(design="paper").init, jax.random.key(0), IMAGE)
 
 
 def test_heatmaps_are_a_quarter_of_the_input_in_each_stack():
