@@ -82,9 +82,11 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
     tiny, small_model, quick_compiles, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(systems, "SYSTEMS", ("newell",))
-    monkeypatch.setattr(systems, "system_config", lambda name, steps: tiny({"train.steps": steps}))
+    monkeypatch.setattr(
+        systems, "system_config", lambda name, steps, seed=0: tiny({"train.steps": steps, "seed": seed})
+    )
     folders = [f"--workdir={tmp_path}", f"--output={tmp_path / 'tables'}"]
-    arguments = ["systems", *folders, "--steps=2", "--rounds=1"]
+    arguments = ["systems", *folders, "--steps=2", "--rounds=1", "--seeds=2"]
     assert benchmark.main(arguments) == 0
     result = json.loads((tmp_path / "tables" / "systems.json").read_text())
     (row,) = result["rows"]
@@ -92,11 +94,21 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
     assert row["system"] == "newell" and row["parameters"] == 384 + 16 + 2 * (128 + 16)
     assert row["train images/s"] > 0 and f"jax {jax.__version__}" in result["machine"]
     assert result["commands"][0] in capsys.readouterr().out
+    # Two trainings, one number: the mean of both, with the smallest and the largest.
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [(line["system"], line["seed"], line["steps"]) for line in lines] == [
+        ("newell", s, 2) for s in (0, 1)
+    ]
+    means = [line["PCKh@0.5"] for line in lines]
+    assert row["PCKh@0.5"] == pytest.approx(np.mean(means), abs=0.06)
+    assert row["seeds"] == f"{min(means):.1f} to {max(means):.1f}"
+    words = result["commands"][1].split()
+    assert "--config.seed=1" in words and f"--workdir={tmp_path}/newell-seed1" in words
     assert "| newell " in (tmp_path / "tables" / "systems.md").read_text()
 
     # A training that was stopped leaves fewer steps.
     monkeypatch.setattr(train, "train", lambda *_: {})
-    with pytest.raises(SystemExit, match="goes on"):
+    with pytest.raises(ValueError, match="resumes"):
         systems.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
 
 

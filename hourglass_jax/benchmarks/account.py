@@ -4,7 +4,6 @@ Each in a process of its own on one core, where nothing overlaps: the traced ope
 time of the call. Its ratio to twice the time on two cores says what waiting for each other costs there.
 """
 
-import collections
 import glob
 import os
 import re
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from hourglass_jax import devices
+from hourglass_jax.benchmarks.common import text_of
 from hourglass_jax.benchmarks.compiling import in_a_process
 from hourglass_jax.benchmarks.inference import folded_hourglass, images_of
 
@@ -69,7 +69,7 @@ def of_ours(sizes: dict[str, int], rounds: int) -> dict[str, float]:
         (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         planes = jax.profiler.ProfileData.from_file(path).planes
         events = [(e.name, e.duration_ns) for plane in planes for line in plane.lines for e in line.events]
-    paths = re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name="([^"]*)"', program.as_text(), re.MULTILINE)
+    paths = re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name="([^"]*)"', text_of(program), re.MULTILINE)
     return by_kind(events, dict(paths), rounds)
 
 
@@ -108,13 +108,13 @@ def by_kind(events: list[tuple[str, float]], paths: dict[str, str], rounds: int)
       paths: of the operations among them, by name.
       rounds: how many there were.
     """
-    seconds = collections.Counter(dict.fromkeys((*KINDS, "all"), 0.0))
+    seconds = dict.fromkeys((*KINDS, "all"), 0.0)
     for name, duration in events:
         if name in paths:
             kind = next(kind for kind, pattern in KINDS.items() if re.search(pattern, paths[name]))
             seconds[kind] += duration / 1e9 / rounds
             seconds["all"] += duration / 1e9 / rounds
-    return dict(seconds)
+    return seconds
 
 
 def _model(sizes):

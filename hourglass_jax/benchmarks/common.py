@@ -28,11 +28,20 @@ def machine() -> str:
     )
 
 
+def text_of(program: jax.stages.Compiled) -> str:
+    """The optimised program as the compiler prints it."""
+    text = program.as_text()
+    if text is None:
+        raise ValueError("This backend does not print its programs.")
+    return text
+
+
 def _processor() -> str:
     """The processor as the kernel names it; `platform.processor` is often empty."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in pairs}
     model, family = fields.get("model name", platform.processor()), fields.get("cpu family")
     return f"{model} family {family}" if family else model
 
@@ -154,7 +163,8 @@ class Step:
         batches.close()
         self._step, of_step = compiled(step, self._state, self._batch, cache=cache)
         self.seconds, self.compile_seconds = {"state": seconds} | of_step, sum(of_step.values())
-        self.temporary = self._step.memory_analysis().temp_size_in_bytes
+        memory = self._step.memory_analysis()
+        self.temporary = memory.temp_size_in_bytes if memory else 0
 
     def __call__(self):
         self._state, metrics = self._step(self._state, self._batch)
@@ -198,7 +208,7 @@ def compiled(function, *arguments, cache=False):
 
 @contextlib.contextmanager
 def _without_cache():
-    before = jax.config.jax_enable_compilation_cache
+    before = bool(jax.config.values["jax_enable_compilation_cache"])
     _use_cache(False)
     try:
         yield

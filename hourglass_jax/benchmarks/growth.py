@@ -49,7 +49,8 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(9, 3), layout="constrained")
     names = list(dict.fromkeys(row["what"] for row in rows))
-    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+    row_of_axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(row_of_axes, names, strict=True):
         of_name = [row for row in rows if row["what"] == name]
         values = [row["value"] for row in of_name]
         for key in MEASURED:
@@ -60,6 +61,6 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
         axes.set_yticks(times := [2**i for i in range(5)], map(str, times))
         axes.minorticks_off()
     figure.supylabel("times the smallest")
-    axes.legend()
+    row_of_axes[-1].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

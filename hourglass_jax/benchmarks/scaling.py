@@ -21,7 +21,7 @@ import time
 import jax
 
 from hourglass_jax import config_base, devices, models
-from hourglass_jax.benchmarks.common import step_of
+from hourglass_jax.benchmarks.common import step_of, text_of
 from hourglass_jax.data import pipeline
 from hourglass_jax.training import step as train_step
 from hourglass_jax.transforms import flops
@@ -136,7 +136,7 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
     }
     start = time.perf_counter()
     program = step.lower(jax.eval_shape(shape), batch).compile()
-    return {"collectives": collectives(program.as_text()), "seconds": time.perf_counter() - start}
+    return {"collectives": collectives(text_of(program)), "seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

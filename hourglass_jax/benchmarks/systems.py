@@ -1,13 +1,18 @@
 """The five systems in a small form on the quickstart's drawn figures: score, size and speed side by side.
 
-The same people in the same order for all. Each training is an ordinary one in a workdir of its own, with the
-command that the table prints, so that an interrupted benchmark goes on.
+All see the same people in the same order. Each training is an ordinary one in a workdir of its own, with the
+command that the table prints, so an interrupted benchmark resumes and finished trainings are only evaluated.
+Each score is also appended to --results, a json line for each training.
 """
 
+import argparse
 import pathlib
-import sys
+from typing import Any
+
+import numpy as np
 
 from hourglass_jax import checkpoint, config_base, evaluate, models, train
+from hourglass_jax.benchmarks import learning
 from hourglass_jax.benchmarks.common import Step, interleaved
 from hourglass_jax.transforms import flops
 
@@ -17,41 +22,67 @@ STACKS = 2  # one has neither the scales nor the weights of MSSH
 
 def add(command) -> None:
     parser = command("systems", help="the five systems in a small form, side by side")
-    parser.add_argument("--workdir", default="runs/systems", help="folder of the five trainings' workdirs")
+    parser.add_argument("--workdir", default="runs/systems", help="folder of the trainings' workdirs")
     parser.add_argument("--steps", type=int, default=1800, help="of each training (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each (default: %(default)s)")
+    parser.add_argument("--results", help="file to append scores to (default: results.jsonl in --workdir)")
     parser.set_defaults(run=run)
 
 
-def system_config(name: str, steps: int):
+def system_config(name: str, steps: int, seed: int = 0) -> Any:
     """The small form of a system, as `system_command` trains it."""
     config = config_base.named("quickstart").get_config(f"model={name},stacks={STACKS}")
     config.train.steps = steps
+    config.seed = seed
     return config
 
 
-def system_command(name: str, workdir, steps: int) -> str:
+def system_workdir(name: str, workdir: str | pathlib.Path, seed: int = 0) -> pathlib.Path:
+    """The first seed has the folder of the system's name."""
+    return pathlib.Path(workdir) / (f"{name}-seed{seed}" if seed else name)
+
+
+def system_command(name: str, workdir: str | pathlib.Path, steps: int, seed: int = 0) -> str:
     """The command that trains what `system_config` describes."""
     return (
         f"python main.py --config=configs/quickstart.py:model={name},stacks={STACKS} "
-        f"--workdir={pathlib.Path(workdir) / name} --config.train.steps={steps}"
+        f"--workdir={system_workdir(name, workdir, seed)} --config.train.steps={steps}"
+        + (f" --config.seed={seed}" if seed else "")
     )
 
 
-def run(args) -> dict:
-    """Trains, evaluates and times the small form of every system; a row for each."""
+def run(args: argparse.Namespace) -> dict:
+    """Trains, evaluates and times the small form of every system; a row for each.
+
+    Raises:
+      ValueError: fewer than one seed, or a training that was stopped before its last step.
+    """
+    if args.seeds < 1:
+        raise ValueError(f"--seeds={args.seeds} must be at least 1.")
     configs = {name: system_config(name, args.steps) for name in SYSTEMS}
     steps = {name: Step(config) for name, config in configs.items()}
     seconds = interleaved(steps, args.rounds)
-    rows = []
+    results = args.results or pathlib.Path(args.workdir) / "results.jsonl"
+    rows, commands = [], []
     for name, config in configs.items():
-        scores = trained_scores(config, pathlib.Path(args.workdir) / name)
+        means, metric = [], ""
+        for seed in range(args.seeds):
+            scores = trained_scores(
+                system_config(name, args.steps, seed), system_workdir(name, args.workdir, seed)
+            )
+            metric = scores["metric"]
+            means.append(scores["table"]["Mean"])
+            commands.append(system_command(name, args.workdir, args.steps, seed))
+            found = {"system": name, "seed": seed, "steps": args.steps, metric: round(means[-1], 2)}
+            learning.append(results, found)
         model = models.create(joints=16, **config.model)
         operations, parameters = flops.of_model(model, config.data.size)
         low, median, high = (config.train.batch_size / value for value in reversed(seconds[name]))
         rows.append(
             {
                 "system": name,
-                scores["metric"]: round(scores["table"]["Mean"], 1),
+                metric: round(float(np.mean(means)), 1),
+                "seeds": f"{min(means):.1f} to {max(means):.1f}" if args.seeds > 1 else "one",
                 "parameters": parameters,
                 "GFLOP an image": round(operations / 1e9, 3),
                 "train images/s": round(median, 1),
@@ -60,15 +91,16 @@ def run(args) -> dict:
                 "temporary MB": round(steps[name].temporary / 1e6),
             }
         )
-    commands = [system_command(name, args.workdir, args.steps) for name in SYSTEMS]
-    print("One command for each row:", *commands, sep="\n")
-    return {"title": f"{args.steps} steps of {config.train.batch_size}", "rows": rows, "commands": commands}
+    print("One command for each training:", *commands, sep="\n")
+    batch = next(iter(configs.values())).train.batch_size
+    title = f"{args.steps} steps of {batch}, {args.seeds} {'seed' if args.seeds == 1 else 'seeds'}"
+    return {"title": title, "rows": rows, "commands": commands}
 
 
-def trained_scores(config, workdir) -> dict:
+def trained_scores(config: Any, workdir: pathlib.Path) -> dict:
     """Trains to the end, where that has not been done yet, and evaluates the best checkpoint."""
     train.train(config, workdir)
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
         if saved.latest < config.train.steps:
-            sys.exit("Stopped; the same command goes on.")
-    return evaluate.evaluate(config, workdir, workdir)
+            raise ValueError(f"{workdir}: stopped before its last step; the same command resumes it.")
+    return evaluate.evaluate(config, workdir, workdir) or {}

@@ -111,7 +111,8 @@ def theirs(twin, network, images, targets, *, dtype: str = "float32"):
     def once():
         optimiser.zero_grad()
         with cast:
-            value = sum(torch.nn.functional.mse_loss(maps, targets) for maps in network(images))
+            losses = [torch.nn.functional.mse_loss(maps, targets) for maps in network(images)]
+            value = torch.stack(losses).sum()
         value.backward()
         optimiser.step()
         return value.item()
@@ -136,12 +137,11 @@ def check_gradients(stacks: int) -> None:
     """
     from hourglass_jax.benchmarks import torch_twin
 
-    fields = {"joints": 16, "stacks": stacks, "width": 8, "depth": 1}
-    model = models.create("newell", **fields)
+    model = models.create("newell", joints=16, stacks=stacks, width=8, depth=1)
     variables, (images, targets) = random_variables(model, 32), examples(2, 32)
     gradient = jax.jit(jax.grad(functools.partial(loss, model), has_aux=True))
     ours = torch_twin.named(gradient(variables["params"], variables["batch_stats"], images, targets)[0])
-    twin = torch_twin.create(variables, **fields).train()
+    twin = torch_twin.create(variables, joints=16, stacks=stacks, width=8, depth=1).train()
     theirs(twin, twin, images, targets)()
     gradients = {name: weight.grad.numpy() for name, weight in twin.named_parameters()}
     difference = sum(np.square(ours[name] - g).sum() for name, g in gradients.items())
