@@ -20,6 +20,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
+# Left out by `pytest -m "not slow"`: functions and cases by measurement (`pytest --durations=0`).
+SLOW = {line.split()[0] for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line.strip()}
 
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", "")  # tests leave nothing in the user's cache
@@ -107,20 +109,36 @@ def compiling_quickly(cache):
             yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def quick_compiles(cache):
+    """Most of the suite's time is compilation: every test compiles quickly."""
     with compiling_quickly(cache):
         yield
 
 
+@pytest.fixture
+def optimized(quick_compiles):
+    """Programs as users get them, for tests of what the compiler makes of them."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of slow.txt, whole functions or single cases."""
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if name in SLOW or name.partition("[")[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, cache):
+def trained(tmp_path_factory, quick_compiles):
     """(config, workdir, scores) of a tiny training of the real model; not to be changed."""
     from hourglass_jax import train
 
     config, workdir = tiny(), tmp_path_factory.mktemp("trained")
-    with compiling_quickly(cache):
-        return config, workdir, train.train(config, workdir)
+    return config, workdir, train.train(config, workdir)
 
 
 def state_of(config, workdir, step):

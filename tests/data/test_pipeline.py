@@ -272,14 +272,15 @@ def test_threads_work_ahead_but_not_further_than_told():
 
 def test_closing_stops_the_threads():
     before = threading.active_count()
-    source = ListSource(100, delay=lambda index: 0.05)
+    # After 40 reads each takes half a second: a busy machine, too, has not read all when it closes.
+    source = ListSource(100, delay=lambda index: 0.01 if source.reads <= 40 else 0.5)
     batches = pipeline.batches(source, train=True, batch_size=32, loader="threads", threads=2, prefetch=4)
     next(batches)
     batches.close()
     reads = source.reads
-    assert reads < 100  # of the 160 that had been asked for, at 50 ms each
+    assert reads < 100  # of the 160 that had been asked for
     time.sleep(0.2)
-    assert source.reads == reads and threading.active_count() == before
+    assert source.reads == reads and threading.active_count() <= before  # others' threads may have ended
 
 
 def test_failure_stops_the_threads():
@@ -288,7 +289,7 @@ def test_failure_stops_the_threads():
     source.examples[3]["image"] = b""
     with pytest.raises(ValueError, match="list-003"):
         list(pipeline.batches(source, train=False, batch_size=4, loader="threads"))
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize("loader", ["threads", "tfdata"])

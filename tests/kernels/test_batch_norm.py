@@ -51,7 +51,9 @@ def test_values_gradients_and_statistics(shape):
     norms = [platforms.on(platform, parts)()[1](param_dtype=jnp.float64) for platform in ("cpu", "gpu")]
     assert [isinstance(norm, batch_norm.BatchNorm) for norm in norms] == [True, False]
     x = 3 + random(0, *shape)
-    variables = jax.tree.map(lambda v: random(1, *v.shape), norms[0].init(jax.random.key(0), x))
+    variables = jax.tree.map(
+        lambda v: random(1, *v.shape), jax.eval_shape(norms[0].init, jax.random.key(0), x)
+    )
 
     def run(norm):
         def apply(params, x):

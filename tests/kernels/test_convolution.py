@@ -54,7 +54,7 @@ def test_convolutions(options, platform):
     part, _ = layers.parts(train=True, dtype=jnp.float64)
     ours, plain = part(features=6, **options), nn.Conv(features=6, dtype=jnp.float64, **options)
     x = random(0, 2, 8, 10, 4)
-    variables = jax.tree.map(lambda v: random(1, *v.shape), plain.init(jax.random.key(0), x))
+    variables = jax.tree.map(lambda v: random(1, *v.shape), jax.eval_shape(plain.init, jax.random.key(0), x))
     apply = platforms.on(platform, ours.apply)
     close(with_gradients(apply, variables, x), with_gradients(plain.apply, variables, x))
 
@@ -76,7 +76,8 @@ def test_only_the_fitting_convolutions_have_forms_of_their_own():
 def test_a_networks_gradients_are_the_plain_ones(quick_compiles):
     model = models.create("newell", joints=3, stacks=1, width=8, depth=1).clone(dtype=jnp.float64)
     x = random(0, 2, 16, 16, 3)
-    variables = jax.tree.map(lambda v: jnp.asarray(v, float), model.init(jax.random.key(0), x[:1]))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+    variables = jax.tree.map(lambda v: 0.3 * random(1, *v.shape), shapes)
     found = []
     for platform in ("cpu", "gpu"):
 
