@@ -13,41 +13,8 @@ import sys
 from pathlib import Path
 
 from hourglass_jax import console, files
-from hourglass_jax.evaluation import plots, scores
+from hourglass_jax.evaluation import plots, published, scores
 from hourglass_jax.evaluation.scores import Scores
-
-# What the papers print, each on the data and by the metric of its table. MSSH and Chu et al. print the row of
-# Newell et al., who show a figure; per cent. Selvam and Mishra do not define their accuracy.
-_PARTS = "Head Sho Elb Wri Hip Knee Ank Mean"
-_LIMBS = "Torso U.Leg L.Leg U.Arm Forearm Head Mean"
-_ACTIVITIES = "Standing Walking Dancing Skiing Exercising Bicycling Mountain_biking Volleyball Basketball"
-PUBLISHED = {
-    ("PCKh@0.5", "MPII test"): {
-        "": _PARTS,
-        "Newell et al. 2016": "98.2 96.3 91.2 87.1 90.1 87.4 83.6 90.9",
-        "Chu et al. 2017": "98.5 96.3 91.9 88.1 90.6 88.0 85.0 91.5",
-        "MSSH 2019": "98.0 96.4 91.8 87.5 90.4 87.8 84.2 91.2",
-        "Tang and Wu 2019": "98.7 97.1 93.1 89.4 91.9 90.1 86.7 92.7",
-    },
-    ("PCKh@0.5", "MPII validation"): {
-        "": _PARTS,
-        "Tang and Wu 2019": "97.5 96.5 91.7 87.7 91.1 87.7 85.2 91.8",
-    },
-    ("PCK@0.2", "LSP test"): {
-        "": _PARTS,
-        "Chu et al. 2017": "98.1 93.7 89.3 86.9 93.4 94.0 92.5 92.6",
-        "MSSH 2019": "96.9 92.5 87.7 85.2 92.7 93.3 91.7 91.4",
-        "Tang and Wu 2019": "98.6 95.4 93.3 89.8 94.3 95.7 94.4 94.5",
-    },
-    ("PCP@0.5", "LSP test"): {"": _LIMBS, "MSSH 2019": "97.9 94.3 91.4 86.6 78.5 95.7 89.5"},
-    ("average accuracy", "MPII, by activity"): {
-        "": _ACTIVITIES,
-        "Selvam and Mishra 2019, baseline": "81.93 93.62 76.67 84.29 82.82 83.12 80.00 60.2 78.42",
-        "global attention": "83.86 92.98 76.67 81.43 87.00 82.69 82.38 62.46 80.18",
-        "heatmap attention": "81.93 89.36 76.67 80.00 79.90 79.89 73.31 60.82 78.42",
-        "multi-resolution attention": "85.44 89.36 76.67 84.29 87.00 83.12 80.00 67.38 81.93",
-    },
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,23 +65,32 @@ def titled_tables(runs: dict[str, Run]) -> dict[str, dict[str, scores.Table]]:
     """
     found, seen = {}, set()
     for name, run in runs.items():
-        of = run.scores
-        parts = {of.metric: of.table | {"AUC": of.auc}}
-        parts |= {limbs.metric: limbs.table for limbs in (of.pcp, of.pcp_average) if limbs}
-        for metric, table in parts.items():
+        for metric, table in _tables(run.scores).items():
             found.setdefault(f"{run.title}: {metric}", {})[name] = table
             seen.add(metric)
-        for group, rates in of.by.get("category", {}).items():
-            title = f"{run.title}: Mean {of.metric} by category"
-            found.setdefault(title, {}).setdefault(name, {})[group] = rates["Mean"]
-            seen.add("average accuracy")
-    for (metric, data), rows in PUBLISHED.items():
-        if metric in seen:
-            columns = [column.replace("_", " ") for column in rows[""].split()]
-            found[f"Published by the papers, their own results on {data}: {metric}"] = {
-                name: dict(zip(columns, map(float, text.split()), strict=True))
-                for name, text in rows.items()
-                if name
+            if metric.startswith("Mean "):  # Selvam and Mishra do not define their accuracy
+                seen |= {"average accuracy", f"average accuracy, {published.SELVAM}"}
+    for table in published.PUBLISHED:
+        if table.metric in seen:
+            title = f"Published by the papers, their own results on {table.data}: {table.metric}"
+            found[title] = table.table()
+    return found
+
+
+def _tables(of: Scores) -> dict[str, scores.Table]:
+    """The tables of one run by their metric."""
+    found = {of.metric: of.table | {"AUC": of.auc}}
+    found |= {limbs.metric: limbs.table for limbs in (of.pcp, of.pcp_average) if limbs}
+    if occluded := of.by_visibility.get("occluded"):
+        found[f"{of.metric}, {published.OCCLUDED}"] = occluded["table"]
+    if means := of.subsets.get(scores.HARD):
+        by = of.by_visibility.items()
+        row = {flag: table["subsets"][scores.HARD]["plain"] for flag, table in by if table["subsets"]}
+        found[f"{of.metric}, {published.HARD}"] = row | {"all": means["plain"]}
+    for title in ("category", published.SELVAM):
+        if groups := of.by.get(title):
+            found[f"Mean {of.metric} by {title}"] = {
+                group: of_group["Mean"] for group, of_group in groups.items()
             }
     return found
 

@@ -11,7 +11,7 @@ from hourglass_jax import devices, loading
 from hourglass_jax.config import check_model
 from hourglass_jax.console import say
 from hourglass_jax.data import sources
-from hourglass_jax.evaluation import plots, results, sheets
+from hourglass_jax.evaluation import plots, published, results, sheets
 from hourglass_jax.evaluation.protocol import Protocol
 from hourglass_jax.evaluation.results import Predictions
 from hourglass_jax.evaluation.run import Evaluator
@@ -57,7 +57,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     say(f"{source.name}, step {metadata['step']}, {len(source)} people")
     say(str(protocol))
     if (predictions.visible > 0).any():
-        groups = {name: source.extras[name] for name in ("category", "activity") if name in source.extras}
+        groups = published.groups(source.extras)
         scores = results.score_predictions(
             predictions, network.skeleton, metric=config.evaluate.metric, groups=groups
         )

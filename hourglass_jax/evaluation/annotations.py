@@ -8,6 +8,7 @@ import numpy as np
 
 from hourglass_jax.data.datasets import coco_annotations, lsp_annotations, mpii_annotations
 from hourglass_jax.data.datasets.arrays import named, read_arrays
+from hourglass_jax.evaluation import published
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
 _SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
@@ -141,7 +142,7 @@ def _of_mpii(path, skeleton) -> Annotations:
         head_size=np.array([a.head_size for a in people]),
         ids=np.array([a.id for a in people]),
         pictures=np.array([a.picture for a in people]),
-        groups={title: of for title, of in columns.items() if (of != "").any()},
+        groups=published.groups({title: of for title, of in columns.items() if (of != "").any()}),
     )
 
 

@@ -14,8 +14,9 @@ Table = dict[str, float]  # row of the papers' tables -> per cent; nan without a
 METRICS = {"pckh": ("PCKh", 0.5), "pck": ("PCK", 0.2), "pckbox": ("PCKbox", 0.1)}
 SHARES = np.arange(51) / 50  # of the threshold at which curves are computed: for PCKh@0.5 0, 0.01, ..., 0.5
 # Rows whose mean some papers report in place of the mean of all.
+HARD = "ten hard joints (Tang 4.3)"
 SUBSETS = {
-    "ten hard joints (Tang 4.3)": ("Elb", "Wri", "Hip", "Knee", "Ank"),
+    HARD: ("Elb", "Wri", "Hip", "Knee", "Ank"),
     "limbs' ends and middles (Newell, Figure 8)": ("Elb", "Wri", "Knee", "Ank"),
 }
 
@@ -121,7 +122,7 @@ class Scores:
         known = {field.name for field in dataclasses.fields(cls)}
         values = {name: value for name, value in fields.items() if name in known}
         values["table"], values["curve"] = _numbers(fields["table"]), _numbers(fields["curve"])
-        for name in ("stacks", "joints", "by"):
+        for name in ("stacks", "joints", "by", "by_visibility", "subsets"):
             values[name] = _numbers(fields.get(name) or {"stacks": [fields["table"]]}.get(name, {}))
         for name in ("pcp", "pcp_average"):
             if name in fields:

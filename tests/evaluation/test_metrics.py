@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from hourglass_jax.evaluation import metrics
+from hourglass_jax.evaluation import metrics, scores
 from hourglass_jax.pose.skeletons import LSP, MPII, Skeleton
 
 MPII_DATA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "mpii"
@@ -234,6 +234,30 @@ def test_pdj_is_pck_of_the_torso():
     reference = metrics.torso(joints, labelled, LSP)
     hits, _ = metrics.correct(metrics.distances(predicted, joints), labelled, reference, 0.2)
     assert hits.tolist() == [1] * 7 + [0] * 7
+
+
+def test_errors_at_the_other_sides_joint_by_hand():
+    # Two people with joints 100 px apart; heads of 20 px, so 10 px is right.
+    truth = np.tile(np.arange(16.0)[:, None] * (100, 0), (2, 1, 1))
+    joints = truth.copy()
+    joints[0, 0] = truth[0, 5] + (0, 10)  # the right ankle at the left one: mirrored
+    joints[0, 1] = truth[0, 5]  # the right knee at the left ankle: wrong otherwise
+    joints[1, 10] = truth[1, 15] + (0, 11)  # too far from the left wrist
+    joints[1, [11, 14]] = truth[1, [14, 11]]  # both elbows, but the left one is not labelled
+    joints[1, 8] += 50  # the neck has no side
+    visible = np.full((2, 16), 2)
+    visible[1, 14] = 0
+    swapped = metrics.mirrored(joints, truth, visible > 0, np.full(2, 20.0), 0.5, MPII)
+    assert np.argwhere(swapped).tolist() == [[0, 0], [1, 14]]
+    found = scores.score_joints(joints[:, None], truth, visible, np.full(2, 20.0), MPII, metric="pckh")
+    # Wrong and labelled: ankle, knee, wrist, right elbow, neck. 27 joints of the table's count.
+    assert found.mean == pytest.approx(100 * 22 / 27)
+    assert found.mirrored["wrong"] == 5 and found.mirrored["share"] == 20
+    assert found.mirrored["either"] == pytest.approx(100 * 23 / 27)
+    assert found.mirrored["parts"]["Ank"] == 100 and found.mirrored["parts"]["Wri"] == 0
+    assert "Of 5 wrong joints 20.0% lie at the same joint of the other side" in scores.report(
+        found, details=True
+    )
 
 
 def test_groups_of_people_have_tables_of_their_own():

@@ -94,7 +94,7 @@ def test_training_and_evaluation(builder, tmp_path, tiny, small_model):
     config = tiny({"data.dataset": "flic", "data.source": "packed", "data.packed_dir": str(tmp_path)})
     config.train.update(steps=1, batch_size=2)
     scores = train.train(config, tmp_path / "run")
-    assert scores["metric"] == "PCK@0.2" and list(scores["table"]) == ["Elbow", "Wrist", "Mean"]
+    assert scores["metric"] == "PCK@0.2" and list(scores["table"]) == ["Shoulder", "Elbow", "Wrist", "Mean"]
     assert scores["examples"] == 1 and scores["left_out"] == 0
 
 
@@ -108,19 +108,20 @@ def test_h5_and_names_that_do_not_fit(tmp_path):
         flic.read_h5(tmp_path / "a.txt", tmp_path / "a.txt")
 
 
-def test_pck_over_elbow_and_wrist():
+def test_pck_over_shoulder_elbow_and_wrist():
     # Left hip (6) to right shoulder (3): 30, 40, so the torso is 50 px and a fifth of it 10 px.
     truth = np.zeros((1, 11, 2))
     truth[0, 3] = 30, 40
     joints = truth[:, None].copy()  # 1 1 k 2
     joints[0, 0, [1, 4, 2, 5], 0] = 10, 11, 3, 4  # elbows: one of two right; wrists: both
     joints[0, 0, 10] = 99  # the nose does not count
+    joints[0, 0, 0, 1] = 10.01  # one of two shoulders
     found = results.Predictions(
         joints, np.ones((1, 1, 11)), truth, np.full((1, 11), 2, np.int8), np.zeros(1), []
     )
     scores = results.score_predictions(found, skeletons.FLIC)
     assert scores["metric"] == "PCK@0.2"
-    assert scores["table"] == {"Elbow": 50, "Wrist": 100, "Mean": 75}
+    assert scores["table"] == {"Shoulder": 50, "Elbow": 50, "Wrist": 100, "Mean": pytest.approx(400 / 6)}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="FLIC's annotations are not here")
