@@ -24,6 +24,7 @@ class Person:
       center: (2,) of the nominal crop, whose side is 200 * scale px; for box="annotated".
       scale: see `center`.
       head_size: px, 0 where unknown.
+      size: (width, height) of the picture, px, as the annotations have it; None where they do not say.
       extras: the dataset's further fields, see `people_builder.PeopleBuilder.extras`.
     """
 
@@ -34,6 +35,7 @@ class Person:
     center: np.ndarray | None = None
     scale: float | None = None
     head_size: float = 0.0
+    size: tuple[int, int] | None = None
     extras: dict = dataclasses.field(default_factory=dict)
 
 
@@ -101,3 +103,19 @@ def strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[st
         f"{about} {skeleton.joints[k]} at ({x:.0f}, {y:.0f}) is far outside of {size[0]} x {size[1]} px"
         for k, (x, y) in zip(np.flatnonzero(far), person.joints[far], strict=True)
     ]
+
+
+def other_size(person: Person, size: tuple[int, int]) -> str:
+    """Why joints that were labelled on a picture of another size cannot be used, or ""."""
+    if person.size is None or person.size == size:
+        return ""
+    (w, h), (width, height) = person.size, size
+    turned = ", turned" if (h, w) == size else ""
+    return f"the annotations say {w} x {h} px, the picture has {width} x {height} px{turned}"
+
+
+def outside(person: Person, center: np.ndarray, scale: float) -> tuple[int, int]:
+    """How many labelled joints lie outside of the nominal crop, and how many are labelled."""
+    labelled = person.joints[person.visible > 0]
+    away = np.abs(labelled - center).max(axis=-1) if len(labelled) else np.zeros(0)
+    return int((away > float(scale) * crop.REFERENCE / 2).sum()), len(labelled)

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from hourglass_jax import files
 from hourglass_jax.data import pipeline
-from hourglass_jax.data.people import Person, flaw, person_box, reduction, strays
+from hourglass_jax.data.people import Person, flaw, other_size, outside, person_box, reduction, strays
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
@@ -93,12 +93,14 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       extras: TFDS' features of what its people have beyond `Person`'s own fields.
       config_class: of its configs.
       unreadable: what a picture is that `decode` cannot read.
+      hint: what may help where a picture is missing.
       homepage, license, citation: see TFDS.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     config_class = CropConfig
     unreadable = "truncated or no JPEG"
+    hint = ""
     skeleton: Skeleton
     folder: str
     layouts: tuple[tuple[str, ...], ...]
@@ -181,6 +183,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         annotations = self.annotations
         self.info.metadata["annotations"] = checksums(annotations)
         self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
+        self._outside, self._labelled, self._first_outside = 0, 0, ""
         splits = self.people(*annotations)
         self._listed = sum(map(len, splits.values()))
         splits = self._sound(splits)
@@ -190,9 +193,9 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             splits = {split: people for split, people in splits.items() if people}
         if not splits or not all(splits.values()):
             empty = ", ".join(split for split in splits if not splits[split])
-            raise ValueError(
-                f"{annotations[0]}: nobody is left in {empty or 'any split'}; see {self.problems}"
-            )
+            self._list_problems()
+            more = f"; see {self.problems}" if self.problems.exists() else ""
+            raise ValueError(f"{annotations[0]}: no person is left in {empty or 'any split'}{more}")
         last = list(splits)[-1]
         return {split: self._generate_examples(splits[split], split == last) for split in splits}
 
@@ -207,7 +210,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if person.id in seen:
                 found = "its id is another person's, too"
             elif not found and not there[person.picture]:
-                found = "the picture is missing"
+                found = f"the picture is missing in {person.picture.parent}{self.hint}"
             seen.add(person.id)
             if found:
                 self._lost.append(f"{person.picture.name}: {person.id}: {found}")
@@ -222,13 +225,16 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._lost += lost
             self._odd += odd
             for example in examples:
+                self._count_outside(example)
                 yield key, example
                 key += 1
         if last:
             self._conclude()
         if not key:
+            self._list_problems()
             raise ValueError(
-                f"{people[0].picture.parent}: no picture of a split is readable; see {self.problems}"
+                f"{people[0].picture.parent}: no picture of a split can be used ({_first(self._lost)}); see "
+                f"{self.problems}"
             )
 
     def _cut(self, people: list[Person]):
@@ -237,24 +243,52 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         picture = self.decode(path, functools.partial(reduction, people, self.builder_config))
         if picture is None:
             return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
+        flaws = [other_size(person, picture.size) for person in people]
+        lost = [
+            f"{path.name}: {person.id}: {found}" for person, found in zip(people, flaws, strict=True) if found
+        ]
+        people = [person for person, found in zip(people, flaws, strict=True) if not found]
         odd = [f"kept: {line}" for person in people for line in strays(person, picture.size, self.skeleton)]
-        return [make_example(person, picture, self.builder_config) for person in people], [], odd
+        examples = [make_example(person, picture, self.builder_config) for person in people]
+        return examples, lost, odd
 
-    def _conclude(self):
-        """Writes the list of problems; people are lost silently never, and only where that is allowed."""
+    def _count_outside(self, example: dict) -> None:
+        person = Person(example["id"], Path(), example["joints"], example["visible"])
+        count, labelled = outside(person, example["center"], example["scale"])
+        self._outside, self._labelled = self._outside + count, self._labelled + labelled
+        if count and not self._first_outside:
+            self._first_outside = person.id
+
+    def _list_problems(self) -> None:
+        """Writes the list of problems, if there are any."""
         lines = [f"left out: {line}" for line in self._lost] + self._odd
         self.problems.unlink(missing_ok=True)
         if lines:
-            files.write(self.problems, "".join(f"{line}\n" for line in lines).encode())
+            text = "".join(f"{line}\n" for line in lines)
+            files.write(self.problems, text.encode("utf-8", "surrogateescape"))
+
+    def _conclude(self):
+        """Lists the problems. People are dropped only where that is allowed, and always listed."""
+        if self._outside:
+            line = f"{self._outside:,} of {self._labelled:,} labelled joints lie outside their crops"
+            line += f" ({self._first_outside} first)"
+            if self.builder_config.box == "annotated" and self._outside > self._labelled / 2:
+                raise ValueError(f"{self.name}: {line}: the boxes are wrong; prepare with --box=joints")
+            self._odd.append(line)
+        self._list_problems()
         self.info.metadata.update(left_out=len(self._lost), remarks=len(self._odd))
         if self._lost and not self.builder_config.allow_missing:
             # Never a dataset that lacks some people; TFDS removes what it has written so far.
-            more = "; ..." if len(self._lost) > 3 else ""
-            first = "; ".join(self._lost[:3]) + more
             raise ValueError(
-                f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared ({first}); "
+                f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared "
+                f"({_first(self._lost)}); "
                 f"see {self.problems}, unpack the archive again, or prepare the others with --allow_missing"
             )
+
+
+def _first(lines: list[str]) -> str:
+    """The first three of many lines."""
+    return "; ".join([*lines[:3], *(["..."] if len(lines) > 3 else [])])
 
 
 def _map_in_order(function, items, ahead: int = 256):

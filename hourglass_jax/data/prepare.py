@@ -1,6 +1,7 @@
 """Prepares a dataset for training: python -m hourglass_jax.data.prepare --help"""
 
 import argparse
+import itertools
 import os
 import sys
 
@@ -11,6 +12,7 @@ from hourglass_jax import console
 from hourglass_jax.data import catalogue, packed, people_builder, pipeline, preparation
 from hourglass_jax.media import draw
 from hourglass_jax.pose import crop
+from hourglass_jax.pose.skeletons import Skeleton
 
 EXAMPLE = """\
 example:
@@ -43,6 +45,8 @@ def _parser():
     add("--annotations", default="", help=text)
     text = "for coco: the pictures' folder, or one for each file (default: images beside it, or its own)"
     add("--images", default="", help=text)
+    text = "for coco: of several categories with different keypoints, the name of the one to take"
+    add("--category", default="", help=text)
     text = "whence a person's place and size (default: annotated where the dataset has it, else joints)"
     add("--box", default="auto", choices=("auto", "annotated", "joints", "image"), help=text)
     text = "side of the stored canvases, px (default: %(default)s)"
@@ -65,9 +69,11 @@ def _prepare(flags):
     names = ("box", "canvas", "margin", "quality", "allow_missing")
     config = {name: getattr(flags, name) for name in names}
     if catalogue.find(flags.dataset).own:
-        config |= {"annotations": flags.annotations, "images": flags.images}
-    elif flags.annotations or flags.images:
-        raise ValueError(f"--annotations and --images are for --dataset=coco, not {flags.dataset}")
+        config |= {name: getattr(flags, name) for name in ("annotations", "images", "category")}
+    elif flags.annotations or flags.images or flags.category:
+        raise ValueError(
+            f"--annotations, --images and --category are for one's own people, not {flags.dataset}"
+        )
     builder = preparation.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
         print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
@@ -75,10 +81,13 @@ def _prepare(flags):
     splits = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
     for split, source in splits.items():
         print(f"{split}: {describe(source)}")
+    print(flip_pairs(next(iter(splits.values())).skeleton))
     if builder.problems.exists():
         kinds = {"left_out": "people left out", "remarks": "remarks"}
         counts = [f"{builder.info.metadata[name]:,} {kind}" for name, kind in kinds.items()]
         print(f"{', '.join(counts)}: see {builder.problems}")
+        with builder.problems.open(errors="replace") as lines:
+            print("".join(f"  {line}" for line in itertools.islice(lines, 5)), end="")
     box = builder.builder_config.box
     for split, source in splits.items() if flags.pack else ():
         path = packed.path(flags.pack, flags.dataset, box, split)
@@ -98,7 +107,8 @@ def _training_command(flags, splits) -> str:
         fields |= {"source": "packed", "packed_dir": flags.pack}
     else:
         fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
-        fields |= {name: getattr(flags, name) for name in ("allow_missing", "annotations", "images")}
+        names = ("allow_missing", "annotations", "images", "category")
+        fields |= {name: getattr(flags, name) for name in names}
     # On LSP's test split "auto" is another box, which has not been prepared here.
     box = catalogue.find(flags.dataset).box_of(flags.box) if flags.pack else flags.box
     fields |= {"box": flags.box, "validation_box": box}
@@ -113,6 +123,12 @@ def describe(source) -> str:
     kinds = {2: "visible", 1: "occluded", 0: "not labelled"}
     counts = [f"{(visible == flag).sum():,} {kind}" for flag, kind in kinds.items()]
     return f"{len(source):,} examples; joints: {', '.join(counts)}"
+
+
+def flip_pairs(skeleton: Skeleton) -> str:
+    """One line on the joints that change places in a mirrored picture."""
+    pairs = [f"{skeleton.joints[a]} - {skeleton.joints[b]}" for a, b in skeleton.flip_pairs]
+    return f"flip pairs: {', '.join(pairs) or 'none'}"
 
 
 def contact_sheet(source, count: int = 24, columns: int = 6) -> np.ndarray:

@@ -107,7 +107,7 @@ def _open_packed(data, dataset: Dataset, box: str, split: str) -> packed.PackedS
 def _open_tfds(data, dataset: Dataset, box: str, split: str) -> packed.TfdsSource:
     from hourglass_jax.data import preparation  # imports TFDS
 
-    own = {"annotations": data.annotations, "images": data.images} if dataset.own else {}
+    own = {name: data[name] for name in ("annotations", "images", "category")} if dataset.own else {}
     builder = preparation.builder(
         dataset.name,
         data_dir=data.data_dir or None,

@@ -210,7 +210,7 @@ def test_a_picture_with_several_people_is_decoded_once(drawn, tmp_path, monkeypa
 FLAWS = {
     "nan": ("train a.jpg a-2 nan 5\n", "joints or head size that are no numbers"),
     "twice": ("validation b.jpg a-1\n", "its id is another person's, too"),
-    "absent": ("train c.jpg c-0\n", "the picture is missing"),
+    "absent": ("train c.jpg c-0\n", "the picture is missing in {folder}"),
     "empty": ("train empty.jpg e-0\n", "truncated or no JPEG"),
     "text": ("train people.txt t-0\n", "truncated or no JPEG"),
 }
@@ -219,6 +219,7 @@ FLAWS = {
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_people_are_never_dropped_silently(drawn, tmp_path, flaw):
     line, what = FLAWS[flaw]
+    what = what.format(folder=tmp_path)
     (tmp_path / "empty.jpg").touch()
     _, picture, id_ = line.split()[:3]
     builder = drawn(PEOPLE + line)
@@ -247,7 +248,7 @@ def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
 
 def test_an_empty_split(drawn, tmp_path):
     only = "train a.jpg a-0\nvalidation c.jpg c-0\n"
-    with pytest.raises(ValueError, match="nobody is left in validation"):
+    with pytest.raises(ValueError, match="no person is left in validation"):
         preparation.prepare(drawn("train a.jpg a-0\n"), manual_dir=tmp_path)
     partial = drawn(only, allow_missing=True)
     preparation.prepare(partial, manual_dir=tmp_path)

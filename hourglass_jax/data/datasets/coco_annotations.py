@@ -1,48 +1,33 @@
-"""People in COCO's keypoint format, with the joint set that their file states; without TensorFlow."""
+"""People in COCO's keypoint format, with the joint set that their file states; without TensorFlow.
+
+Tools differ in what they write, and where the meaning is plain it is taken: numbers and ids as text, joints
+as rows of three, limbs counted from 0, several categories with the same joints, pictures under Windows' or
+another machine's paths.
+"""
 
 import collections
-import dataclasses
 import re
 import reprlib
-from pathlib import PurePath
+from pathlib import PurePath, PureWindowsPath
 
 import numpy as np
 
 from hourglass_jax import files
+from hourglass_jax.data.datasets.own_annotations import Content, Person
+from hourglass_jax.pose import sides
 from hourglass_jax.pose.skeletons import Skeleton
 
 FORMAT = "expected COCO keypoints, {images: [...], annotations: [...], categories: [...]}"
-_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Person:
-    """A person of a file: joints (k, 2) float32 px, visible (k,) uint8, box (x, y, width, height) or None.
-
-    image: the picture's id.
-    """
-
-    id: int | str
-    picture: str
-    joints: np.ndarray
-    visible: np.ndarray
-    box: np.ndarray | None
-    image: int | str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Content:
-    """A file: its joint set, its people in the order of its pictures, how many others it has, by reason."""
-
-    skeleton: Skeleton
-    people: list[Person]
-    left_out: dict[str, int]
-
-
-def read(path) -> Content:
+def read(path, category: str = "") -> Content:
     """Reads a file of COCO keypoints. Segmentations and whatever else it has are ignored.
 
     A joint's flag is 0 (not labelled, its place is ignored), 1 (occluded) or 2 (visible).
+
+    Args:
+      path: of the file.
+      category: the name of the one to read; "" for all, which must then have the same joints.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -50,43 +35,75 @@ def read(path) -> Content:
     """
     content = files.read_json(path)
     try:
-        return _content(content)
+        return _content(content, category)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except (TypeError, AttributeError) as error:  # of lists in the place of objects and the like
         raise ValueError(f"{path}: {FORMAT} ({error})") from error
 
 
-def _content(content) -> Content:
+def _content(content, wanted: str) -> Content:
     """What `read` gives, of the file's json."""
     images, annotations = _by_id(content, "images"), _by_id(content, "annotations")
     pictures = {id_: _picture(id_, record.get("file_name")) for id_, record in images.items()}
-    category = _category(content)
-    skeleton = skeleton_of(category)
-    by_picture, left_out = {id_: [] for id_ in images}, collections.Counter()
+    sizes = {id_: _size(record) for id_, record in images.items()}
+    as_text = {str(id_): id_ for id_ in images}
+    chosen, kinds = _categories(content, wanted)
+    remarks: list[str] = []
+    skeleton = skeleton_of(chosen[0], remarks)
+    own = {str(one.get("id")) for one in chosen}
+    by_picture: dict = {id_: [] for id_ in images}
+    left_out: collections.Counter = collections.Counter()
+    unknown = {}  # category ids that no category has
     for id_, record in annotations.items():
         image = record.get("image_id")
-        if image not in images:
+        if image not in images and str(image) not in as_text:
             raise ValueError(f"annotation {id_}: its image_id {reprlib.repr(image)} is not among images")
-        if reason := _left_out(record, category):
+        image = image if image in images else as_text[str(image)]
+        of = str(record.get("category_id", chosen[0].get("id")))
+        if of not in kinds:
+            unknown[of] = None
+        if reason := _left_out(record, of, own, kinds):
             left_out[reason] += 1
             continue
         joints, visible = _joints(id_, record["keypoints"], len(skeleton))
         if visible.any():
-            box = _box(id_, record.get("bbox"))
-            by_picture[image].append(Person(id_, pictures[image], joints, visible, box, image))
+            box, flaw = _box(record.get("bbox"))
+            one = Person(id_, pictures[image], joints, visible, box, image, sizes[image], flaw)
+            by_picture[image].append(one)
         else:
             left_out["without a labelled joint"] += 1
-    return Content(skeleton, [one for people in by_picture.values() for one in people], dict(left_out))
+    if unknown:
+        there = ", ".join(f"{reprlib.repr(one.get('name'))} has {one.get('id')}" for one in chosen[:3])
+        found = ", ".join(reprlib.repr(of) for of in list(unknown)[:3])
+        remarks.append(f"the category_id {found} is that of no category: {there}")
+    people = [one for found in by_picture.values() for one in found]
+    return Content(skeleton, people, dict(left_out), remarks)
 
 
 def _picture(id_, name) -> str:
-    """The file's name, perhaps with folders below that of the pictures."""
-    sound = isinstance(name, str) and name.isprintable() and PurePath(name).name
-    # Any file of the machine would be read as a picture.
-    if not sound or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+    """The file's name, perhaps with folders below that of the pictures.
+
+    Tools write their own machine's paths, or Windows'. Of these the last part alone counts: any file of this
+    machine would be read as a picture otherwise.
+    """
+    if isinstance(name, str) and "\\" in name:
+        name = PureWindowsPath(name).as_posix()
+    if isinstance(name, str) and (
+        re.match(r"[A-Za-z]+:", name) or name.startswith("/") or ".." in PurePath(name).parts
+    ):
+        name = PurePath(name).name if PurePath(name).name != ".." else ""
+    if not (isinstance(name, str) and name.isprintable() and PurePath(name).name):
         raise ValueError(f"image {id_}: file_name {reprlib.repr(name)} names no file in the pictures' folder")
     return name
+
+
+def _size(record: dict) -> tuple[int, int] | None:
+    """(width, height) where both are there and above 0."""
+    sides = _numbers([record.get("width"), record.get("height")])
+    if sides.shape != (2,) or not np.isfinite(sides).all() or not ((sides > 0) & (sides < 2**24)).all():
+        return None
+    return int(sides[0]), int(sides[1])
 
 
 def _by_id(content, kind: str) -> dict:
@@ -105,28 +122,35 @@ def _by_id(content, kind: str) -> dict:
     return records
 
 
-def _category(content) -> dict:
-    """The one category that has joints."""
-    found = [one for one in content.get("categories") or [] if one.get("keypoints")]
-    if len(found) != 1:
-        names = reprlib.repr([one.get("name") for one in found])
+def _categories(content, wanted: str) -> tuple[list[dict], set[str]]:
+    """The categories to read, whose joints are the same, and the ids of all."""
+    everything = content.get("categories") or []
+    found = [one for one in everything if one.get("keypoints")]
+    names = reprlib.repr([one.get("name") for one in found])
+    if wanted:
+        if not (named := [one for one in found if one.get("name") == wanted]):
+            raise ValueError(f"no category with keypoints is called {wanted!r}; there is {names}")
+        found = named
+    if not found:
         raise ValueError(f"one category has to have keypoints, found {names}; {FORMAT}")
-    return found[0]
+    if any(one["keypoints"] != found[0]["keypoints"] for one in found):
+        raise ValueError(f"the categories {names} have different keypoints: choose one with --category=NAME")
+    return found, {str(one.get("id")) for one in everything}
 
 
-def _left_out(record: dict, category: dict) -> str:
-    """Why a record is nobody to train on, or ""."""
-    if record.get("category_id", category.get("id")) != category.get("id"):
-        return "of other categories"
-    if record.get("iscrowd"):
+def _left_out(record: dict, of: str, own: set[str], kinds: set[str]) -> str:
+    """Why a record is no person to train on, or ""."""
+    if of not in own:
+        return "of other categories" if of in kinds else "of no category"
+    if record.get("iscrowd") not in (None, False, 0, "0", "", "false", "False"):
         return "crowds"
     return "" if record.get("keypoints") else "without a labelled joint"
 
 
 def _joints(id_, values, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (k, 2), (0, 0) where not labelled, and flags (k,), from [x1, y1, flag1, x2, ...]."""
+    """Joints (k, 2), (0, 0) where not labelled, and flags (k,), of [x1, y1, flag1, x2, ...] or rows of 3."""
     rows = _numbers(values)
-    if rows.shape != (3 * k,):
+    if rows.shape not in ((3 * k,), (k, 3)):
         found = f"annotation {id_}: keypoints has {rows.size} numbers"
         raise ValueError(f"{found}; {k} joints need {3 * k}, x, y and flag of each")
     rows = rows.reshape(k, 3)
@@ -139,18 +163,18 @@ def _joints(id_, values, k: int) -> tuple[np.ndarray, np.ndarray]:
     return joints, rows[:, 2].astype(np.uint8)
 
 
-def _box(id_, values) -> np.ndarray | None:
-    if values is None:
-        return None
+def _box(values) -> tuple[np.ndarray | None, str]:
+    """The box, or None and why, if there is one."""
+    if values is None or values == []:
+        return None, ""
     box = _numbers(values)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-        found = f"annotation {id_}: bbox={reprlib.repr(values)} is not [x, y, width, height] with a size"
-        raise ValueError(f"{found}; correct it, or leave bbox out and choose box=joints")
-    return box
+        return None, f"bbox={reprlib.repr(values)} is not [x, y, width, height] with a size"
+    return box, ""
 
 
 def _numbers(values) -> np.ndarray:
-    """As float32, infinite beyond; what is no list of numbers is one that has none."""
+    """As float32, infinite beyond, also of numbers that are text; what is no list of numbers has none."""
     try:
         with np.errstate(over="ignore"):
             return np.array(values, np.float64).astype(np.float32)
@@ -158,18 +182,21 @@ def _numbers(values) -> np.ndarray:
         return np.zeros(0, np.float32)
 
 
-def skeleton_of(category: dict) -> Skeleton:
+def skeleton_of(category: dict, remarks: list[str] | None = None) -> Skeleton:
     """The joint set of a category of COCO's.
 
     Args:
       category: {"name", "keypoints": the joints' names, "skeleton": the limbs}, and optionally "flip_pairs"
-        (by default joints whose names differ by left and right, or by l and r), "parts" ({row of the table:
+        (by default joints whose names differ by the side, see `sides.find`), "parts" ({row of the table:
         joints}, by default each joint) and "torso" (two joints whose distance scales PCK; by default it is
-        scaled by the person's box, see `scores.choose`). Joints go by name or by number, from 1 as in COCO.
+        scaled by the person's box, see `scores.choose`). Joints go by name or by number, from 1 as in COCO;
+        limbs from 0 where a 0 is among them.
+      remarks: gets lines on what is odd.
 
     Raises:
       ValueError: one of these is not as it should be.
     """
+    remarks = [] if remarks is None else remarks
     names, about = category["keypoints"], f"category {reprlib.repr(category.get('name'))}"
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{about}: keypoints must be the joints' names, found {reprlib.repr(names)}")
@@ -181,39 +208,52 @@ def skeleton_of(category: dict) -> Skeleton:
             raise ValueError(f"{about}: {field} has {reprlib.repr(joints)}; expected {wanted}")
         return tuple(found)
 
-    def pairs(field, found):
-        return tuple(places(field, pair, 2) for pair in found)
-
     given = category.get("flip_pairs")
-    flip_pairs = pairs("flip_pairs", _sides(names) if given is None else given)
+    if given is None:
+        given, odd = sides.find(names)
+        remarks += odd
+    flip_pairs = tuple(places("flip_pairs", pair, 2) for pair in given)
     flipped = [joint for pair in flip_pairs for joint in pair]
     if len(set(flipped)) < len(flipped):
         raise ValueError(f"{about}: flip_pairs has a joint more than once")
     parts = category.get("parts") or {name: [name] for name in names}
     torso = category.get("torso")
     fields = {
-        **{"name": str(category.get("name", "own")), "joints": names},
+        "name": str(category.get("name", "own")),
+        "joints": names,
         "flip_pairs": flip_pairs,
-        "limbs": pairs("skeleton", category.get("skeleton") or ()),
+        "limbs": _limbs(category.get("skeleton") or (), names, remarks),
         "parts": [(title, places("parts", joints)) for title, joints in parts.items()],
         "torso": places("torso", torso, 2) if torso else None,
     }
     return Skeleton.from_dict(fields)  # which looks at the names, too
 
 
-def _sides(names: list[str]) -> list[tuple[str, str]]:
-    """Pairs of joints whose names differ by the side."""
-    there = {name.lower(): name for name in names}
-    pairs = []
-    for name in names:
-        # "left" anywhere ("leftWrist"), "l" only as a word of its own ("l_wrist").
-        other = re.sub(r"left|right|(?<![a-z])[lr](?![a-z])", lambda m: _OTHER[m[0]], name.lower())
-        if other == name.lower():
-            continue
-        if other not in there:
-            # Without its other side, mirrored pictures would teach that left is right.
-            found = f"the joint {reprlib.repr(name)} has no {reprlib.repr(other)} beside it"
-            raise ValueError(f"{found}; state flip_pairs in the category, [] if there are none")
-        if names.index(name) < names.index(there[other]):
-            pairs.append((name, there[other]))
-    return pairs
+def _limbs(rows, names: list[str], remarks: list[str]) -> list[tuple[int, int]]:
+    """The limbs that join two of the joints. They are for drawings alone, so that none is worth an error."""
+    rows = [list(row) if isinstance(row, list | tuple) else [row] for row in rows]
+    first = 0 if any(end == 0 and type(end) is int for row in rows for end in row) else 1
+    limbs, dropped = [], []
+    for row in rows:
+        ends = [_joint(end, names, first) for end in row]
+        if len(ends) == 2 and -1 not in ends and ends[0] != ends[1]:
+            limbs.append((ends[0], ends[1]))
+        else:
+            dropped.append(row)
+    if first == 0:
+        remarks.append("the limbs of skeleton are counted from 0, as a 0 is among them")
+    if dropped:
+        joints = f"two of the {len(names)} joints"
+        remarks.append(f"{len(dropped)} limbs of skeleton do not join {joints}: {reprlib.repr(dropped[0])}")
+    return limbs
+
+
+def _joint(end, names: list[str], first: int) -> int:
+    """A joint's place by its name or number, -1 for neither."""
+    if isinstance(end, str) and end in names:
+        return names.index(end)
+    number = _numbers([end])
+    if number.shape != (1,) or not np.isfinite(number[0]) or number[0] % 1:
+        return -1
+    place = int(number[0]) - first
+    return place if 0 <= place < len(names) else -1

@@ -74,10 +74,8 @@ def test_joint_set_from_the_category():
 @pytest.mark.parametrize(
     ("category", "message"),
     [
-        ({"keypoints": ["left_eye", "nose"]}, "'left_eye' has no 'right_eye' beside it; state flip_pairs"),
         ({"keypoints": ["a", "a"]}, "joints with distinct names"),
         ({"keypoints": "abc"}, "keypoints must be the joints' names"),
-        ({"keypoints": ["a", "b"], "skeleton": [[0, 1]]}, r"skeleton has \[0, 1\]; expected 2 of its 2"),
         ({"keypoints": ["a", "b"], "flip_pairs": [["a", "c"]]}, "flip_pairs has"),
         ({"keypoints": ["a", "b"], "flip_pairs": [[1, 2], [2, 1]]}, "flip_pairs has a joint more than once"),
         ({"keypoints": ["a", "b"], "torso": ["a"]}, "torso has"),
@@ -101,19 +99,18 @@ def person(**changes):
         (person(keypoints=[1, 1, 3] * 3), "annotation 7: keypoints has a flag that is not 0, 1 or 2"),
         (person(keypoints=["a"] * 9), "annotation 7: keypoints has 0 numbers"),
         (person(image_id=3), "annotation 7: its image_id 3 is not among images"),
-        (person(bbox=[1, 2, 0, 4]), r"annotation 7: bbox=\[1, 2, 0, 4\] is not .* with a size"),
         ({"annotations": [*person()["annotations"]] * 2}, "two of annotations have the id 7"),
         (
             {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
             "two of images have",
         ),
-        ({"images": [{"id": 2, "file_name": "../a.jpg"}]}, "image 2: file_name '../a.jpg' names no file in"),
+        ({"images": [{"id": 2, "file_name": "../.."}]}, "image 2: file_name '' names no file in"),
         ({"images": [{"id": 2}]}, "image 2: file_name None names no file"),
         ({"images": None}, "no list of images; expected COCO keypoints"),
         ({"categories": [{"id": 1, "name": "cat"}]}, r"one category has to have keypoints, found \[\]"),
         (
-            {"categories": [{"keypoints": NAMES, "name": i} for i in "ab"]},
-            r"one category has to have keypoints, found \['a', 'b'\]",
+            {"categories": [{"keypoints": list(i), "name": i} for i in ("ab", "cd")]},
+            r"the categories \['ab', 'cd'\] have different keypoints: choose one with --category=NAME",
         ),
         ({"categories": 5}, "expected COCO keypoints"),
     ],
@@ -123,6 +120,107 @@ def test_what_is_wrong_is_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=f"own.json: {message}") as caught:
         coco_annotations.read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_plain_meanings_are_taken(tmp_path):
+    """Numbers as text, joints as rows, limbs from 0, equal categories, the paths of other machines."""
+    first, second = content()["annotations"]
+    first |= {
+        "keypoints": [["5", "6", "2"], [7, 8, 1], [9, 9, 0]],
+        "bbox": ["10", 20, 30, "40"],
+        "iscrowd": "0",
+    }
+    second |= {"image_id": "1", "category_id": "3", "bbox": [1, 2, 0, 4]}
+    names = ["images\\a.jpg", "C:\\Users\\me\\b.jpg"]
+    kinds = [{"id": i, "name": n, "keypoints": NAMES} for i, n in ((1, "person"), (3, "rider"))]
+    kinds[0]["skeleton"] = [[0, 1], [0, 2], [0, 5], [2]]
+    value = content(
+        images=[
+            {"id": i, "file_name": name, "width": "200", "height": 120}
+            for i, name in enumerate(names, start=1)
+        ],
+        annotations=[first, second],
+        categories=kinds,
+    )
+    found = coco_annotations.read(write(tmp_path / "a.json", value))
+    b, a = found.people[1], found.people[0]
+    assert [one.picture for one in (a, b)] == ["images/a.jpg", "b.jpg"] and a.size == (200, 120)
+    assert b.joints.tolist() == [[5, 6], [7, 8], [0, 0]] and b.visible.tolist() == [2, 1, 0]
+    assert b.box is not None and b.box.tolist() == [10, 20, 30, 40]
+    assert a.box is None and a.flaw == "bbox=[1, 2, 0, 4] is not [x, y, width, height] with a size"
+    assert found.skeleton.limbs == ((0, 1), (0, 2))
+    assert found.remarks == [
+        "the limbs of skeleton are counted from 0, as a 0 is among them",
+        "2 limbs of skeleton do not join two of the 3 joints: [0, 5]",
+    ]
+    kinds[1]["keypoints"] = ["x", "y"]
+    path = write(tmp_path / "b.json", value)
+    assert [one.id for one in coco_annotations.read(path, "person").people] == [7]
+    with pytest.raises(ValueError, match="b.json: no category with keypoints is called 'dog'; there is"):
+        coco_annotations.read(path, "dog")
+
+
+MIDDLE = [31, 31, 42, 42]
+CORNERS = [12, 12, 2, 50, 12, 2, 12, 50, 2, 50, 50, 2, 31, 31, 2]
+CASES = {
+    # name: changes of a file of 3 people in pictures of 64 x 64 px, box, what the error says.
+    "size": (lambda f: f["images"][1].update(width=128, height=64), "auto",
+             r"1 of 4 people .*train2.png: coco-train-2: the annotations say 128 x 64 px, the picture has"),
+    "all sizes": (lambda f: [i.update(width=32, height=32) for i in f["images"]], "auto",
+                  r"no picture of a split can be used .*the annotations say 32 x 32 px, the picture has"),
+    "no box": (lambda f: [a.pop("bbox") for a in f["annotations"]], "auto",
+               r"no person has a box .*no bbox.*--box=joints"),
+    "category": (lambda f: [a.update(category_id=5) for a in f["annotations"]], "auto",
+                 r"no person for train: 3 of no category; the category_id '5' is that of .*'jumper' has 1"),
+    "missing": (lambda f: f["images"][0].update(file_name="x/y.png"), "auto",
+                r"the picture is missing in .*/mine/images/x; --images=FOLDER"),
+    "shares": (lambda f: [a.update(keypoints=[0.5, 0.5, 2] * 5) for a in f["annotations"]], "joints",
+               "all joints lie in 0 ... 1: keypoints wants pixels"),
+    "corners": (lambda f: [a.update(bbox=[11, 11, 63, 63]) for a in f["annotations"]], "auto",
+                r"100% of the boxes leave their pictures, and look like \[x1, y1, x2, y2\]"),
+    "middle": (lambda f: [a.update(bbox=MIDDLE, keypoints=CORNERS) for a in f["annotations"]], "auto",
+               r"60% of the joints lie outside their boxes, which look like \[middle x"),
+    "units": (lambda f: [a.update(bbox=[0.1, 0.1, 0.5, 0.5]) for a in f["annotations"]], "auto",
+              "all boxes lie in 0 ... 1"),
+    "elsewhere": (lambda f: [a.update(bbox=[1, 1, 4, 4]) for a in f["annotations"]], "auto",
+                  r"labelled joints lie outside their crops .*prepare with --box=joints"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_would_go_wrong_in_silence_is_refused(own_data, tmp_path, case):
+    change, box, message = CASES[case]
+    folder = own_data(tmp_path / "mine", train=3, val=1)
+    value = json.loads((folder / "train.json").read_text())
+    for image in value["images"]:
+        image |= {"width": 64, "height": 64}
+    change(value)
+    write(folder / "train.json", value)
+    with pytest.raises(ValueError, match=message) as caught:
+        preparation.prepare(own(folder, tmp_path, box=box))
+    assert "\n" not in str(caught.value)
+
+
+def test_remarks_are_printed(own_data, tmp_path, capsys):
+    names = ["kopf", "hand1", "hand2", "fuss1", "fuss2"]
+    category = {"id": 1, "name": "p", "keypoints": names, "skeleton": [[0, 1]]}
+    folder = own_data(tmp_path / "mine", category, train=11)
+    value = json.loads((folder / "train.json").read_text())
+    value["annotations"][1]["bbox"] = [5, 5, 0, 9]
+    value["annotations"][2]["keypoints"][:3] = [63, 63, 2]
+    (folder / "other").mkdir()
+    for image in value["images"]:  # as Label Studio exports them, and one that lies flat
+        image["file_name"] = "images/" + image["file_name"]
+    value["images"][3]["file_name"] = "D:\\photos\\train4.png"
+    write(folder / "train.json", value)
+    flags = [f"--annotations={folder / 'train.json'}", f"--data_dir={tmp_path}", "--canvas=48"]
+    assert prepare.main(["--dataset=coco", *flags]) == 0
+    output = capsys.readouterr().out
+    assert "train: 9 examples" in output and "flip pairs: none" in output
+    assert "not in train: annotation 2: bbox=[5, 5, 0, 9] is not" in output
+    assert "train: no flip pairs, but 'hand1' and 'hand2', 'fuss1' and 'fuss2' look like two sides" in output
+    assert "train: the limbs of skeleton are counted from 0" in output
+    assert "labelled joints lie outside their crops (coco-train-3 first)" in output
 
 
 def own(folder, tmp_path, annotations="train.json,val.json", **config):
@@ -180,7 +278,7 @@ def test_one_file_gives_every_tenth_picture_to_validation(own_data, tmp_path):
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"annotations": ""}, ValueError, "names 0 files; dataset=coco wants train.json,validation.json"),
+        ({"annotations": ""}, ValueError, "names 0 files; give train.json,validation.json"),
         ({"annotations": "a.json"}, FileNotFoundError, "found no file a.json"),
         ({"annotations": "a.json,b.json", "images": "a,b,c"}, ValueError, "names 3 folders for 2 files"),
     ],
@@ -245,4 +343,7 @@ def test_own_joints_from_files_to_pictures(own_data, tmp_path, tiny, small_model
 
 def test_flags_for_other_datasets_are_refused(capsys):
     assert prepare.main(["--dataset=lspet", "--annotations=a.json"]) == 1
-    assert "--annotations and --images are for --dataset=coco, not lspet" in capsys.readouterr().err
+    assert (
+        "--annotations, --images and --category are for one's own people, not lspet"
+        in capsys.readouterr().err
+    )
