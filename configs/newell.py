@@ -82,7 +82,8 @@ def get_config(string: str | None = None):
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4
     c.optimizer.schedule = "steps"
-    c.optimizer.milestones = (100,)  # epochs; the paper waits for a plateau, and drops once
+    # The paper waits for a plateau, and drops once: optimizer.schedule=plateau, optimizer.patience=5, say.
+    c.optimizer.milestones = (100,)  # epochs
     c.optimizer.factor = 0.2
     c.train.batch_size = 6  # the released code's; the paper gives neither this nor the epochs
     c.train.epochs = 140.0

@@ -80,7 +80,8 @@ def base() -> ConfigDict:
     c.optimizer.learning_rate = 2.5e-4
     c.optimizer.weight_decay = 0.0
     c.optimizer.clip_norm = 0.0
-    c.optimizer.schedule = "steps"  # cosine, constant
+    c.optimizer.schedule = "steps"  # cosine, constant, plateau: one drop when the training loss has settled
+    c.optimizer.patience = 0  # epochs without a lower mean loss, for plateau
     c.optimizer.milestones = ()  # epochs
     c.optimizer.factor = 0.1
     c.optimizer.warmup_steps = 0

@@ -138,7 +138,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
                     values["skipped"] = len(broken)
                     say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
                 pace, values["input_share"], left = progress.lap(step)
-                values["learning_rate"] = float(rate(step - 1))
+                values["learning_rate"] = float(rate(step - 1)) * optimizer.plateau_scale(state.optimizer)
                 values["images_per_second"] = config.train.batch_size / pace
                 log.scalars(step, values)
                 say(line(step, last_step, values, left))
@@ -178,13 +178,22 @@ def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phas
     options = config.optimizer.to_dict()
     epoch = examples / config.train.batch_size  # steps
     last_step = config.train.steps or max(round(config.train.epochs * epoch), 1)
+    kind, patience, factor = options.pop("schedule"), options.pop("patience", 0), options["factor"]
     rate = optimizer.schedule(
         steps=last_step,
-        kind=options.pop("schedule"),
+        kind=kind,
         # A round of phases ends like an epoch of the milestones.
         milestones=[round(m * epoch) for m in options.pop("milestones")] + plan.rounds(last_step),
         **{key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")},
     )
+    if kind == "plateau":
+        if plan.round or patience < 1:
+            raise ValueError(
+                "optimizer.schedule=plateau needs optimizer.patience of 1 epoch or more, and no train.phases."
+            )
+        steps = optimizer.create(rate, **options)
+        window = max(round(epoch), 1)
+        return last_step, rate, optimizer.plateau(steps, factor=factor, patience=patience, window=window)
     if plan.round:
         labels = functools.partial(phases.labels, model)
         return last_step, rate, optimizer.by_label(rate, labels, model.tasks, **options)

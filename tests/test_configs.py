@@ -107,6 +107,7 @@ def test_config_is_whole_and_builds_its_model(name, string):
     options = config.optimizer.to_dict()
     kind, milestones = options.pop("schedule"), options.pop("milestones")
     schedule = {key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")}
+    assert options.pop("patience") == 0
     rate = optimizer.schedule(kind=kind, milestones=milestones, steps=300, **schedule)
     optimizer.create(rate, **options)
     last = config.train.steps or config.train.epochs

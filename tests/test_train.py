@@ -412,6 +412,19 @@ def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tin
         train.check_config(tmp_path, json.loads(tiny({"loss.activity_weight": 0.5}).to_json()), False)
 
 
+def test_a_plateau_lowers_the_rate_that_is_logged(tiny, tmp_path):
+    changes = {"schedule": "plateau", "patience": 1, "factor": 0.5, "learning_rate": 1e-12}
+    changes = {f"optimizer.{key}": value for key, value in changes.items()}
+    # One step an epoch; the losses of equal weights go up and down with the augmentation.
+    config = tiny({**changes, "train.steps": 12, "data.examples": (8, 8), "train.batch_size": 8})
+    train.train(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates[0] == pytest.approx(1e-12) and rates[-1] == pytest.approx(5e-13) and len(set(rates)) == 2
+    with pytest.raises(ValueError, match="plateau needs optimizer.patience of 1 epoch or more"):
+        train.make_optimizer(tiny({"optimizer.schedule": "plateau"}), 40)
+
+
 def test_complete_training_says_so(tiny, tmp_path, capsys):
     config = tiny({"train.steps": 2})
     assert train.train(config, tmp_path)["examples"] == 10

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
-SCHEDULES = ("steps", "cosine", "constant")
+SCHEDULES = ("steps", "cosine", "constant", "plateau")
 
 
 def schedule(
@@ -24,7 +25,7 @@ def schedule(
     Args:
       learning_rate: its peak.
       kind: "steps" multiplies it by `factor` at each milestone, "cosine" lets it fall to 0 at the last
-        step, "constant" leaves it.
+        step, "constant" leaves it. So does "plateau": the optimiser itself drops the rate, see `plateau`.
       steps: length of the training.
       milestones: in steps.
       factor: for "steps".
@@ -38,6 +39,7 @@ def schedule(
         ),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
         "constant": lambda: optax.constant_schedule(learning_rate),
+        "plateau": lambda: optax.constant_schedule(learning_rate),
     }[kind]()
     if not warmup_steps:
         return base
@@ -69,6 +71,36 @@ def create(
     return optax.chain(optax.clip_by_global_norm(clip_norm), step) if clip_norm else step
 
 
+def plateau(
+    step: optax.GradientTransformation, *, factor: float, patience: int, window: int
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates by `factor`, once, when the loss has reached a plateau (Newell 3.4).
+
+    The paper waits for the validation accuracy. The mean training loss stands in for it: it belongs to each
+    step's program, so that a run that is interrupted drops at the same step.
+
+    Args:
+      step: the optimiser; of the result `update(..., value=loss)` needs the loss.
+      factor: of the updates from then on.
+      patience: so many means in a row must not be lower than the lowest one by a thousandth.
+      window: steps in a mean.
+    """
+    drop = optax.contrib.reduce_on_plateau(
+        factor, patience, rtol=1e-3, accumulation_size=window, min_scale=factor
+    )
+    return optax.with_extra_args_support(optax.chain(step, drop))
+
+
+def plateau_scale(state: optax.OptState) -> float:
+    """The factor by which a `plateau` has reduced the learning rate so far; 1 for other optimisers."""
+    found = [float(leaf.scale) for leaf in jax.tree.leaves(state, is_leaf=_is_plateau) if _is_plateau(leaf)]
+    return found[0] if found else 1.0
+
+
+def _is_plateau(leaf) -> bool:
+    return isinstance(leaf, optax.contrib.ReduceLROnPlateauState)
+
+
 def by_label(
     learning_rate: optax.Schedule, labels: Callable, names: Sequence[str], **options
 ) -> optax.GradientTransformationExtraArgs:
@@ -89,7 +121,7 @@ def by_label(
     def init(params):
         return parts.init(params), rate.init(params)
 
-    def update(gradients, state, params, *, trained):
+    def update(gradients, state, params, *, trained, **_):
         updates, moved = parts.update(gradients, state[0], params)
         updates, count = rate.update(updates, state[1])
         held = jax.tree.map(

@@ -163,7 +163,9 @@ def make(
         grads, batch_stats, (value, (per_stack, measured)) = gradients(
             state.params, state.batch_stats, example
         )
-        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params, **tasks)
+        updates, optimizer_state = optimizer.update(
+            grads, state.optimizer, state.params, value=value, **tasks
+        )
         params = select(optax.apply_updates(state.params, updates), state.params)
         batch_stats = select(batch_stats, state.batch_stats)
         averaged = state.averaged

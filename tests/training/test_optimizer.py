@@ -121,3 +121,18 @@ def test_unknown_names_are_answered_with_the_known_ones():
         optimizer.create(constant(0.1), name="sgd")
     with pytest.raises(ValueError, match="(?s)'linear'.*steps.*cosine.*constant"):
         optimizer.schedule(learning_rate=0.1, kind="linear", steps=10)
+
+
+def test_a_plateau_drops_the_rate_once():
+    # Means over two steps: 3, 2, then 2 and 2.5, which are no lower by a thousandth: after the second of them
+    # all updates are a fifth, and stay so. Where a mean is lower in between, the count begins again.
+    losses = [4, 2, 2, 2, 2, 2, 2, 3, 5, 5, 5, 5, 5, 5]
+    transformation = optimizer.plateau(optax.sgd(1.0), factor=0.2, patience=2, window=2)
+    state, moved, scales = transformation.init(jnp.zeros(1)), [], []
+    for loss in losses:
+        update, state = transformation.update(jnp.ones(1), state, jnp.zeros(1), value=jnp.float32(loss))
+        moved.append(float(update[0]))
+        scales.append(optimizer.plateau_scale(state))
+    np.testing.assert_allclose(moved, [-1.0] * 7 + [-0.2] * 7, rtol=1e-6)
+    np.testing.assert_allclose(scales, np.abs(moved), rtol=1e-6)
+    assert optimizer.plateau_scale(optax.adam(1.0).init(jnp.zeros(1))) == 1.0
