@@ -5,7 +5,7 @@ WORKDIR/checkpoints/<step>/ holds
     averaged   the same, averaged over the steps (where the training averages)
     optimizer  the optimiser's state
     metadata   json: step, config, skeleton, checksums of all of this
-so that a network loads without its optimiser. Those of before there were checksums load unchecked.
+so that a network loads without its optimiser. Older checkpoints have no checksums and are not verified.
 """
 
 import contextlib
@@ -13,19 +13,24 @@ import json
 import logging
 import math
 import pathlib
+import re
 import shutil
+import tempfile
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from hourglass_jax.network import Metadata
 from hourglass_jax.training.step import State
 
-# Orbax tells every step of its work, and warns of each checkpoint without a score and of reading only.
+# Orbax logs every step of its work, and warns of each checkpoint without a score and of reading only.
 _NOISE = ("tracked_metric", "read_only=True", "directory is read only")
-# A save that fails is told by each of its threads; `Checkpoints` raises it as one error.
+# Each of its threads reports a save that fails; `Checkpoints` raises it as one error.
 _NOISE += ("_SignalingThread", "Handler Commit operations", "Save Finalize thread")
 logging.getLogger("absl").addFilter(
     lambda record: (
@@ -36,6 +41,7 @@ logging.getLogger("absl").addFilter(
 logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
 
 _SCORE = "score"
+_PLAIN = re.compile(r"[A-Za-z0-9_./=+,@~ -]*")
 _OVERHEAD = 4_000_000  # bytes of a checkpoint besides its arrays
 _LOOKS = 20  # at a folder in which a training is at work
 
@@ -45,6 +51,11 @@ class Checkpoints:
 
     def __init__(self, workdir, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
         self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
+        self._link, opened = None, self.directory
+        if not _PLAIN.fullmatch(str(opened)):
+            if not read_only:
+                opened.mkdir(parents=True, exist_ok=True)
+            self._link, opened = _linked(opened)
         keep = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(keep_latest),
@@ -65,7 +76,7 @@ class Checkpoints:
         )
         for left in reversed(range(_LOOKS if read_only else 1)):
             try:
-                self._manager = ocp.CheckpointManager(self.directory, options=options)
+                self._manager = ocp.CheckpointManager(opened, options=options)
                 break
             except FileNotFoundError:  # a training removed a step that had just been listed
                 if not left:
@@ -76,7 +87,11 @@ class Checkpoints:
 
     def __exit__(self, kind, *exc_info):
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext(), self._saving():
-            self._manager.close()  # waits for what is being saved
+            try:
+                self._manager.close()  # waits for what is being saved
+            finally:
+                if self._link is not None:
+                    self._link.cleanup()
 
     @property
     def latest(self) -> int | None:
@@ -95,7 +110,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         return list(self._manager.all_steps())
 
-    def save(self, state: State, metadata: dict, score: float | None) -> None:
+    def save(self, state: State, metadata: Metadata | Mapping[str, Any], score: float | None) -> None:
         """Starts to save; a step that is there already is left alone."""
         step = int(state.step)
         if step in self.steps:
@@ -106,10 +121,12 @@ class Checkpoints:
         }
         if state.averaged is not None:
             trees["averaged"] = state.averaged
-        metadata = metadata | {"step": step, "checksums": {k: _checksum(tree) for k, tree in trees.items()}}
-        metadata["checksum"] = _checksum_of_text(metadata)
+        checksums = {name: _checksum(tree) for name, tree in trees.items()}
+        content = metadata.to_dict() if isinstance(metadata, Metadata) else dict(metadata)
+        content |= {"step": step, "checksums": checksums}
+        content["checksum"] = _checksum_of_text(content)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        items["metadata"] = ocp.args.JsonSave(metadata)
+        items["metadata"] = ocp.args.JsonSave(content)
         # Not a number where nothing is labelled; among others it would count as the best.
         metrics = None if score is None or math.isnan(score) else {_SCORE: score}
         with self._saving():
@@ -120,8 +137,31 @@ class Checkpoints:
         with self._saving():
             self._manager.wait_until_finished()
 
+    def _found(self, error: Exception) -> str:
+        """An error's text on one line, with the folder's own name."""
+        text = " ".join(str(error).split())
+        return (
+            text
+            if self._link is None
+            else text.replace(f"{self._link.name}/checkpoints", str(self.directory))
+        )
+
+    def read_back(self, state: State) -> None:
+        """Waits for the checkpoint of a state, and reads the network in it once.
+
+        Raises:
+          OSError: it cannot be read, or is not what was saved.
+        """
+        self.wait()
+        model = {"params": state.params, "batch_stats": state.batch_stats}
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), model)
+        try:
+            self.variables(int(state.step), "model", like)
+        except ValueError as error:
+            raise OSError(f"A checkpoint was saved, but does not come back: {error}") from error
+
     def _check_room(self, trees) -> None:
-        """A full disk is told before a save begins: in its middle Orbax' threads fail one by one."""
+        """A full disk is reported before a save begins: in its middle Orbax' threads fail one by one."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -133,17 +173,39 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore have no class of their own
-            found = " ".join(str(error).split())[-200:]
+            found = self._found(error)[-200:]
             raise OSError(
                 f"{self.directory}: a checkpoint could not be saved ({found}). The earlier ones are "
                 "whole; once this is mended, the same command goes on after the latest."
             ) from error
 
-    def metadata(self, step: int) -> dict:
-        metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
-        if metadata.pop("checksum", None) not in (None, _checksum_of_text(metadata)):
-            raise ValueError(f"{self.directory / str(step)}: the checkpoint's metadata are damaged")
-        return metadata
+    def metadata(self, step: int) -> Metadata:
+        """Its metadata.
+
+        Raises:
+          ValueError: they are damaged, of another step, or describe no network.
+        """
+        content = self._content(step)
+        try:
+            return Metadata.from_dict(content)
+        except ValueError as error:
+            path = self.directory / str(step)
+            raise ValueError(f"{path}: the checkpoint describes no network ({error})") from None
+
+    def _content(self, step: int) -> dict:
+        """The metadata's json, checked against its checksum and the name of its folder."""
+        path = self.directory / str(step)
+        content = self._items(step, metadata=ocp.args.JsonRestore())["metadata"]
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: the checkpoint describes no network (metadata: no object)")
+        if content.pop("checksum", None) not in (None, _checksum_of_text(content)):
+            raise ValueError(f"{path}: the checkpoint's metadata are damaged")
+        if (known := content.get("step", step)) != step:
+            raise ValueError(
+                f"{path}: the checkpoint is of step {str(known)[:20]}, so its folder was copied or renamed; "
+                "remove it, or give it its own name again."
+            )
+        return content
 
     def restore(self, step: int, like: State) -> State:
         """The whole state.
@@ -171,17 +233,42 @@ class Checkpoints:
         return self._restore(step, **{name: ocp.args.StandardRestore(like)})[name]
 
     def _restore(self, step, **items):
+        checksums = self._content(step).get("checksums", {})
+        restored = self._items(step, **items)
+        for name in items.keys() & (checksums.keys() if isinstance(checksums, dict) else ()):
+            if _checksum(restored[name]) != checksums[name]:
+                raise ValueError(
+                    f"{self.directory / str(step)}: the checkpoint is damaged or of another network (the "
+                    f"checksum of {name} is not the one that was saved)"
+                )
+        return restored
+
+    def _items(self, step, **items):
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-            known = {} if "metadata" in items else self.metadata(step).get("checksums", {})
-            for name in known.keys() & items.keys():
-                if _checksum(restored[name]) != known[name]:
-                    raise ValueError(f"the checksum of {name} is not the one that was saved")
-            return restored
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax, TensorStore, zstd and json each have their own
-            found = " ".join(str(error).split())[:200]
+            found = self._found(error)[:200]
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
+
+
+def _linked(directory: pathlib.Path) -> tuple[tempfile.TemporaryDirectory, pathlib.Path]:
+    """A link to a folder, under a name that Orbax can read.
+
+    Orbax and etils take a path for a pattern, so that a folder called [1] is never found, and TensorStore
+    takes UTF-8 only.
+
+    Raises:
+      ValueError: the temporary folder has such a name, too.
+    """
+    held = tempfile.TemporaryDirectory(prefix="hourglass_jax-")
+    link = pathlib.Path(held.name) / "checkpoints"
+    if not _PLAIN.fullmatch(str(link)):
+        held.cleanup()
+        name = str(directory).encode(errors="backslashreplace").decode()
+        raise ValueError(f"{name}: checkpoints need a path of plain letters, or TMPDIR does.")
+    link.symlink_to(directory, target_is_directory=True)
+    return held, link
 
 
 def _checksum(tree) -> int:

@@ -3,15 +3,16 @@
 import json
 
 from hourglass_jax import config_base, models
+from hourglass_jax.network import Metadata
 
 
-def check_model(path, metadata: dict, config) -> None:
+def check_model(path, metadata: Metadata, config) -> None:
     """Raises ValueError when the config's model is not the checkpoint's; the message lists what differs.
 
     A field that is younger than the checkpoint has its default there.
     """
     new = config.to_dict()
-    if differ := differences(completed(metadata["config"], new)["model"], new["model"], "model."):
+    if differ := differences(completed(metadata.config, new)["model"], new["model"], "model."):
         raise ValueError(f"{path} is of another model than the config: {'; '.join(differ)}.")
 
 
@@ -30,12 +31,12 @@ def completed(old: dict, new: dict) -> dict:
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """What differs between two nested dictionaries: "train.steps: 100 -> 200"."""
+    """The differences between two nested dictionaries: "train.steps: 100 -> 200"."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f"{prefix}{key}.")
-        elif json.dumps(a) != json.dumps(b):  # json has no tuples
+        elif json.dumps(a, default=str) != json.dumps(b, default=str):  # json has no tuples
             found.append(f"{prefix}{key}: {a} -> {b}")
     return found

@@ -54,7 +54,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
             threads=config.data.threads or None,
             progress=progress,
         )
-    say(f"{source.name}, step {metadata['step']}, {len(source)} people")
+    say(f"{source.name}, step {metadata.step}, {len(source)} people")
     say(str(protocol))
     if (predictions.visible > 0).any():
         groups = published.groups(source.extras)
@@ -65,7 +65,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     else:
         scores = None
         say("No joint is labelled: there are no scores, only predictions.json.")
-    about = {"data": source.name, "step": metadata["step"], **protocol.to_dict()}
+    about = {"data": source.name, "step": metadata.step, **protocol.to_dict()}
     if jax.process_index() == 0:
         results.write(workdir, predictions, scores, source.ids, about)
         if predictions.pictures:

@@ -1,36 +1,107 @@
-"""Files are written whole or not at all, and those of strangers unpacked only as far as memory bears it."""
+"""Atomic writing, and size-limited reading of untrusted files."""
 
 import contextlib
 import gzip
 import json
 import os
 import pathlib
-import tempfile
+import secrets
+import stat
+import time
 import zipfile
 import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 LARGEST = 2**29  # bytes that a foreign file may unpack to: twice those of the largest public annotations
 
+_TEMPORARY, _OLD = ".partial", 3600  # ending of temporary files; seconds after which one is left over
+_SWEPT: set[pathlib.Path] = set()
+
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike):
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Opens a temporary binary file beside `path`, which takes its place when the block ends well.
 
-    Makes the folder if need be. If the block raises, the file that was there stays.
+    Makes the folder if need be. If the block raises, the file that was there stays. A link stays a link, and
+    its target is replaced. A new file has the mode that the umask leaves, a replaced one keeps its own.
+
+    Raises:
+      OSError: the path is a folder, a device, a pipe or a socket, or the folder cannot be written.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    target = pathlib.Path(os.path.realpath(path)) if os.path.islink(path) else pathlib.Path(path)
+    before = _regular(path, target)
+    if target == pathlib.Path(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
+    name = os.fsdecode(os.fsencode(target.name)[:200])  # a name has 255 bytes at most
+    temporary = target.with_name(f".{name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
+            if before is not None:
+                os.chmod(temporary, stat.S_IMODE(before.st_mode))
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _regular(path, target: pathlib.Path) -> os.stat_result | None:
+    """The state of the regular file at `target`; None where nothing is."""
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(found.st_mode):
+        return found
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+    raise OSError(f"{os.fspath(path)!s} is {kind}, not a file; choose another name.")
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Removes temporary files that killed processes left, once a process and folder."""
+    if folder in _SWEPT:
+        return
+    _SWEPT.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)):
+                continue
+            with contextlib.suppress(OSError):
+                # One that is younger may be another process' at work.
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
+                    os.unlink(entry.path)
+
+
+def open_lock(path: pathlib.Path) -> BinaryIO:
+    """Opens a lock file for writing, and leaves its content and whatever a link points to alone."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path}: a link in the place of the lock file; remove it.") from None
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path}: in the place of the lock file; remove it.") from None
+        raise error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path}: in the place of the lock file; remove it.")
+    return os.fdopen(descriptor, "r+b", buffering=0)
+
+
+def user_cache() -> pathlib.Path | None:
+    """The project's folder in the user's cache; None where neither XDG_CACHE_HOME nor a home names one.
+
+    A process may have no HOME and a user id that the system does not know, as in containers.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return pathlib.Path(home) / "hourglass_jax" if os.path.isabs(home) else None
 
 
 def write(path: str | os.PathLike, data: bytes) -> None:
@@ -45,7 +116,7 @@ def write_json(path: str | os.PathLike, value) -> None:
 
 
 def read_json(path: str | os.PathLike):
-    """What a json file holds, as it is or packed by gzip.
+    """The content of a json file, plain or packed by gzip.
 
     Raises:
       FileNotFoundError: there is no such file.

@@ -7,7 +7,6 @@ network predicts and is evaluated like one of our own.
 """
 
 import argparse
-import pathlib
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ from hourglass_jax import checkpoint, console, devices, files
 from hourglass_jax.network import Network
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 from hourglass_jax.training.step import State
+from hourglass_jax.training.workdir import Workdir
 from hourglass_jax.weights import torch
 from hourglass_jax.weights.torch import COMMAND
 
@@ -50,15 +50,15 @@ def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -
     Raises:
       ValueError: also where the workdir holds something already.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = Workdir(workdir)
     _, variables, metadata = torch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
-    if (workdir / "checkpoints").exists() or (workdir / "config.json").exists():
+    if workdir.used:
         raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")
     with checkpoint.Checkpoints(workdir) as saved:
         state = State(step=np.int32(0), optimizer={"none": np.zeros(())}, averaged=None, **variables)
         saved.save(state, metadata, None)
-    files.write_json(workdir / "config.json", metadata["config"])
-    return metadata["config"]
+    files.write_json(workdir.config, metadata.config)
+    return metadata.config
 
 
 def _everywhere():

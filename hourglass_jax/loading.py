@@ -3,16 +3,17 @@
 import pathlib
 
 from hourglass_jax import checkpoint, devices, weights
-from hourglass_jax.network import Network, arrange, described
-from hourglass_jax.weights import torch
+from hourglass_jax.network import Metadata, Network, arrange, described
+from hourglass_jax.weights import published, torch
 
 
-def load(path, mesh=None) -> tuple[Network, dict, dict]:
+def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     """A trained network.
 
     Args:
       path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
-        WORKDIR/checkpoints/STEP, a file of `weights`, or a PyTorch checkpoint (`weights.torch`).
+        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.torch`), or the name of
+        published weights (`weights.published`), which are fetched once; a path of that name comes first.
       mesh: whose devices get the variables; None for all.
 
     Returns:
@@ -22,6 +23,8 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
     """
+    if str(path) in published.NAMES and not pathlib.Path(path).exists():
+        path = published.fetch(str(path))
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
         if path.suffix in torch.SUFFIXES:
@@ -32,7 +35,10 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{path} holds no checkpoints; is it the --workdir of a training?")
+        names = ", ".join(published.NAMES)
+        raise FileNotFoundError(
+            f"{path} holds no checkpoints; is it the --workdir of a training? Published weights are {names}."
+        )
     tried = None
     while True:
         with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
@@ -43,7 +49,7 @@ def load(path, mesh=None) -> tuple[Network, dict, dict]:
             try:
                 metadata = checkpoints.metadata(wanted)
                 network, like = described(checkpoints.directory / str(wanted), metadata, same)
-                name = "averaged" if metadata["config"].get("train", {}).get("average_decay") else "model"
+                name = "averaged" if metadata.averages else "model"
                 return network, checkpoints.variables(wanted, name, like), metadata
             except ValueError:
                 if wanted == tried:

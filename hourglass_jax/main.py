@@ -30,6 +30,7 @@ flags.DEFINE_string(
     "What to evaluate: a workdir, WORKDIR/checkpoints/STEP or weights. Default: --workdir.",
 )
 flags.DEFINE_bool("allow_changed_config", False, "Go on in a workdir that began with another config.")
+flags.DEFINE_bool("allow_changed_data", False, "Go on in a workdir that was trained on other examples.")
 flags.DEFINE_bool("distributed", False, "One of several processes; on TPU pods they find each other.")
 flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of the first process.")
 flags.DEFINE_integer("processes", None, "With --distributed elsewhere: how many there are.")
@@ -37,20 +38,23 @@ flags.DEFINE_integer("process", None, "With --distributed elsewhere: which one t
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell each of their steps
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax log each of their steps
     if len(argv) > 1:
         raise ValueError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
     if FLAGS.distributed:
         import jax
 
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+        # A process that is lost is missed after 30 s instead of JAX's 100.
+        patience = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **patience)
     # Only now: `--help` and wrong flags are answered at once.
     from hourglass_jax import devices, evaluate, train
 
     devices.keep_programs()
     devices.keep_memory()
     if FLAGS.mode == "train":
-        train.train(FLAGS.config, FLAGS.workdir, allow_changed_config=FLAGS.allow_changed_config)
+        allowed = {name: FLAGS[name].value for name in ("allow_changed_config", "allow_changed_data")}
+        train.train(FLAGS.config, FLAGS.workdir, **allowed)
     else:
         evaluate.evaluate(FLAGS.config, FLAGS.workdir, FLAGS.checkpoint or FLAGS.workdir)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +15,82 @@ from hourglass_jax import models
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
 from hourglass_jax.pose.skeletons import Skeleton
+
+# Above what any paper's network has, by a factor of ten.
+MOST_LAYERS, MOST_WIDTH, MOST_SIZE = 1000, 8192, 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint or a file of weights records beside its arrays, as json.
+
+    Attributes:
+      config: of the training, nested dictionaries, see `configs/common.py`.
+      skeleton: the joints, see `Skeleton.to_dict`.
+      step: the number of updates.
+      data: the fingerprint of the training's examples; "" where it is not known.
+      checksums: CRC-32 of each item of a checkpoint; {} where it has none.
+      evaluation: the scores of `evaluate.score`; {} where there are none.
+      card: how the weights were made, for readers; {} where nothing is written.
+    """
+
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    skeleton: dict[str, Any] = dataclasses.field(default_factory=dict)
+    step: int = 0
+    data: str = ""
+    checksums: dict[str, int] = dataclasses.field(default_factory=dict)
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> "Metadata":
+        """Reads the json; fields that it does not know are left out.
+
+        Raises:
+          ValueError: a field is of another type.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"metadata: expected an object, found {type(content).__name__}")
+        values = {}
+        for field in dataclasses.fields(cls):
+            if field.name not in content:
+                continue
+            kind = {"step": int, "data": str}.get(field.name, dict)
+            value = content[field.name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"metadata: {field.name} is {type(value).__name__}, not {kind.__name__}")
+            values[field.name] = value
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The json; optional fields without a value are left out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        optional = ("config", "skeleton", "data", "checksums", "evaluation", "card")
+        return {name: value for name, value in values.items() if value or name not in optional}
+
+    # Read like the dictionary that they were before 0.2.
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.to_dict()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.to_dict().get(name, default)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the training averages its variables over the steps."""
+        train = self.config.get("train", {})
+        return isinstance(train, dict) and bool(train.get("average_decay"))
+
+    @property
+    def threshold(self) -> float | None:
+        """The least score of a joint that is drawn, from the evaluation; None where it is not known."""
+        confidence = self.evaluation.get("confidence")
+        value = confidence.get("threshold") if isinstance(confidence, dict) else None
+        known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return value if known else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +160,14 @@ class Network:
         return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
 
 
-def network_of(metadata: dict) -> Network:
-    """The network that a checkpoint's metadata describe."""
-    config, skeleton = metadata["config"], Skeleton.from_dict(metadata["skeleton"])
+def network_of(metadata: Metadata | Mapping[str, Any]) -> Network:
+    """The network that metadata describe, or their json."""
+    if not isinstance(metadata, Metadata):
+        metadata = Metadata.from_dict(metadata)
+    for name in ("config", "skeleton"):
+        if not getattr(metadata, name):
+            raise ValueError(f"metadata: {name} is missing")
+    config, skeleton = metadata.config, Skeleton.from_dict(metadata.skeleton)
     return Network(
         model=models.create(joints=len(skeleton), **config["model"]),
         skeleton=skeleton,
@@ -96,8 +179,9 @@ def network_of(metadata: dict) -> Network:
     )
 
 
-def described(path, metadata: dict, sharding, count: float = math.inf) -> tuple[Network, dict]:
-    """The network of a checkpoint or a stranger's file, and the shapes of its variables (`abstract`).
+def described(path, metadata: Metadata, sharding, count: float = math.inf) -> tuple[Network, dict]:
+    """The network of a checkpoint or of a file, which may be damaged or forged, and the shapes of its
+    variables (`abstract`).
 
     Args:
       path: of the file, for the message.
@@ -105,17 +189,33 @@ def described(path, metadata: dict, sharding, count: float = math.inf) -> tuple[
       count: of the arrays in the file; no network is built that has more.
 
     Raises:
-      ValueError: the metadata are no network's, or a larger one's; one line.
+      ValueError: the metadata describe no network, or a larger one; one line.
     """
     try:
-        model = metadata["config"]["model"]
-        if (least := math.prod(model.get(name, 1) for name in ("stacks", "depth", "units"))) > count:
-            raise ValueError(f"{least} layers at least, but {count} arrays")
+        sizes = _sizes(metadata.config) if metadata.config else {}
+        # Before anything is built: thousands of stacks take minutes, and a huge side any memory.
+        least = math.prod(sizes.get(name, 1) for name in ("stacks", "depth", "units"))
+        if least > min(count, MOST_LAYERS):
+            known = f"{count} arrays" if count < MOST_LAYERS else f"{MOST_LAYERS} are the most"
+            raise ValueError(f"{least} layers at least, but {known}")
+        for name, most in (("width", MOST_WIDTH), ("size", MOST_SIZE)):
+            if sizes.get(name, 0) > most:
+                raise ValueError(f"{name} is {sizes[name]}, above {most}")
         network = network_of(metadata)
         return network, abstract(network, sharding)
     except Exception as error:  # a wrong field may make any of Python's, Flax' and JAX'
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: describes no network ({type(error).__name__}: {reason}).") from error
+
+
+def _sizes(config: dict) -> dict[str, int]:
+    """The whole numbers in a config that the time and the memory of building its network depend on."""
+    found = {name: config["model"].get(name, 1) for name in ("stacks", "depth", "units", "width")}
+    found["size"] = config["data"]["size"]
+    for name, value in found.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} is {value!r}"[:99] + ", not a whole number")
+    return found
 
 
 def abstract(network: Network, sharding) -> dict:
@@ -131,8 +231,8 @@ def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
 
     Args:
       path: of the file, for the message.
-      arrays: see `read`.
-      like: the network's variables as `jax.ShapeDtypeStruct` with shardings, see `checkpoint.abstract`.
+      arrays: see `weights.read`.
+      like: the network's variables as `jax.ShapeDtypeStruct` with shardings, see `abstract`.
 
     Raises:
       ValueError: they are another network's; all names that are missing, too much or of another shape are
@@ -140,14 +240,16 @@ def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
     """
     wanted = traverse_util.flatten_dict(like, sep="/", keep_empty_nodes=True)
     shapes = {name: value.shape for name, value in wanted.items() if hasattr(value, "shape")}
-    differ = [f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())]
-    differ += [f"{name} is too much" for name in sorted(arrays.keys() - shapes.keys())]
-    differ += [
-        f"{name} is {arrays[name].shape} instead of {shapes[name]}"
-        for name in sorted(shapes.keys() & arrays.keys())
-        if arrays[name].shape != shapes[name]
-    ]
-    if differ:
+    if differ := misfits({name: value.shape for name, value in arrays.items()}, shapes):
         raise ValueError(f"{path}: the weights are of another network: {'; '.join(differ)}.")
     placed = {name: jax.device_put(arrays[name], wanted[name].sharding) for name in shapes}
     return traverse_util.unflatten_dict(wanted | placed, sep="/")
+
+
+def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How named arrays differ from those that a network has, by their shapes: a line for each name that is
+    missing, too much or of another shape."""
+    lines = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
+    lines += [f"{name} is too much" for name in sorted(found.keys() - wanted.keys())]
+    both = sorted(wanted.keys() & found.keys())
+    return lines + [f"{n} is {found[n]} instead of {wanted[n]}" for n in both if found[n] != wanted[n]]

@@ -127,7 +127,7 @@ class Predictor:
         network, variables, self.metadata = loading.load(path, mesh)
         self.network, self._variables = fold_norms.fold(network, variables)
         if threshold is None:
-            threshold = self.metadata.get("evaluation", {}).get("confidence", {}).get("threshold")
+            threshold = self.metadata.threshold
         self.threshold = THRESHOLD if threshold is None else threshold
         self._batch_size = batch_size
         self._canvas, self._margin = surroundings(self.network.size, scales)

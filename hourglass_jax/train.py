@@ -1,11 +1,10 @@
 """The training: one loop for all systems."""
 
 import contextlib
-import fcntl
 import functools
-import pathlib
 import signal
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,43 +12,30 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, evaluate, files
-from hourglass_jax.config import completed, differences
 from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
 from hourglass_jax.evaluation import results, sheets
 from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.media import draw
-from hourglass_jax.network import network_of
-from hourglass_jax.training import finetune, losses, optimizer, phases
+from hourglass_jax.network import Metadata, network_of
+from hourglass_jax.training import finetune, losses, optimizer, phases, processes
 from hourglass_jax.training import step as steps
 from hourglass_jax.training.log import Log, Progress
+from hourglass_jax.training.workdir import Workdir
 
-# Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
-_FREE = (
-    *("train.log_every", "train.evaluate_every", "train.save_every", "train.keep_latest"),
-    *(
-        "train.pictures",
-        "train.tensorboard",
-        "train.skip_nonfinite",
-        "train.remat",
-        "data.data_dir",
-        "data.manual_dir",
-        "data.packed_dir",
-        "data.annotations",
-        "data.images",
-    ),
-    *("data.source", "data.threads", "evaluate"),
-)
-_TOLD_SHARE = 0.05  # of the time, spent waiting for input
+_NAMED_SHARE = 0.05  # of the time, spent waiting for input
 
 
-def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | dict:
+def train(
+    config, workdir, *, allow_changed_config: bool = False, allow_changed_data: bool = False
+) -> Scores | dict:
     """Trains to the end, or until SIGTERM or Ctrl-C; the same call again goes on.
 
     Args:
       config: as `configs/common.py` describes.
       workdir: gets config.json, checkpoints/, metrics.jsonl, TensorBoard's files and pictures/.
       allow_changed_config: go on although the config differs from the one that the workdir began with.
+      allow_changed_data: go on although the training's examples are not those of the latest checkpoint.
 
     Returns:
       the last evaluation's scores (`evaluation.scores.Scores`), {} if stopped before.
@@ -57,29 +43,52 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
     Raises:
       ValueError: wrong values; FileNotFoundError: missing data; FloatingPointError: the loss diverged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = Workdir(workdir)
     mesh = devices.mesh()
-    devices.check_divides(config.train.batch_size, "train.batch_size")
-    source = sources.open_source(config.data, train=True)
-    validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
-    metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
-    network = network_of(metadata)
-    plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
-    phases.check(plan, network.model, network.size)
-    last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
-    step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
-    step_for(plan.trained(0))  # what is wrong with its values is said before anything is written
+
+    def setup():
+        """All that can be refused before anything is written."""
+        check_seed(config.seed)
+        devices.check_divides(config.train.batch_size, "train.batch_size")
+        source = sources.open_source(config.data, train=True)
+        validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
+        fingerprint = getattr(source, "fingerprint", "")
+        metadata = Metadata(config.to_dict(), source.skeleton.to_dict(), data=fingerprint)
+        network = network_of(metadata)
+        plan = phases.plan(config.train.phases, len(source) / config.train.batch_size)
+        phases.check(plan, network.model, network.size)
+        last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
+        step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
+        step_for(plan.trained(0))
+        return source, validation, metadata, network, plan, last_step, rate, optimiser, step_for
+
+    prepared = processes.together(setup)
+    source, validation, metadata, network, plan, last_step, rate, optimiser, step_for = prepared
+    begun = workdir.begun
+    processes.agree(
+        {
+            "config": shared_values(metadata.config),
+            "people in training": len(source),
+            "people in validation": len(validation),
+            "training data": metadata.data,
+            "workdir has a checkpoint": begun,
+        }
+    )
 
     initial, remarks = None, []
-    # A save that was cut off leaves a folder whose name is more than a number.
-    begun = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     if config.train.init_from and not begun:
-        initial, remarks = finetune.load(config.train.init_from, network, mesh)
+        initial, remarks = processes.together(lambda: finetune.load(config.train.init_from, network, mesh))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(locked(workdir))
-        check_config(workdir, metadata["config"], allow_changed_config)
+        processes.together(lambda: stack.enter_context(workdir.locked()))
+        processes.together(
+            lambda: workdir.check_config(
+                metadata.config, allow_changed=allow_changed_config, examples=len(source)
+            )
+        )
         saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
+        if not allow_changed_data:
+            check_data(workdir, saved, metadata.data)
         state = make_state(config, network, optimiser, mesh, saved, initial)
         step = int(state.step)
         resident = config.data.source == "device"
@@ -93,6 +102,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
             resident=resident,
             protocol=evaluate.Protocol.from_config(config.evaluate),
         )
+        stack.enter_context(processes.ending_when_one_is_lost())
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
         describe(config, network, state, source, validation, last_step)
@@ -114,7 +124,7 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
         )
         stack.enter_context(contextlib.closing(batches))
         progress, waiting, scores = Progress(step, last_step), [], {}
-        skipped = 0
+        skipped, read = 0, False
 
         # A step is done when its metrics are there; what is logged already is done.
         def idle():
@@ -153,16 +163,19 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
                 say(evaluate.report(scores))
                 if jax.process_index() == 0 and predictions.pictures:
                     picture = sheets.predictions_sheet(predictions, network)
-                    draw.save(workdir / "pictures" / f"validation_{step:07d}.png", picture)
+                    draw.save(workdir.pictures / f"validation_{step:07d}.png", picture)
                     log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
                     if (picture := sheets.attention_sheet(predictions)) is not None:
-                        draw.save(workdir / "pictures" / f"attention_{step:07d}.png", picture)
+                        draw.save(workdir.pictures / f"attention_{step:07d}.png", picture)
                         log.pictures(step, {"attention": picture})
                 progress.away(time.monotonic() - start)
 
             if kept:
                 chosen_by = scores["table"]["Mean"] if evaluated and not on_test else None
                 saved.save(state, metadata, chosen_by)
+                if not read:  # before hours of work rest on what cannot be read
+                    saved.read_back(state)
+                    read = True
             if last:
                 break
         saved.wait()
@@ -173,11 +186,40 @@ def train(config, workdir, *, allow_changed_config: bool = False) -> Scores | di
     return scores
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that JAX or NumPy cannot take; of a larger one JAX sees the lower half."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} is out of range; choose 0 to {2**32 - 1}.")
+
+
+def shared_values(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the values that may differ from one machine to another."""
+    machine = ("data_dir", "manual_dir", "packed_dir", "annotations", "images", "threads")
+    data = {name: value for name, value in config["data"].items() if name not in machine}
+    return config | {"data": data}
+
+
+def check_data(workdir: Workdir, saved: checkpoint.Checkpoints, fingerprint: str) -> None:
+    """Compares the training's examples with those of the latest checkpoint, where both are known.
+
+    Raises:
+      ValueError: they differ: the steps to come would not be those of the run.
+    """
+    if saved.latest is None:
+        return
+    before = saved.metadata(saved.latest).data
+    if before and fingerprint and before != fingerprint:
+        raise ValueError(
+            f"{workdir} was trained on other data than there are now (fingerprints {before[:8]} and "
+            f"{fingerprint[:8]}); choose another --workdir, or go on with --allow_changed_data."
+        )
+
+
 def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phases.ALL):
     """The last step, the learning rate by step, and the optimiser; phases need the model's tasks."""
     options = config.optimizer.to_dict()
     epoch = examples / config.train.batch_size  # steps
-    last_step = config.train.steps or max(round(config.train.epochs * epoch), 1)
+    last_step = optimizer.last_step(config.train, examples)
     kind, patience, factor = options.pop("schedule"), options.pop("patience", 0), options["factor"]
     rate = optimizer.schedule(
         steps=last_step,
@@ -191,13 +233,13 @@ def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phas
             raise ValueError(
                 "optimizer.schedule=plateau needs optimizer.patience of 1 epoch or more, and no train.phases."
             )
-        steps = optimizer.create(rate, **options)
+        steps = optimizer.transformation(rate, **options)
         window = max(round(epoch), 1)
         return last_step, rate, optimizer.plateau(steps, factor=factor, patience=patience, window=window)
     if plan.round:
         labels = functools.partial(phases.labels, model)
         return last_step, rate, optimizer.by_label(rate, labels, model.tasks, **options)
-    return last_step, rate, optimizer.create(rate, **options)
+    return last_step, rate, optimizer.transformation(rate, **options)
 
 
 def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_of: str | None = None):
@@ -284,7 +326,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
     name = "loss" if not np.isfinite(values["loss"]) else "gradient_norm"
     again = {"batch_size": config.train.batch_size, "seed": config.seed, "loader": source.loader}
     batches = pipeline.batches(source, train=True, start_step=step - 1, steps=1, **again)
-    path = workdir / f"diverged_{step:07d}.npz"
+    path = workdir.diverged(step)
     with contextlib.closing(batches):
         batch = next(batches)
     ids = [source.ids[i] for i in batch["index"]]
@@ -303,7 +345,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
 def line(step: int, last_step: int, values: dict, left: float) -> str:
     """One line of progress; it names the wait for input where that is more than a few per cent."""
     share = values["input_share"]
-    waits = f"input {100 * share:.0f}% of the time  " if share > _TOLD_SHARE else ""
+    waits = f"input {100 * share:.0f}% of the time  " if share > _NAMED_SHARE else ""
     return (
         f"step {step}/{last_step} ({100 * step / last_step:.0f}%)  loss {values['loss']:.5f}  "
         f"lr {values['learning_rate']:.2e}  {values['images_per_second']:.1f} images/s  {waits}"
@@ -350,37 +392,3 @@ class Stop:
         if step % 10:  # the processes have to talk about it, so not at every step
             return False
         return bool(multihost_utils.process_allgather(np.array(self._noticed)).any())
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path):
-    """Keeps a second training out of the workdir; the lock ends with the process, however it ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index():
-        yield
-        return
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{workdir}: another training is running in this workdir.") from None
-        yield
-
-
-def check_config(workdir: pathlib.Path, config: dict, allow_changed: bool) -> None:
-    """Writes config.json, or compares with the one that is there.
-
-    Raises:
-      ValueError: the config differs in what the coming steps depend on; the message lists it.
-    """
-    path = workdir / "config.json"
-    if path.exists() and not allow_changed:
-        differ = differences(completed(files.read_json(path), config), config)
-        differ = [text for text in differ if not text.startswith(_FREE)]
-        if differ:
-            raise ValueError(
-                f"{workdir} began with another config: {'; '.join(differ)}. Choose another --workdir, or "
-                "go on with --allow_changed_config."
-            )
-    if jax.process_index() == 0:
-        files.write_json(path, config)

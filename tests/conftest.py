@@ -392,11 +392,11 @@ TRACES = []  # batch sizes of the programs that were made of `Spots`
 def spots(monkeypatch):
     """Whatever workdir is loaded, it is this network's; the batch sizes of the programs that it made."""
     from hourglass_jax import loading
-    from hourglass_jax.network import Network
+    from hourglass_jax.network import Metadata, Network
     from hourglass_jax.pose import skeletons
 
     network = Network(Spots(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
-    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, Metadata({}, {}, 1)))
     TRACES.clear()
     return TRACES
 

@@ -109,7 +109,7 @@ def test_config_is_whole_and_builds_its_model(name, string):
     schedule = {key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")}
     assert options.pop("patience") == 0
     rate = optimizer.schedule(kind=kind, milestones=milestones, steps=300, **schedule)
-    optimizer.create(rate, **options)
+    optimizer.transformation(rate, **options)
     last = config.train.steps or config.train.epochs
     assert all(0 < milestone < last for milestone in milestones)
     assert 0 < float(rate(0)) < 1.0001 * config.optimizer.learning_rate

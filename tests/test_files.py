@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 
 import jax.numpy as jnp
@@ -26,9 +27,62 @@ def test_write_takes_a_string_and_replaces_what_is_there(tmp_path):
         assert file.read() == b"second"
 
 
-def test_others_may_read_what_was_written(tmp_path):
-    files.write(tmp_path / "data", b"")
-    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o644
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o027, 0o640)])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        files.write(tmp_path / "data", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == mode
+
+
+def test_a_replaced_file_keeps_its_mode(tmp_path):
+    (tmp_path / "data").write_bytes(b"old")
+    (tmp_path / "data").chmod(0o600)
+    files.write(tmp_path / "data", b"new")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o600
+
+
+def test_a_link_stays_a_link_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("old", "absent"):
+        (tmp_path / name).symlink_to(f"there/{name}")
+    (tmp_path / "there" / "old").write_bytes(b"old")
+    for name in ("old", "absent"):
+        files.write(tmp_path / name, b"new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / "there" / name).read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path / "there")) == ["absent", "old"]
+
+
+def test_only_a_regular_file_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "null").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+        before = {name: (tmp_path / name).stat() for name in os.listdir(tmp_path)}
+        kinds = {"pipe": "a pipe", "folder": "a folder", "null": "a device", "socket": "a socket"}
+        for name, kind in kinds.items():
+            with pytest.raises(OSError, match=f"{name} is {kind}, not a file; choose another name.$"):
+                files.write(tmp_path / name, b"new")
+        assert {name: (tmp_path / name).stat() for name in os.listdir(tmp_path)} == before
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    kept = [".data.0a1b2c3d.partial", ".settings.12345678", "data.partial"]  # a young one, and users' own
+    for name in [*kept, ".gone.01234567.partial"]:
+        (tmp_path / name).write_bytes(b"")
+        if name != kept[0]:
+            os.utime(tmp_path / name, (0, 0))
+    files.write(tmp_path / "data", b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "data"])
+
+
+def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
+    files.write(tmp_path / ("ü" * 127), b"new")
+    assert (tmp_path / ("ü" * 127)).read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -122,9 +122,9 @@ def test_training_and_evaluation_from_the_command(
     assert "step 2/2 (100%)" in capsys.readouterr().out
     assert [line["step"] for line in metrics_of(tmp_path / "w") if "loss" in line] == [1, 2]
     # Another config needs the flag that allows it.
-    more = [config_file, W, "--config.train.steps=3"]
+    more = [config_file, W, "--config.train.steps=3", "--config.optimizer.learning_rate=1e-4"]
     code, told = command(*more)
-    assert code == 1 and "train.steps: 2 -> 3" in told and "--allow_changed_config" in told
+    assert code == 1 and "learning_rate: 0.001 -> 0.0001" in told and "--allow_changed_config" in told
     assert command(*more, "--allow_changed_config") == (0, "")
     assert "Goes on after step 2 of 3." in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ from PIL import Image
 from hourglass_jax import Predictor, loading, predictor, weights
 from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
-from hourglass_jax.network import Network
+from hourglass_jax.network import Metadata, Network
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import per_example
 
@@ -429,7 +429,7 @@ def test_threshold_is_the_weights_own(spots, monkeypatch):
         ({"confidence": {"auroc": None, "threshold": None}}, 0.1),
         ({}, 0.1),  # evaluated before there was confidence
     ):
-        metadata = {"evaluation": evaluation}
+        metadata = Metadata({}, {}, evaluation=evaluation)
         monkeypatch.setattr(loading, "load", lambda path, mesh, m=metadata: (network, variables, m))
         assert Predictor("any").threshold == expected
         assert Predictor("any", threshold=0.0).threshold == 0.0

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import time
@@ -17,6 +18,7 @@ from hourglass_jax.evaluation import results
 from hourglass_jax.media import draw
 from hourglass_jax.training import log as logs
 from hourglass_jax.training import losses
+from hourglass_jax.training.workdir import FREE, Workdir
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
@@ -147,7 +149,7 @@ def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tm
     # As a kill during a save leaves it.
     (tmp_path / "a/checkpoints/2").rename(tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7")
     network, variables, metadata = loading.load(tmp_path / "a")
-    assert metadata["step"] == 1
+    assert metadata.step == 1
     assert (tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7").exists()  # reading changes nothing
     train.train(config, tmp_path / "a")
     assert (
@@ -331,14 +333,14 @@ def test_second_training_in_a_workdir_is_refused_at_once(tiny, monkeypatch, tmp_
         raise AssertionError("It went on.")
 
     monkeypatch.setattr(train, "make_state", reached)
-    with train.locked(tmp_path):
+    with Workdir(tmp_path).locked():
         with pytest.raises(ValueError, match="another training is running in this workdir"):
             train.train(tiny(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]  # nothing was written
-    with train.locked(tmp_path), pytest.raises(ValueError, match="another training"):
-        with train.locked(tmp_path):
+    with Workdir(tmp_path).locked(), pytest.raises(ValueError, match="another training"):
+        with Workdir(tmp_path).locked():
             pass
-    with train.locked(tmp_path):  # and it is free again
+    with Workdir(tmp_path).locked():  # and it is free again
         pass
 
 
@@ -350,12 +352,12 @@ def test_changed_config_is_listed_refused_or_allowed(tiny, metrics_of, tmp_path,
     message = str(error.value)
     for part in (
         "optimizer.learning_rate: 0.001 -> 0.002",
-        "train.steps: 2 -> 3",
         "augment.scale_range: [0.8, 1.2] -> (0.9, 1.2)",
         "--allow_changed_config",
     ):
         assert part in message
     assert "train.save_every" not in message and "\n" not in message
+    assert "train.steps" not in message  # which may grow
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 2
 
     train.train(tiny(changed), tmp_path, allow_changed_config=True)
@@ -375,9 +377,7 @@ def test_workdirs_of_other_versions_are_listed_refused_or_allowed(tiny, state_of
     del old["optimizer"]["clip_norm"], old["evaluate"]["decode"]
     old["train"]["gone"] = 3
     (workdir / "config.json").write_text(json.dumps(old))
-    with pytest.raises(
-        ValueError, match="with another config: optimizer.clip_norm: None -> 0.0; train.gone: 3"
-    ):
+    with pytest.raises(ValueError, match="with another config: train.gone: 3 -> None. Choose"):
         train.train(config, workdir)
     train.train(config, workdir, allow_changed_config=True)
     assert "Goes on after step 1 of 2." in capsys.readouterr().out
@@ -389,16 +389,79 @@ def test_workdirs_of_other_versions_are_listed_refused_or_allowed(tiny, state_of
 
 def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):
     config = json.loads(tiny().to_json())
-    train.check_config(tmp_path, config, False)
-    for name in train._FREE:
+    Workdir(tmp_path).check_config(config, allow_changed=False)
+    for name in FREE:
         section, _, key = name.partition(".")
         changed = json.loads(tiny().to_json())
         for k in [key] if key else list(changed[section]):
             changed[section][k] = "another"
-        train.check_config(tmp_path, changed, False)
+        Workdir(tmp_path).check_config(changed, allow_changed=False)
         assert json.loads((tmp_path / "config.json").read_text()) == changed
-    with pytest.raises(ValueError, match="train.steps: 4 -> 5"):
-        train.check_config(tmp_path, json.loads(tiny({"train.steps": 5}).to_json()), False)
+    with pytest.raises(ValueError, match="train.steps: 4 -> 3. Only a longer training goes on as it is"):
+        shorter = json.loads(tiny({"train.steps": 3}).to_json())
+        Workdir(tmp_path).check_config(shorter, allow_changed=False)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "steps"])
+def test_a_training_may_be_longer_where_its_schedule_does_not_change(
+    tiny, state_of, same, tmp_path, capsys, schedule
+):
+    changes = {"optimizer.schedule": schedule, "optimizer.milestones": (0.6,), "train.evaluate_every": 9}
+    whole = tiny(changes | {"train.steps": 0, "train.epochs": 0.8})  # 40 people in batches of 8: 4 steps
+    train.train(whole, tmp_path / "whole")
+    train.train(tiny(changes | {"train.steps": 2}), tmp_path / "longer")
+    train.train(whole, tmp_path / "longer")
+    assert "Goes on after step 2 of 4." in capsys.readouterr().out
+    same(state_of(whole, tmp_path / "longer", 4), state_of(whole, tmp_path / "whole", 4))
+
+
+def test_a_longer_training_says_what_its_schedule_does_with_it(tiny, tmp_path):
+    def config(**changes):
+        return json.loads(tiny({"optimizer.schedule": "cosine"} | changes).to_json())
+
+    Workdir(tmp_path).check_config(config(), allow_changed=False)
+    longer = config(**{"train.steps": 0, "train.epochs": 2.0})
+    message = "train.epochs: 1.0 -> 2.0; train.steps: 4 -> 0. optimizer.schedule=cosine .* 10 instead of 4"
+    with pytest.raises(ValueError, match=message):
+        Workdir(tmp_path).check_config(longer, allow_changed=False, examples=40)
+    (tmp_path / "config.json").write_text('{"train": []}')
+    with pytest.raises(ValueError, match="began with another config: "):
+        Workdir(tmp_path).check_config(longer, allow_changed=False, examples=40)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="config.json: expected a json object, found list.$"):
+        Workdir(tmp_path).check_config(longer, allow_changed=False)
+
+
+def test_a_workdir_may_have_any_name_and_its_checkpoint_is_read_back_at_once(
+    tiny, monkeypatch, tmp_path, capsys
+):
+    workdir = tmp_path / "lr=[0.1, 0.2]*?"
+    config = tiny({"train.evaluate_every": 9})
+    train.train(config, workdir)
+    assert loading.load(workdir)[2].step == loading.load(workdir / "checkpoints" / "4")[2].step == 4
+    train.train(config, workdir)
+    assert "Trained to step 4 already" in capsys.readouterr().out
+
+    def lost(self, step, *args):
+        raise ValueError(f"{self.directory / str(step)}: the checkpoint is damaged")
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "variables", lost)
+    with pytest.raises(OSError, match="does not come back: .*checkpoints/2: the checkpoint is damaged"):
+        train.train(config, tmp_path / "other")
+
+
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("elsewhere"), lambda p: p.mkdir(), os.mkfifo])
+def test_a_lock_touches_nothing_but_a_file_of_its_own(tmp_path, make):
+    (tmp_path / "elsewhere").write_text("precious")
+    make(tmp_path / ".lock")
+    with pytest.raises(ValueError, match=r"\.lock: .*in the place of the lock file; remove it.$"):
+        with Workdir(tmp_path).locked():
+            pass
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / ".lock").write_text("kept")
+    with Workdir(tmp_path / "used").locked():
+        assert (tmp_path / "used" / ".lock").read_text() == "kept"
 
 
 def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tiny, tmp_path):
@@ -406,10 +469,12 @@ def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tin
     del older["loss"]["activity_weight"], older["loss"]["adaptive"]
     (tmp_path / "config.json").write_text(json.dumps(older))
     # 1 unit is the model's own default
-    train.check_config(tmp_path, json.loads(tiny({"model.units": 1}).to_json()), False)
+    Workdir(tmp_path).check_config(json.loads(tiny({"model.units": 1}).to_json()), allow_changed=False)
     (tmp_path / "config.json").write_text(json.dumps(older))
     with pytest.raises(ValueError, match=r"config: loss.activity_weight: 0.0 -> 0.5. Choose"):
-        train.check_config(tmp_path, json.loads(tiny({"loss.activity_weight": 0.5}).to_json()), False)
+        Workdir(tmp_path).check_config(
+            json.loads(tiny({"loss.activity_weight": 0.5}).to_json()), allow_changed=False
+        )
 
 
 def test_a_plateau_lowers_the_rate_that_is_logged(tiny, tmp_path):

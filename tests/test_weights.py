@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from hourglass_jax import checkpoint, evaluate, loading, weights
-from hourglass_jax.network import network_of
+from hourglass_jax.network import Metadata, network_of
 from hourglass_jax.pose import skeletons
 from hourglass_jax.training import step
 from hourglass_jax.weights import command
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("small_model")
 def workdir(tiny, tmp_path):
     """A workdir with one checkpoint, step 7, of distinct numbers."""
     config = tiny({"data.manual_dir": "/home/somebody/downloads", "train.init_from": "/home/somebody/a.npz"})
-    metadata = {"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()}
+    metadata = Metadata(config.to_dict(), skeletons.MPII.to_dict())
     network = network_of(metadata)
     rng = np.random.default_rng(0)
     state = jax.eval_shape(
@@ -44,8 +44,8 @@ def file(workdir, tmp_path):
 def test_file_gives_the_network_of_its_workdir(workdir, file):
     network, variables, metadata = loading.load(workdir)
     other, found, described = loading.load(file)
-    assert other == network and described["step"] == 7
-    assert described["skeleton"] == metadata["skeleton"]
+    assert other == network and described.step == 7
+    assert described.skeleton == metadata.skeleton
     assert jax.tree.structure(found) == jax.tree.structure(variables)
     for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(variables), strict=True):
         assert a.dtype == np.float32 and a.sharding == b.sharding
@@ -57,8 +57,8 @@ def test_file_gives_the_network_of_its_workdir(workdir, file):
 
 def test_file_says_nothing_of_where_the_data_lay(file):
     _, _, metadata = loading.load(file)
-    assert metadata["config"]["data"]["manual_dir"] == "" and metadata["config"]["data"]["size"] == 32
-    assert metadata["config"]["train"]["init_from"] == "a.npz"
+    assert metadata.config["data"]["manual_dir"] == "" and metadata.config["data"]["size"] == 32
+    assert metadata.config["train"]["init_from"] == "a.npz"
     assert b"somebody" not in file.read_bytes()
 
 
@@ -146,7 +146,7 @@ def test_scores_go_with_the_weights(workdir, tmp_path, capsys):
     flags = [f"--workdir={workdir}/checkpoints/7", f"--output={tmp_path / 'w.npz'}"]
     assert command.main([*flags, f"--card={tmp_path / 'card.json'}"]) == 0
     metadata, _ = weights.read(tmp_path / "w.npz")
-    assert metadata["evaluation"] == evaluation and metadata["card"] == {"device": "two cores"}
+    assert metadata.evaluation == evaluation and metadata.card == {"device": "two cores"}
     assert capsys.readouterr().out == f"{tmp_path / 'w.npz'}: step 7, 0.0 MiB, with its scores\n"
 
 
@@ -196,5 +196,5 @@ def test_shipped_weights_load(monkeypatch):
     monkeypatch.undo()  # the true models
     network, variables, metadata = loading.load(weights.shipped())
     assert weights.SHIPPED.stat().st_size <= 16 * 2**20
-    assert 0 <= metadata["evaluation"]["confidence"]["threshold"] <= 1
+    assert 0 <= metadata.evaluation["confidence"]["threshold"] <= 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))

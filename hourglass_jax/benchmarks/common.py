@@ -179,7 +179,7 @@ def step_of(config, mesh, model=None, *, forms_of: str | None = None):
     source = sources.open_source(config.data, train=True)
     network = network_of({"config": config.to_dict(), "skeleton": source.skeleton.to_dict()})
     network = dataclasses.replace(network, model=model or network.model)
-    plan = phases.create(config.train.phases, len(source) / config.train.batch_size)
+    plan = phases.plan(config.train.phases, len(source) / config.train.batch_size)
     _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
     # The phase that trains most of the tasks: it costs most.
     trained = max((tasks for tasks, _ in plan.round), key=len, default=None)

@@ -79,7 +79,7 @@ def loss(model, params, batch_stats, images, targets):
 
 def ours(model, variables, images, targets, *, forms_of: str | None = None):
     """() -> the loss of another step of our own; `forms_of`: see `devices.jit`."""
-    optimiser = optimizer.create(optax.constant_schedule(LEARNING_RATE))
+    optimiser = optimizer.transformation(optax.constant_schedule(LEARNING_RATE))
     gradient = jax.value_and_grad(functools.partial(loss, model), has_aux=True)
 
     def step(state, images, targets):

@@ -115,7 +115,8 @@ class Stem(nn.Module):
     """Image to features at a quarter of the resolution: 7x7/2, unit, pool, two units.
 
     `kind` "newell" has the widths of Newell's released Torch model, C/4 - C/2 - C/2 - C; "port" those
-    of the public PyTorch port, C/4 - C/2 - C - C.
+    of the public PyTorch port, C/4 - C/2 - C - C; "princeton" those of the authors' PyTorch version,
+    64 - 128 - 128 - C, which are Newell's at C = 256.
     """
 
     width: int
@@ -127,16 +128,18 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        middle = {"newell": self.width // 2, "port": self.width}
-        if self.kind not in middle:
-            raise ValueError(f"model.stem={self.kind!r} is unknown; choose from {sorted(middle)}.")
+        c = self.width
+        kinds = {"newell": (c // 4, c // 2, c // 2), "port": (c // 4, c // 2, c), "princeton": (64, 128, 128)}
+        if self.kind not in kinds:
+            raise ValueError(f"model.stem={self.kind!r} is unknown; choose from {sorted(kinds)}.")
+        first, second, middle = kinds[self.kind]
         if x.shape[1] % 4 or x.shape[2] % 4:
             raise ValueError(f"An image of {x.shape[1]} x {x.shape[2]} px is not divisible by 4.")
         # Torch pads by 3 on both sides; "SAME" would pad a 7x7/2 window by 2 and 3.
-        x = self.conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
+        x = self.conv(first, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
         x = nn.relu(self.norm(name="norm")(x))
-        x = max_pool(self._place("unit0", x, self.width // 2))
-        x = self._place("unit1", x, middle[self.kind])
+        x = max_pool(self._place("unit0", x, second))
+        x = self._place("unit1", x, middle)
         return self._place("unit2", x, self.width)
 
     def _place(self, name, x, width):

@@ -1,7 +1,7 @@
 """Fine-tuning: a training that begins with another training's network.
 
-`--config.train.init_from=PATH` takes what `loading.load` takes (a workdir, a checkpoint, a file of
-weights) and the PyTorch checkpoints of `import_torch`. On another number of joints the heads begin anew.
+`--config.train.init_from=PATH` takes what `loading.load` takes: a workdir, a checkpoint, a file of weights, a
+PyTorch checkpoint, or the name of published weights. On another number of joints the heads begin at random.
 """
 
 import dataclasses
@@ -11,7 +11,8 @@ import numpy as np
 from flax import traverse_util
 
 from hourglass_jax import loading
-from hourglass_jax.network import Network, abstract
+from hourglass_jax.config import differences
+from hourglass_jax.network import Network, abstract, misfits
 
 
 def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
@@ -24,7 +25,7 @@ def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
 
     Returns:
       {name: numpy array} of what is taken, under names like "params/stem/conv/kernel"; all others of this
-      network's begin anew. And lines to tell.
+      network begin at random. And lines for the console.
 
     Raises:
       FileNotFoundError, ValueError, ImportError: as of `loading.load`;
@@ -36,7 +37,7 @@ def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
 
 
 def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict, list[str]]:
-    """What of a network's variables fits another one.
+    """The variables of a network that fit another one.
 
     Args:
       path: of the first one, for messages.
@@ -53,41 +54,35 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
     found, like = (traverse_util.flatten_dict(tree, sep="/") for tree in (jax.device_get(found), like))
     if type(source.model) is type(network.model) and hasattr(network.model, "adopt"):
         found = network.model.adopt(source.model, found)  # in the units of this model's fields
-    wrong = [f"{name} is missing" for name in sorted(like.keys() - found.keys())]
-    wrong += [f"{name} is too much" for name in sorted(found.keys() - like.keys())]
-    taken, fresh = {}, []
-    for name in sorted(like.keys() & found.keys()):
-        old, new = found[name].shape, like[name].shape
-        if old == new:
-            taken[name] = np.asarray(found[name])
-        # A head has the joints along one axis; another width changes kernels along two.
-        elif len(old) == len(new) and sum(map(int.__ne__, old, new)) == 1 and joints[0] != joints[1]:
-            fresh.append(name)
-        else:
-            wrong.append(f"{name} is {old}, not {new}")
-    if wrong:
+    old, new = ({name: value.shape for name, value in tree.items()} for tree in (found, like))
+
+    def head(name):
+        """A head has the joints along one axis; another width changes kernels along two."""
+        a, b = old[name], new[name]
+        return len(a) == len(b) and sum(map(int.__ne__, a, b)) == 1 and joints[0] != joints[1]
+
+    fresh = [name for name in sorted(new.keys() & old.keys()) if old[name] != new[name] and head(name)]
+    taken = {name: np.asarray(found[name]) for name in sorted(found.keys() - set(fresh))}
+    without = {name: shape for name, shape in new.items() if name not in fresh}
+    if wrong := misfits({name: old[name] for name in taken}, without):
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        wrong = _differences(source.model, network.model) + wrong[:5]
+        wrong = differences(_fields(source.model), _fields(network.model), "model.") + wrong[:5]
         raise ValueError(
             f"train.init_from={path} is of another network than config.model: {'; '.join(wrong)}{more}."
         )
     return taken, fresh
 
 
-def _differences(old, new) -> list[str]:
-    """What a model's fields are, and another one's of the same class: "width is 4, not 8"."""
-    if type(old) is not type(new):
-        return [f"it is {type(old).__module__.rpartition('.')[2]}"]
-    known = [
-        field.name for field in dataclasses.fields(old) if field.name not in ("joints", "parent", "name")
-    ]
-    pairs = ((name, getattr(old, name), getattr(new, name)) for name in known)
-    return [f"{name} is {a}, not {b}" for name, a, b in pairs if a != b]
+def _fields(model) -> dict:
+    """A model's name and fields, as in a config."""
+    known = [f.name for f in dataclasses.fields(model) if f.name not in ("joints", "parent", "name", "dtype")]
+    name = type(model).__module__.rpartition(".")[2]
+    return {"name": name} | {field: getattr(model, field) for field in known}
 
 
 def remarks(path, source: Network, network: Network, fresh: list[str]) -> list[str]:
-    """What to tell of a training that begins so, a line each."""
-    lines = [f"Begins with {path}" + (f"; anew: {', '.join(fresh)}." if fresh else ".")]
+    """Lines for the console on a training that begins so."""
+    lines = [f"Begins with {path}" + (f"; at random: {', '.join(fresh)}." if fresh else ".")]
     if not fresh and source.skeleton.joints != network.skeleton.joints:
         lines.append(
             f"Note: its joints are {', '.join(source.skeleton.joints)}; the heads are kept, for "

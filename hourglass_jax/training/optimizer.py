@@ -1,7 +1,8 @@
 """The optimiser and its schedule, from config values."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,17 @@ def schedule(
     return lambda step: base(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def create(
+def last_step(train: Mapping[str, Any], examples: int) -> int:
+    """The length of a training in steps.
+
+    Args:
+      train: the config's section: steps, and, where that is 0, epochs and batch_size.
+      examples: in an epoch.
+    """
+    return train["steps"] or max(round(train["epochs"] * examples / train["batch_size"]), 1)
+
+
+def transformation(
     learning_rate: optax.Schedule,
     *,
     name: str = "rmsprop",
@@ -113,9 +124,10 @@ def by_label(
       learning_rate: by step.
       labels: parameters -> the tree of their labels.
       names: the labels that there are.
-      **options: of `create`; the largest norm of the gradient is one label's.
+      **options: of `transformation`; the largest norm of the gradient is one label's.
     """
-    parts = optax.partition({name: create(optax.constant_schedule(1.0), **options) for name in names}, labels)
+    constant = optax.constant_schedule(1.0)
+    parts = optax.partition({name: transformation(constant, **options) for name in names}, labels)
     rate = optax.scale_by_schedule(learning_rate)
 
     def init(params):

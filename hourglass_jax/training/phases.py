@@ -48,7 +48,7 @@ class Phases:
 ALL = Phases()  # everything, all the time
 
 
-def create(phases: Sequence[tuple[str, float]], epoch: float) -> Phases:
+def plan(phases: Sequence[tuple[str, float]], epoch: float) -> Phases:
     """Phases from `config.train.phases`, for instance (("pose", 20.0), ("pose+attention", 10.0)).
 
     Args:

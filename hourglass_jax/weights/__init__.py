@@ -1,4 +1,4 @@
-"""Weights as one file: what the package ships, and what a training hands on.
+"""Weights as one file: those that the package ships, and those that a training passes on.
 
     python -m hourglass_jax.weights --workdir=runs/lspet --output=lspet.npz
 
@@ -10,12 +10,15 @@ variable by its path. `loading.load` takes such a file in the place of a workdir
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
 
 from hourglass_jax import files
+from hourglass_jax.network import Metadata
 
 FORMAT = "hourglass_jax-weights-1"
 COMMAND = "python -m hourglass_jax.weights"
@@ -36,31 +39,33 @@ def shipped() -> pathlib.Path:
     return SHIPPED
 
 
-def write(path, variables: dict, metadata: dict) -> None:
+def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half: bool = True) -> None:
     """Writes a network's variables.
 
-    Kernels are stored in float16, whose 11 bits keep them eight times as exact as bfloat16's 8; vectors
-    (biases, batch norm), of which there are few, in float32.
+    By default kernels are stored in float16, whose 11 bits keep them eight times as exact as bfloat16's 8;
+    vectors (biases, batch norm), of which there are few, in float32.
 
     Args:
       path: of the file, by custom *.npz.
       variables: {"params", "batch_stats"}.
-      metadata: for json; `checkpoint.network_of` needs config and skeleton.
+      metadata: of the network, or their json.
+      half: whether kernels are stored in float16; else in float32.
 
     Raises:
-      ValueError: a value that is no number or too large for float16.
+      ValueError: a value is not finite or too large for float16.
     """
-    content = {"metadata": np.frombuffer(json.dumps({"format": FORMAT} | metadata).encode(), np.uint8)}
+    described = metadata.to_dict() if isinstance(metadata, Metadata) else dict(metadata)
+    content = {"metadata": np.frombuffer(json.dumps({"format": FORMAT} | described).encode(), np.uint8)}
     for name, value in traverse_util.flatten_dict(jax.device_get(variables), sep="/").items():
-        with np.errstate(over="ignore"):  # told below
-            content[name] = value.astype(np.float16 if value.ndim > 1 else np.float32)
+        with np.errstate(over="ignore"):  # refused below
+            content[name] = value.astype(np.float16 if half and value.ndim > 1 else np.float32)
         if not np.isfinite(content[name]).all():
             raise ValueError(f"{name} holds values that are no numbers or beyond 65504; train more stably.")
     with files.replacing(path) as file:  # an open file: savez would change a name's ending
         np.savez(file, **content, checksum=_checksum(content))
 
 
-def read(path) -> tuple[dict, dict[str, np.ndarray]]:
+def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:
     """The metadata, and the variables by their path, "params/...", as float32.
 
     Raises:
@@ -72,9 +77,10 @@ def read(path) -> tuple[dict, dict[str, np.ndarray]]:
             content = {name: arrays[name] for name in arrays.files}
         if (content.pop("checksum") != _checksum(content)).any():
             raise ValueError("its checksum is not the one that was stored")
-        metadata = json.loads(content.pop("metadata").tobytes())
-        if metadata.pop("format") != FORMAT:
+        described = json.loads(content.pop("metadata").tobytes())
+        if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
+        metadata = Metadata.from_dict(described)
         if strange := [name for name, value in content.items() if value.dtype.kind != "f"]:
             raise ValueError(f"{min(strange)} is {content[min(strange)].dtype}, not floating point")
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own

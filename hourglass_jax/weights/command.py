@@ -2,11 +2,15 @@
 
 import argparse
 import pathlib
+import sys
 
 from hourglass_jax import console, files, loading, weights
+from hourglass_jax.network import Metadata
+from hourglass_jax.training.workdir import Workdir
+from hourglass_jax.weights import published
 
 
-def export(workdir, output, *, evaluation=None, card=None) -> dict:
+def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     """Writes a training's averaged variables with their scores; see `main` for the arguments.
 
     Returns:
@@ -14,24 +18,23 @@ def export(workdir, output, *, evaluation=None, card=None) -> dict:
     """
     workdir = pathlib.Path(workdir)
     _, variables, metadata = loading.load(workdir)
-    config = metadata["config"]
-    # Where the data lay is nobody else's business.
+    config = metadata.config
+    # Users of the weights need not know where the data lay.
     places = ("_dir", "annotations", "images")
     data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
     began = pathlib.Path(config["train"].get("init_from", "")).name
     config = config | {"data": data, "train": config["train"] | {"init_from": began}}
-    metadata = {"step": metadata["step"], "config": config, "skeleton": metadata["skeleton"]}
     root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
-    scores = pathlib.Path(evaluation) if evaluation else root / "evaluation.json"
+    scores, found = pathlib.Path(evaluation) if evaluation else Workdir(root).evaluation, {}
     if evaluation or scores.exists():
-        metadata["evaluation"] = _read_json(scores)
-        if metadata["evaluation"].get("step") != metadata["step"]:
+        found = _read_json(scores)
+        if found.get("step") != metadata.step:
             raise ValueError(
-                f"{scores}: of step {metadata['evaluation'].get('step')}, but the weights are of step "
-                f"{metadata['step']}; evaluate these first (main.py --mode=evaluate)."
+                f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
+                "evaluate these first (main.py --mode=evaluate)."
             )
-    if card:
-        metadata["card"] = _read_json(pathlib.Path(card))
+    written = _read_json(pathlib.Path(card)) if card else {}
+    metadata = Metadata(config, metadata.skeleton, metadata.step, evaluation=found, card=written)
     weights.write(output, variables, metadata)
     return metadata
 
@@ -45,7 +48,9 @@ def _read_json(path) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog=weights.COMMAND, description="Writes a training's weights with their scores into one small file."
+        prog=weights.COMMAND,
+        description="Writes a training's weights with their scores into one small file.",
+        epilog=f"{weights.COMMAND} list: published weights that are fetched by their name.",
     )
     parser.add_argument("--workdir", required=True, help="a training's workdir, or one of its checkpoints")
     parser.add_argument("--output", required=True, help="the file, by custom *.npz")
@@ -53,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--evaluation", help="scores to store (default: WORKDIR/evaluation.json if it is there)"
     )
     parser.add_argument("--card", help="json to store beside: data, command, device, time, ...")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["list"]:
+        return console.run(lambda: print(published.table()))
     args = parser.parse_args(arguments)
     return console.run(_main, args)
 
@@ -60,5 +68,5 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args) -> None:
     metadata = export(**vars(args))
     size = pathlib.Path(args.output).stat().st_size / 2**20
-    known = "with its scores" if "evaluation" in metadata else "without scores: evaluate first to store them"
-    print(f"{args.output}: step {metadata['step']}, {size:.1f} MiB, {known}")
+    known = "with its scores" if metadata.evaluation else "without scores: evaluate first to store them"
+    print(f"{args.output}: step {metadata.step}, {size:.1f} MiB, {known}")

@@ -525,7 +525,7 @@ def test_config_switches_the_masks_on(attention):
         "adam",
         "coordinates",
     )
-    plan = phases.create(c.train.phases, epoch=10.0)
+    plan = phases.plan(c.train.phases, epoch=10.0)
     order = [plan.trained(0), plan.trained(200), plan.trained(300), plan.trained(500)]
     everything = [("pose",), ("attention",), ("pose", "attention"), ("pose",)]
     assert order == ([None] * 4 if attention == "baseline" else everything)

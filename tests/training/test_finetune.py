@@ -71,7 +71,7 @@ def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
     for name in taken:
         np.testing.assert_array_equal(taken[name], old[name], err_msg=name)
     assert told == [
-        f"Begins with {trained[1]}; anew: {', '.join(sorted(heads))}.",
+        f"Begins with {trained[1]}; at random: {', '.join(sorted(heads))}.",
         "Note: it was trained with another mean of the channels: --config.data.mean=(0.5,0.5,0.5)",
     ]
 
@@ -97,7 +97,7 @@ def test_a_training_begins_with_a_file_of_weights_and_new_heads(
         np.testing.assert_array_equal(flat(state.averaged)[name], expected, err_msg=name)
     assert all(new[name].shape == (*old[name].shape[:-1], 14) for name in heads) and state.step == 0
     told = capsys.readouterr().out
-    assert f"Begins with {tmp_path / 'w.npz'}; anew: {', '.join(sorted(heads))}.\n" in told
+    assert f"Begins with {tmp_path / 'w.npz'}; at random: {', '.join(sorted(heads))}.\n" in told
 
 
 def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model.width": 8}, r"bottom0/norm0/mean is \(4,\), not \(8,\);.*; and \d+ more"),
+        ({"model.width": 8}, r"bottom0/norm0/mean is \(4,\) instead of \(8,\);.*; and \d+ more"),
         ({"model.stacks": 1}, "stack1.* is too much"),
         ({"model.stacks": 3}, "stack2.* is missing"),
         ({"train.init_from": "nowhere"}, "nowhere holds no checkpoints"),

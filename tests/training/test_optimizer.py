@@ -34,7 +34,7 @@ def rates(schedule, steps):
 def test_rmsprop_takes_torchs_steps():
     # v <- 0.99 v + 0.01 g^2, step = -rate g / (sqrt(v) + 1e-8), v = 0 at first. With g = 2:
     # v = 0.04, sqrt 0.2, step -0.1 * 2 / 0.2 = -1; then g = -1: v = 0.0396 + 0.01 = 0.0496.
-    first, second = updates(optimizer.create(constant(0.1)), [np.array([2.0]), np.array([-1.0])])
+    first, second = updates(optimizer.transformation(constant(0.1)), [np.array([2.0]), np.array([-1.0])])
     np.testing.assert_allclose(first, -1.0, rtol=1e-6)
     np.testing.assert_allclose(second, 0.1 / math.sqrt(0.0496), rtol=1e-6)
 
@@ -42,12 +42,12 @@ def test_rmsprop_takes_torchs_steps():
 def test_rmsprop_has_its_epsilon_outside_of_the_root():
     # g = 1e-7: sqrt(v) = 1e-8 = epsilon, so the first step is g / 2e-8 = 5 rates long. Inside of the
     # root, 1e-8 would leave g / 1e-4 = 0.001; without an epsilon it is 10.
-    (first,) = updates(optimizer.create(constant(1.0)), [np.array([1e-7], np.float32)])
+    (first,) = updates(optimizer.transformation(constant(1.0)), [np.array([1e-7], np.float32)])
     np.testing.assert_allclose(first, -5.0, rtol=1e-5)
 
 
 def test_rmsprop_has_neither_momentum_nor_a_step_without_gradient():
-    ahead, still = updates(optimizer.create(constant(0.1)), [np.array([2.0]), np.array([0.0])])
+    ahead, still = updates(optimizer.transformation(constant(0.1)), [np.array([2.0]), np.array([0.0])])
     assert ahead != 0 and still == 0
 
 
@@ -56,11 +56,12 @@ def test_rmsprop_has_neither_momentum_nor_a_step_without_gradient():
 
 def test_adam_takes_its_steps_and_decays_the_weights_beside_them():
     # The first step of Adam is the sign of the gradient; 0.2 of the weight 3 comes on top.
-    adam = optimizer.create(constant(0.1), name="adam", weight_decay=0.2)
+    adam = optimizer.transformation(constant(0.1), name="adam", weight_decay=0.2)
     (first,) = updates(adam, [np.array([5.0])], params=jnp.array([3.0]))
     np.testing.assert_allclose(first, -0.1 * (1 + 0.2 * 3), rtol=1e-5)
     # The second by hand: m = 0.1 g1 * 0.9 + 0.1 g2, v likewise with 0.999, both corrected.
-    _, second = updates(optimizer.create(constant(0.1), name="adam"), [np.array([5.0]), np.array([-1.0])])
+    plain = optimizer.transformation(constant(0.1), name="adam")
+    _, second = updates(plain, [np.array([5.0]), np.array([-1.0])])
     m = (0.9 * 0.1 * 5 + 0.1 * -1) / (1 - 0.9**2)
     v = (0.999 * 0.001 * 25 + 0.001 * 1) / (1 - 0.999**2)
     np.testing.assert_allclose(second, -0.1 * m / math.sqrt(v), rtol=1e-4)
@@ -72,15 +73,16 @@ def test_adam_takes_its_steps_and_decays_the_weights_beside_them():
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
 def test_clipping_by_the_global_norm_comes_before_the_statistics(name):
     # The norm of (6, 8) is 10: clipped to 5 it is (3, 4), and (0.3, 0.4) stays as it is.
-    clipped = updates(optimizer.create(constant(0.1), name=name, clip_norm=5.0), [[6.0, 8], [0.3, 0.4]])
-    expected = updates(optimizer.create(constant(0.1), name=name), [[3.0, 4], [0.3, 0.4]])
+    clipping = optimizer.transformation(constant(0.1), name=name, clip_norm=5.0)
+    clipped = updates(clipping, [[6.0, 8], [0.3, 0.4]])
+    expected = updates(optimizer.transformation(constant(0.1), name=name), [[3.0, 4], [0.3, 0.4]])
     np.testing.assert_allclose(clipped, expected, rtol=1e-5)
 
 
 def test_the_schedule_is_read_at_each_step():
     halving = optimizer.schedule(learning_rate=0.1, kind="steps", steps=10, milestones=(1, 2), factor=0.5)
     # With one and the same gradient v grows: g / sqrt(v) = 1 / sqrt(1 - 0.99^n).
-    steps = updates(optimizer.create(halving), [np.array([3.0])] * 3)
+    steps = updates(optimizer.transformation(halving), [np.array([3.0])] * 3)
     expected = [-rate / math.sqrt(1 - 0.99**n) for n, rate in enumerate((0.1, 0.05, 0.025), start=1)]
     np.testing.assert_allclose(np.ravel(steps), expected, rtol=1e-5)
 
@@ -118,7 +120,7 @@ def test_warm_up_rises_to_the_schedule_from_a_first_step_that_is_not_zero(kind):
 
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="(?s)'sgd'.*rmsprop.*adam"):
-        optimizer.create(constant(0.1), name="sgd")
+        optimizer.transformation(constant(0.1), name="sgd")
     with pytest.raises(ValueError, match="(?s)'linear'.*steps.*cosine.*constant"):
         optimizer.schedule(learning_rate=0.1, kind="linear", steps=10)
 

@@ -32,19 +32,19 @@ class Two(nn.Module):
 
 
 def test_a_step_trains_the_tasks_of_its_phase():
-    plan = phases.create(CYCLE, epoch=2.0)
+    plan = phases.plan(CYCLE, epoch=2.0)
     first = [("pose",)] * 4 + [("attention",)] + [("pose", "attention")] * 2
     assert [plan.trained(step) for step in range(15)] == [*first, *first, ("pose",)]
     assert str(plan) == "pose 4 steps, attention 1 steps, pose+attention 2 steps"
 
 
 def test_rounds_begin_after_seven_steps_each():
-    plan = phases.create(CYCLE, epoch=2.0)
+    plan = phases.plan(CYCLE, epoch=2.0)
     assert plan.rounds(15) == [7, 14] and plan.rounds(14) == [7] and plan.rounds(7) == []
 
 
 def test_without_phases_everything_is_trained():
-    plan = phases.create((), epoch=2.0)
+    plan = phases.plan((), epoch=2.0)
     assert plan.trained(0) is None and plan.rounds(100) == []
     phases.check(plan, nn.Dense(1), 8)  # needs no labels
     new, old = {"a": 1}, {"a": 2}
@@ -52,9 +52,9 @@ def test_without_phases_everything_is_trained():
 
 
 def test_a_phase_lasts():
-    assert phases.create([("pose", 0.001)], epoch=2.0).trained(5) == ("pose",)  # at least a step
+    assert phases.plan([("pose", 0.001)], epoch=2.0).trained(5) == ("pose",)  # at least a step
     with pytest.raises(ValueError, match="more than 0 epochs"):
-        phases.create([("pose", 0.0)], epoch=2.0)
+        phases.plan([("pose", 0.0)], epoch=2.0)
 
 
 def test_select_takes_the_trained_leaves():
@@ -65,12 +65,12 @@ def test_select_takes_the_trained_leaves():
 
 
 def test_what_does_not_fit_is_refused():
-    plan = phases.create(CYCLE, epoch=2.0)
+    plan = phases.plan(CYCLE, epoch=2.0)
     phases.check(plan, Two(), 4)
     with pytest.raises(ValueError, match="gives stray/.* no task"):
         phases.check(plan, Two(stray=True), 4)
     with pytest.raises(ValueError, match="name atention; .* parameters of attention, pose"):
-        phases.check(phases.create([("atention", 1.0)], 2.0), Two(), 4)
+        phases.check(phases.plan([("atention", 1.0)], 2.0), Two(), 4)
     with pytest.raises(ValueError, match="knows no tasks"):
         phases.check(plan, nn.Dense(1), 4)
 
@@ -93,7 +93,7 @@ def test_a_held_label_waits_and_goes_on_as_if_nothing_had_happened(name):
 
     def alone(key, rates):
         """The updates of an optimiser that has this label only, its rate being that of the step."""
-        single = optimizer.create(lambda count: jnp.array(rates)[count], name=name)
+        single = optimizer.transformation(lambda count: jnp.array(rates)[count], name=name)
         state, found = single.init(params[key]), []
         for _ in rates:
             updates, state = single.update(gradients[key], state, params[key])

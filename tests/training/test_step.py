@@ -190,7 +190,7 @@ def test_without_an_average_evaluation_uses_the_parameters():
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01])
 def test_gradient_is_clipped_before_the_optimiser(clip_norm):
-    rmsprop = optimizer.create(lambda step: 1e-3, name="rmsprop", clip_norm=clip_norm)
+    rmsprop = optimizer.transformation(lambda step: 1e-3, name="rmsprop", clip_norm=clip_norm)
     step, state, _ = make(optimiser=rmsprop)
     new, metrics = step(state, batch_of())
     assert metrics["gradient_norm"] > 0.05  # reported as it was
@@ -201,7 +201,7 @@ def test_gradient_is_clipped_before_the_optimiser(clip_norm):
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
-    adam = optimizer.create(lambda step: 1e-3, name="adam")
+    adam = optimizer.transformation(lambda step: 1e-3, name="adam")
     values = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         step, state, _ = make(Net(dtype=dtype), adam, average=0.9)
@@ -217,7 +217,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
 
 def test_bfloat16_hourglass_keeps_float32():
     model = models.create("newell", joints=16, dtype="bfloat16", stacks=1, width=4, depth=1)
-    adam = optimizer.create(lambda step: 1e-3, name="adam")
+    adam = optimizer.transformation(lambda step: 1e-3, name="adam")
     shapes = jax.eval_shape(lambda: train_step.init(model, adam, seed=0, size=32, average=True))
     assert {x.dtype.name for x in jax.tree.leaves(shapes)} == {"float32", "int32"}
     inside = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))

@@ -1,0 +1,94 @@
+"""Several processes of one training: they begin alike or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hourglass_jax.config import differences
+
+T = TypeVar("T")
+_BAD_INPUT = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+def together(setup: Callable[[], T]) -> T:
+    """Calls `setup` in each process; what one of them refuses, all refuse.
+
+    Without this the others would wait for a process that has ended.
+
+    Raises:
+      ValueError: it failed in another process; the message names it.
+      What `setup` raises, in the process where it failed.
+    """
+    if jax.process_count() == 1:
+        return setup()
+    result, error = None, None
+    try:
+        result = setup()
+    except _BAD_INPUT as caught:
+        error = caught
+    texts = _gathered("" if error is None else f"{error}" or type(error).__name__)
+    if error is not None:
+        raise error
+    if failed := {number: text for number, text in enumerate(texts) if text}:
+        number, text = next(iter(failed.items()))
+        raise ValueError(f"Process {number}: {text}")
+    return result  # type: ignore[return-value]
+
+
+def agree(facts: dict) -> None:
+    """Compares facts (json) of all processes.
+
+    Raises:
+      ValueError: they differ; the message names the first process that differs from process 0, and in what.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps(facts, sort_keys=True, default=str)
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    if (multihost_utils.process_allgather(digest) == digest).all(axis=-1).all():
+        # All digests equal this one, here and therefore everywhere.
+        return
+    others = [json.loads(text) for text in _gathered(text)]
+    number = next(i for i, other in enumerate(others) if other != others[0])
+    found = "; ".join(differences(others[0], others[number]))
+    raise ValueError(f"The processes differ: from process 0 to process {number}, {found}.")
+
+
+def _gathered(text: str) -> list[str]:
+    """A text of each process, by its number."""
+    data = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
+    lengths = np.atleast_1d(multihost_utils.process_allgather(np.array(len(data), np.int32)))
+    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [bytes(row[:n]).decode() for row, n in zip(rows, lengths, strict=True)]
+
+
+@contextlib.contextmanager
+def ending_when_one_is_lost() -> Iterator[None]:
+    """Ends this process with one line where another one is lost.
+
+    At once, without leaving the blocks around: on the way out checkpoints and JAX wait for all processes,
+    minutes long. Where the first process is lost, JAX may end the others before this can.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:150]
+        line = (
+            f"Error: process {jax.process_index()} lost contact to another process ({reason}). Start all of "
+            "them again: they go on after the latest checkpoint."
+        )
+        print(line, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)

@@ -1,0 +1,150 @@
+"""A run's folder: its files, the lock of a training that is at work there, and the config it began with."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+
+from hourglass_jax import files
+from hourglass_jax.config import completed, differences
+from hourglass_jax.training import optimizer
+
+# Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
+FREE = (
+    "train.log_every",
+    "train.evaluate_every",
+    "train.save_every",
+    "train.keep_latest",
+    "train.pictures",
+    "train.tensorboard",
+    "train.skip_nonfinite",
+    "train.remat",
+    "data.data_dir",
+    "data.manual_dir",
+    "data.packed_dir",
+    "data.annotations",
+    "data.images",
+    "data.source",
+    "data.threads",
+    "evaluate",
+)
+LENGTH = ("train.steps", "train.epochs")
+
+
+class Workdir:
+    """Where a run keeps its files.
+
+    Attributes:
+      path: of the folder.
+      config: config.json, which the run began with.
+      checkpoints: the folder of the checkpoints.
+      metrics: metrics.jsonl, a line for each log and each evaluation.
+      evaluation: evaluation.json, the last evaluation's tables.
+      pictures: the folder of what is drawn.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.evaluation = self.path / "evaluation.json"
+        self.pictures = self.path / "pictures"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a checkpoint is there. A save that was cut off leaves a name that is more than a number."""
+        return self.checkpoints.is_dir() and any(path.name.isdigit() for path in self.checkpoints.iterdir())
+
+    @property
+    def used(self) -> bool:
+        """Whether a run has written here."""
+        return self.checkpoints.exists() or self.config.exists()
+
+    def diverged(self, step: int) -> pathlib.Path:
+        """The file that gets the batch of a step without a finite loss."""
+        return self.path / f"diverged_{step:07d}.npz"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second training out; the lock ends with the process, however it ends.
+
+        Raises:
+          ValueError: another training is at work here.
+          OSError: the folder cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if jax.process_index():
+            yield
+            return
+        with files.open_lock(self.path / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{self}: another training is running in this workdir.") from None
+            yield
+
+    def check_config(self, config: dict, *, allow_changed: bool, examples: int = 0) -> None:
+        """Compares a config with the one that the run began with, and writes it to config.json.
+
+        Args:
+          config: of this call.
+          allow_changed: go on whatever differs.
+          examples: of an epoch; 0 where they are not known.
+
+        Raises:
+          ValueError: it differs in what the coming steps depend on; the message lists it.
+        """
+        if self.config.exists() and not allow_changed:
+            old = files.read_json(self.config)
+            if not isinstance(old, dict):
+                raise ValueError(f"{self.config}: expected a json object, found {type(old).__name__}.")
+            found = changes(old, config)
+            longer, effect = _longer(old, config, examples)
+            if longer:
+                found = [text for text in found if not text.startswith(LENGTH)]
+            if found:
+                raise ValueError(
+                    f"{self} began with another config: {'; '.join(found)}. {effect}Choose another "
+                    "--workdir, or go on with --allow_changed_config."
+                )
+        if jax.process_index() == 0:
+            files.write_json(self.config, config)
+
+
+def changes(old: dict, new: dict) -> list[str]:
+    """The differences between two configs that matter to a run's coming steps, see `differences`."""
+    return [text for text in differences(completed(old, new), new) if not text.startswith(FREE)]
+
+
+def _longer(old: dict, new: dict, examples: int) -> tuple[bool, str]:
+    """Whether a config differs in being longer, such that the steps which are done stay as they are; and,
+    where it is longer but they would not, why."""
+    try:
+        if all(old["train"][name] == new["train"][name] for name in ("steps", "epochs")):
+            return False, ""
+        if not examples and any(not config["train"]["steps"] for config in (old, new)):
+            return False, ""
+        before, after = (optimizer.last_step(config["train"], examples) for config in (old, new))
+        kind = new["optimizer"]["schedule"]
+    except (KeyError, TypeError, ValueError, OverflowError):  # config.json may hold anything
+        return False, ""
+    if after <= before:
+        return False, f"Only a longer training goes on as it is ({before} steps -> {after}). "
+    if kind not in ("constant", "steps", "plateau", "cosine"):
+        return False, ""
+    if kind == "cosine":
+        return False, (
+            f"optimizer.schedule=cosine lets the learning rate fall to 0 at the last step: with {after} "
+            f"instead of {before} it would be higher from step 1 on, and jump up where the run goes on. "
+        )
+    return True, ""

@@ -1,0 +1,206 @@
+"""Published weights, served from localhost: whole, cut off, slow, wrong and gone."""
+
+import dataclasses
+import hashlib
+import http.server
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hourglass_jax import loading, models
+from hourglass_jax.network import Metadata, abstract, network_of
+from hourglass_jax.pose import skeletons
+from hourglass_jax.weights import command, published
+
+CONFIG = {
+    "model": {"name": "newell", "stacks": 2, "width": 8, "depth": 1},
+    "data": {"size": 32, "mean": [0.0, 0.0, 0.0]},
+    "loss": {"kind": "mean_squared_error", "sigma": 1.0},
+}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` in the way that `mode` says; `asked` has the Range of each request."""
+
+    content, mode, asked = b"", "whole", ()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server, content = self.server, self.server.content
+        server.asked = (*server.asked, self.headers.get("Range"))
+        if server.mode == "gone":
+            self.send_error(404)
+            return
+        begin = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if server.mode == "no ranges":
+            begin = 0
+        if begin >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        if server.mode == "stalls":
+            time.sleep(1)
+            return
+        part = content[begin:]
+        if server.mode == "cut off" and len(server.asked) < 3:
+            part = part[: len(part) // 2]
+        self.wfile.write(part)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server of weights called "hg2", with a cache of its own; conversion without PyTorch."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    network = network_of(Metadata(CONFIG, skeletons.MPII.to_dict()))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: rng.standard_normal(x.shape).astype(np.float32), abstract(network, None)
+    )
+
+    def load(path):
+        """In the place of PyTorch's."""
+        with open(path, "rb") as file:
+            if file.read(5) != b"right":
+                raise ValueError(f"{path}: no state_dict of tensors alone")
+        return network, variables, Metadata(CONFIG, skeletons.MPII.to_dict())
+
+    monkeypatch.setattr(published.torch, "load", load)
+    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(published, "TIMEOUT", 0.3)
+    with Server(("localhost", 0), Handler) as server:
+        server.content = b"right" + rng.bytes(300_000)
+        digits = hashlib.sha256(server.content).hexdigest()[:8]
+        address = f"http://localhost:{server.server_port}/a-{digits}.pth"
+        for name, known in (("hg2", digits), ("princeton-2hg", "")):
+            one = dataclasses.replace(published.NAMES[name], address=address, digits=known)
+            monkeypatch.setitem(published.NAMES, name, one)
+        server.variables = variables
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def kept():
+    return sorted(path.name for path in published.folder().iterdir() if path.name != ".lock")
+
+
+@pytest.mark.parametrize(
+    "mode, asked",
+    [
+        ("whole", (None,)),
+        ("cut off", (None, "bytes=150002-", "bytes=225003-")),
+        ("no ranges", (None,)),
+    ],
+)
+def test_weights_are_fetched_once_and_are_the_publishers_to_the_bit(server, same, mode, asked):
+    server.mode = mode
+    for _ in range(2):
+        network, variables, metadata = loading.load("hg2")
+        same(jax.device_get(variables), server.variables)  # nothing is rounded to float16
+    assert network.model.stacks == 2 and metadata.card["name"] == "hg2"
+    assert metadata.card["sha256"] == hashlib.sha256(server.content).hexdigest()
+    assert server.asked == asked and kept() == ["hg2.npz"]
+
+
+def test_a_download_goes_on_in_the_next_call(server, monkeypatch):
+    server.mode = "cut off"
+    monkeypatch.setattr(published, "TRIES", 1)
+    with pytest.raises(OSError, match=r"hg2: http://.* could not be fetched .* 150,002 bytes are kept; "):
+        published.fetch("hg2")
+    server.mode = "no ranges"  # the file comes whole, from its beginning
+    published.fetch("hg2")
+    assert kept() == ["hg2.npz"]
+
+
+@pytest.mark.parametrize("mode, reason", [("stalls", "timed out"), ("gone", "the server says 404 Not Found")])
+def test_what_cannot_be_fetched_is_one_line_that_says_where_to_put_the_file(server, mode, reason, tmp_path):
+    server.mode = mode
+    with pytest.raises(OSError) as error:
+        loading.load("hg2")
+    message = str(error.value)
+    assert reason in message and "\n" not in message and published.NAMES["hg2"].address in message
+    place = message.rpartition("put the file there as ")[2]
+    server.shutdown()  # offline
+    with open(place, "wb") as file:
+        file.write(server.content)
+    assert loading.load("hg2")[2].card["name"] == "hg2"
+    with open(place, "rb") as file:  # it is its owner's
+        assert file.read() == server.content
+
+
+def test_a_wrong_file_is_refused_and_not_kept(server):
+    server.content = b"<html>Sign in</html>"
+    with pytest.raises(ValueError, match="hg2: not the published file: its SHA-256 begins with "):
+        published.fetch("hg2")
+    with pytest.raises(ValueError, match="no state_dict of tensors alone"):  # no SHA-256 is published
+        published.fetch("princeton-2hg")
+    assert kept() == []
+
+
+def test_the_first_download_of_weights_without_a_checksum_is_pinned(server, capsys):
+    published.fetch("princeton-2hg")
+    assert "princeton-2hg: no SHA-256 is published; from now on it has to be " in capsys.readouterr().out
+    (published.folder() / "princeton-2hg.npz").unlink()
+    server.content += b"another"
+    with pytest.raises(ValueError, match="princeton-2hg: not the published file"):
+        published.fetch("princeton-2hg")
+    assert kept() == ["sha256.json"]
+
+
+def test_without_pytorch_nothing_is_fetched(server, monkeypatch):
+    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="hg2: converting these weights needs PyTorch, once: pip"):
+        published.fetch("hg2")
+    assert server.asked == ()
+
+
+def test_a_path_comes_before_a_name(server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hg2").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match="hg2 holds no checkpoints; .* Published weights are hg1, hg2"
+    ):
+        loading.load("hg2")
+    assert server.asked == ()
+
+
+def test_without_a_home_there_is_one_line(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(published.files.os.path, "expanduser", lambda path: path)  # as of an unknown user
+    with pytest.raises(OSError, match="neither XDG_CACHE_HOME nor HOME names one"):
+        published.fetch("hg2")
+    assert "hg2" in published.table()
+
+
+def test_the_list_names_size_score_and_licence(server, capsys):
+    published.fetch("hg2")
+    capsys.readouterr()
+    assert command.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines[:6]}
+    assert rows["hg2"] == ["hg2", "2", "~27", "MPII", "87.3", "see", "address", "in", "the", "cache"]
+    assert rows["princeton-8hg"][:6] == ["princeton-8hg", "8", "~110", "MPII", "90.2", "BSD-3-Clause"]
+    assert "not measured here" in "".join(lines[6:])
+
+
+def test_sizes_are_those_of_the_networks_parameters():
+    assert {name: (one.stacks, one.digits) for name, one in published.NAMES.items()} == {
+        "hg1": (1, "ce125879"),
+        "hg2": (2, "15e342d9"),
+        "hg8": (8, "90e5d470"),
+        "princeton-2hg": (2, ""),
+        "princeton-8hg": (8, ""),
+    }
+    assert models.defaults("newell")["width"] == 256
