@@ -1,4 +1,4 @@
-"""The device mesh, what lies where on it, and how programs are compiled for it."""
+"""The device mesh, where values lie on it, and how programs are compiled for it."""
 
 import ctypes
 import functools
@@ -56,21 +56,21 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def put_same(values: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """What all processes have alike -> whole on every device."""
+    """Values that are equal in all processes -> whole on every device."""
     return _put(values, replicated(mesh))
 
 
-def _put(values, sharding):
+def _put(values: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     put = functools.partial(jax.make_array_from_process_local_data, sharding)
     return {name: put(value) for name, value in values.items()}
 
 
 def free_memory(mesh: Mesh) -> int | None:
-    """Bytes that each of this process' devices has left at least; None where they do not tell (CPUs)."""
-    told = [device.memory_stats() or {} for device in mesh.local_devices]
-    if not all("bytes_limit" in stats for stats in told):
+    """Bytes that each of this process' devices has left at least; None for CPUs, which report nothing."""
+    reported = [device.memory_stats() or {} for device in mesh.local_devices]
+    if not all("bytes_limit" in stats for stats in reported):
         return None
-    return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in told)
+    return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in reported)
 
 
 def check_divides(batch_size: int, what: str) -> None:
@@ -87,10 +87,10 @@ def keep_programs() -> pathlib.Path | None:
     Returns:
       the folder, in the user's cache; None where it is set already or cannot be written.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    # JAX files a program for "cpu", whatever it can do: a home shared with an older processor would give it
+    # JAX stores a program for "cpu" whatever that supports: in a shared home an older processor would get
     # instructions that it does not have.
     folder = pathlib.Path(home) / "hourglass_jax" / f"programs-{zlib.crc32(_processor()):08x}"
     try:
@@ -103,7 +103,7 @@ def keep_programs() -> pathlib.Path | None:
     return folder
 
 
-def keep_programs_in(folder) -> None:
+def keep_programs_in(folder: str | os.PathLike) -> None:
     """Keeps compiled programs in a folder."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Small ones, too: a fresh state of eight stacks takes a hundred of them, and three times as long without.
@@ -111,7 +111,7 @@ def keep_programs_in(folder) -> None:
 
 
 def _processor() -> bytes:
-    """What tells processors apart: model and instructions, as the kernel lists them."""
+    """Identifies the kind of processor: model and instructions, as the kernel lists them."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:  # not Linux
@@ -126,28 +126,29 @@ ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*", "/de
 def keep_memory() -> bool:
     """Lets a process that computes on CPUs keep the memory that it frees, in huge pages where there are any.
 
-    XLA asks malloc for a program's temporary memory at each call and gives it back. glibc maps so much anew
+    XLA allocates a program's temporary memory at each call and frees it. glibc maps so large a block again
     each time, and each page costs a fault at its first touch: a fifth of a training step.
 
-    To be called before JAX starts its backend: glibc decides at once how many heaps its threads may have.
+    Call it before JAX starts its backend: glibc decides then how many heaps its threads may have.
 
     Returns:
       whether it does: under glibc, and where no accelerator is in sight or JAX_PLATFORMS=cpu.
     """
-    if jax.config.jax_platforms != "cpu" and any(map(glob.glob, ACCELERATORS)):
+    platforms_set = jax.config.jax_platforms  # pyright: ignore
+    if platforms_set != "cpu" and any(map(glob.glob, ACCELERATORS)):
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    # Nothing is mapped beside the heap, nothing of it given back, and there is one for all threads.
+    # Nothing is mapped outside the heap, nothing of it is returned, and all threads share one.
     no_maps, no_trim, one_heap = (-4, 0), (-1, -1), (-8, 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
     kept = all(libc.mallopt(*option) for option in (no_maps, no_trim, one_heap))
     _ask_for_huge_pages(libc, os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2)
     return kept
 
 
-def _ask_for_huge_pages(libc, size):
-    """For the heap's next bytes, which are taken and given back for that, and not touched."""
+def _ask_for_huge_pages(libc: ctypes.CDLL, size: int) -> None:
+    """For the heap's next bytes, which are allocated and freed for that, and not touched."""
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

@@ -30,8 +30,10 @@ COMMAND = "python -m hourglass_jax.export"
 
 
 def function(network: Network, variables: dict, *, heatmaps: bool = False) -> Callable:
-    """images (b, size, size, 3) uint8 -> {"joints", "scores"} or {"heatmaps"}, see above; without arguments
-    for the variables, which are constants of it."""
+    """images (b, size, size, 3) uint8 -> {"joints", "scores"} or {"heatmaps"}, see above.
+
+    The variables are constants of the function. Its operations are plain JAX, for any platform.
+    """
     variables = jax.device_get(variables)
 
     def run(images):
@@ -50,7 +52,7 @@ def stablehlo(run: Callable, size: int, path) -> str:
     with extras.needed("flatbuffers", "--format=stablehlo"):
         import flatbuffers  # noqa: F401  jax.export serializes by it
     exported = jax.export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(_images(size))
-    files.write(path, exported.serialize())
+    files.write(path, bytes(exported.serialize()))
     return f'jax.export.deserialize(bytearray(open("{path}", "rb").read())).call(images)  # pip install jax'
 
 
@@ -75,7 +77,7 @@ def savedmodel(run: Callable, size: int, path) -> str:
     temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         tf.saved_model.save(module, temporary / "model", signatures={"serving_default": module.run})
-        os.rename(temporary / "model", path)  # raises where there is something in its place
+        os.rename(temporary / "model", path)  # raises if the path exists
     finally:
         shutil.rmtree(temporary)
     return f'tf.saved_model.load("{path}").run(images)  # pip install tensorflow'
@@ -132,11 +134,11 @@ def export(workdir, output, *, format: str, heatmaps: bool = False, batch: int =
     """Writes a network, whole or not at all; for the arguments see `main`.
 
     Returns:
-      what loads and runs it.
+      an expression that loads and runs it.
 
     Raises:
       ImportError: the format's converter is not installed.
-      ValueError: it cannot convert the network; the message says which operation.
+      ValueError: it cannot convert the network; the message names the operation.
     """
     if format not in FORMATS:
         raise ValueError(f"--format={format!r} is unknown; choose from {', '.join(FORMATS)}.")
@@ -156,7 +158,7 @@ def export(workdir, output, *, format: str, heatmaps: bool = False, batch: int =
 
 
 def _reason(error) -> str:
-    """The operation that a converter names, or the beginning of what it says."""
+    """The operation that a converter names, or the beginning of its message."""
     text = str(error)
     found = re.search(r"'([\w.]+)' op\b|primitive '?([\w.-]+)", text)
     operation = f"there is no operation {found[1] or found[2]} ({{}})" if found else "{}"

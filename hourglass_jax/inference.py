@@ -1,4 +1,4 @@
-"""Crops -> joints: what evaluation and prediction share."""
+"""Crops -> joints: shared by evaluation and prediction."""
 
 import functools
 
@@ -12,13 +12,14 @@ from hourglass_jax.pose import augment, crop, heatmaps
 
 
 class Estimator:
-    """estimate(variables, canvases) -> (joints, scores, maps to look at); to be jit-compiled, or its steps:
-    `views`, `network.answers` and `result`.
+    """estimate(variables, canvases) -> (joints, scores, maps to look at).
+
+    To be jit-compiled as a whole, or by its steps: `views`, `network.answers` and `result`.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
     for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
-    all cells (b, k), and the attention by name, as `outputs` has them. A network that regresses coordinates
-    answers once: s is 1.
+    all cells (b, k), and the attention by name, as `outputs` has them. For a network that
+    regresses coordinates s is 1.
 
     Args:
       network: with its meaning.
@@ -27,8 +28,8 @@ class Estimator:
       flip: average with the mirrored image.
       scales: of a pyramid: at 1.2 the person is 1.2 times larger, and the crop 1.2 times smaller. The papers
         state factors of the crop's size, the inverse: Chu's 0.7 to 1.2 are scales 1.43 to 0.83. Every scale
-        goes through the network's one input size, so that one program serves all and a scale changes what
-        training varied, the person's size, and nothing else. As one program all scales of a batch run at
+        goes through the network's one input size, so that one program serves all, and a scale changes only
+        the person's size, which training varied, too. As one program all scales of a batch run at
         once: memory grows with their number.
       decode: see `heatmaps.decode`; coordinates need none.
       released: average the pyramid as Chu's release does: negative values become 0 first, and every view
@@ -52,20 +53,20 @@ class Estimator:
         check_scales(self._scales)
         heatmaps.check_method(decode)
 
-    def __call__(self, variables, canvases):
+    def __call__(self, variables: dict, canvases: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
         return self.result(self.network.answers(variables, self.views(canvases)))
 
     def views(self, canvases: jax.Array) -> jax.Array:
-        """All that the model is to see of canvases (b, canvas, canvas, 3), (v b, size, size, 3)."""
+        """The model's inputs for canvases (b, canvas, canvas, 3): (v b, size, size, 3), v views of each."""
         views = [
             augment.plain(canvases, size=self.network.size, canvas=self._canvas, margin=self._margin * scale)
             for scale in self._scales
         ]
-        # Each person's views side by side: a batch that is spread over devices stays where it is.
+        # Each person's views are neighbours: a batch that is spread over devices stays where it is.
         images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
         return self.network.views(images, flip=self._flip)
 
-    def result(self, outputs: Outputs):
+    def result(self, outputs: Outputs) -> tuple[jax.Array, jax.Array, dict]:
         """Joints, scores and maps of b canvases from the outputs of their views."""
         outputs = self.network.averaged(outputs) if self._flip else outputs
         maps, coordinates, attention = merged(outputs, self._scales, released=self._released)
@@ -74,7 +75,7 @@ class Estimator:
 
 
 def check_scales(scales: tuple[float, ...]) -> None:
-    """Raises a ValueError where `Estimator` takes no such scales."""
+    """Raises a ValueError for scales that `Estimator` does not take."""
     if not scales or not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
 
@@ -117,13 +118,13 @@ def merged(outputs: Outputs, scales: tuple[float, ...], *, released: bool = Fals
     return Outputs(maps, coordinates, attention)
 
 
-def _average(maps, scales, released=False):
+def _average(maps: jax.Array, scales: tuple[float, ...], released: bool = False) -> jax.Array:
     maps = jnp.maximum(maps, 0) if released else maps
     views = maps.reshape(-1, len(scales), *maps.shape[1:])
     total = sum(nominal(views[:, i], scale) for i, scale in enumerate(scales))
     if released:
         return total / len(scales)
-    # A cell counts in the views that see it; what none sees is 0.
+    # A cell counts in the views that see it; a cell that no view sees is 0.
     seen = sum(nominal(jnp.ones((1, *maps.shape[1:3], 1)), scale) for scale in scales)
     return total / jnp.maximum(seen, 1)
 

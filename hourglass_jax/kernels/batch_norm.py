@@ -30,7 +30,7 @@ class BatchNorm(nn.BatchNorm):
         var_seen = self.variable("batch_stats", "var", jnp.ones, channels)
         scale = self.param("scale", self.scale_init, channels, self.param_dtype)
         bias = self.param("bias", self.bias_init, channels, self.param_dtype)
-        y, mean, var = _normalise(x, scale, bias, self.epsilon)
+        y, mean, var = _normalise(x, scale, bias, self.epsilon)  # pyright: ignore  custom_vjp has no type
         if not self.is_initializing():
             for seen, new in ((mean_seen, mean), (var_seen, var)):
                 seen.value = self.momentum * seen.value + (1 - self.momentum) * jax.lax.stop_gradient(new)
@@ -38,7 +38,10 @@ class BatchNorm(nn.BatchNorm):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise(x, scale, bias, epsilon):
+def _normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(y, mean, variance)."""
     return _normalise_forward(x, scale, bias, epsilon)[0]
 
 

@@ -2,8 +2,12 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4: tiles of 6 x 6 cells,
 each 4 from the next, and the kernel are transformed (BT d B, G g GT), multiplied value by value, which over
-all channels is one matrix product for each of the 36 values, and made 4 x 4 cells of the result (AT m A).
+all channels is one matrix product for each of the 36 values, and turned into 4 x 4 cells of the result
+(AT m A).
 """
+
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +27,7 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     others = [[q for q in POINTS if q != p] for p in POINTS]
     norms = np.array([np.prod([p - q for q in rest]) for p, rest in zip(POINTS, others, strict=True)])
     g = np.vstack([powers[:, :TAPS] / norms[:, None], np.eye(TAPS)[-1]])
-    # Of each point the polynomial that is zero at all others; of infinity the one that is zero at all points.
+    # For each point the polynomial that is zero at all others; for infinity the one that is zero at all.
     rows = [np.append(np.poly(rest)[::-1], 0) for rest in others]
     return at, g, np.vstack([*rows, np.poly(POINTS)[::-1]])
 
@@ -32,7 +36,7 @@ AT, G, BT = _matrices()
 
 
 def fits(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether x (b, h, w, c) and kernel (3, 3, c, d) can go this way, and were measured to be faster at it.
+    """Whether x (b, h, w, c) and kernel (3, 3, c, d) suit this form, and were measured to be faster in it.
 
     Below 16 x 16 and 1024 cells, and below 32 channels, XLA's own convolutions win.
     """
@@ -69,7 +73,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     return _combine(G.T, list(jnp.moveaxis(rows, 1, 0)))
 
 
-def _tiles(x):
+def _tiles(x: jax.Array) -> jax.Array:
     """BT d B of each tile: (36, b * h / 4 * w / 4, c), in which column * 6 + row counts the values."""
     h, w, c = x.shape[1:]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -80,14 +84,15 @@ def _tiles(x):
     return rows.reshape(len(BT) ** 2, -1, c)
 
 
-def _product(matrix, values):
+def _product(matrix: np.ndarray, values: jax.Array) -> jax.Array:
     """matrix (m, n), values (n, ...) -> (m, ...), not flattened: a batch spread over devices stays so."""
     return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1)
 
 
-def _combine(matrix, values, axis=0):
+def _combine(matrix: np.ndarray, values: list[jax.Array], axis: int = 0) -> jax.Array:
     """matrix (m, n), n arrays -> m sums of them along a new axis, which XLA computes in one pass."""
     values = [jnp.expand_dims(value, axis) for value in values]
     columns = np.asarray(matrix, values[0].dtype).T
     shape = [-1 if i == axis else 1 for i in range(values[0].ndim)]
-    return sum(column.reshape(shape) * value for column, value in zip(columns, values, strict=True))
+    terms = (column.reshape(shape) * value for column, value in zip(columns, values, strict=True))
+    return functools.reduce(operator.add, terms)

@@ -1,1 +1,1 @@
-"""Networks rewritten: less memory, fewer operations, examples side by side."""
+"""Networks rewritten: less memory, fewer operations, several examples at once."""

@@ -1,20 +1,21 @@
-"""What a network computes: floating-point operations and parameters, from its trace alone."""
+"""Counts floating-point operations and parameters of a network, from its trace alone."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
-def of_jaxpr(jaxpr) -> int:
-    """Of the convolutions and matrix products of a traced function; a multiply-add counts as two.
+def of_jaxpr(jaxpr: Any) -> int:
+    """Operations in the convolutions and matrix products of a traced function; a multiply-add counts as two.
 
     Args:
       jaxpr: of `jax.make_jaxpr`. The zeros of dilated and padded inputs count as numbers.
 
     Raises:
-      ValueError: a `while` loop with products in it: how often it runs is not known.
+      ValueError: a `while` loop has products in it; the number of its runs is not known.
     """
     return sum(map(_of_equation, jaxpr.eqns))
 
@@ -28,7 +29,7 @@ def of_model(model: nn.Module, size: int) -> tuple[int, int]:
     return of_jaxpr(jaxpr), sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def _of_equation(equation) -> int:
+def _of_equation(equation: Any) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
@@ -46,7 +47,7 @@ def _of_equation(equation) -> int:
     return sum(inner) * (params["length"] if name == "scan" else 1)
 
 
-def _traced(value):
+def _traced(value: Any) -> list:
     """The functions within a parameter of an equation."""
     values = value if isinstance(value, (tuple, list)) else [value]
     return [part for part in values if hasattr(part, "eqns")]

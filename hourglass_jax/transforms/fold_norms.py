@@ -1,13 +1,13 @@
-"""Batch norm folded into the convolutions before it: the same network with fewer operations, to run and not
-to train.
+"""Folds batch norms into the convolutions before them: the same network with fewer operations, for inference.
 
 A norm that follows a convolution, gamma (W x + b - mean) / sqrt(var + eps) + beta, is that convolution with
 other weights: W a, (b - mean) a + beta, where a = gamma / sqrt(var + eps). One that follows anything else
-(pre-activated units begin with one, on a sum) becomes x a + (beta - mean a). Model files know nothing of it.
+(pre-activated units begin with one, on a sum) becomes x a + (beta - mean a). Models know nothing of it.
 """
 
 import collections
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,12 +36,14 @@ def fold(network: Network, variables: dict) -> tuple[Network, dict]:
     """The same network with its norms folded: equal outputs up to rounding.
 
     Args:
-      network: whose model has flax's `nn.Conv` and `nn.BatchNorm`.
+      network: its model uses flax's `nn.Conv` and `nn.BatchNorm`.
       variables: {"params", "batch_stats"}; either may be left out.
 
     Returns:
-      the network and its variables, whose norms are gone or have a scale and a bias alone.
+      the network, and its variables: norms are gone or have only a scale and a bias.
     """
+    params: dict[tuple, Any]
+    stats: dict[tuple, Any]
     params, stats = (
         traverse_util.flatten_dict(variables.get(name, {})) for name in ("params", "batch_stats")
     )
@@ -58,11 +60,11 @@ def fold(network: Network, variables: dict) -> tuple[Network, dict]:
     return dataclasses.replace(network, model=Folded(network.model)), folded
 
 
-def _norms(network, variables) -> dict[tuple, tuple[float, tuple | None]]:
-    """Of each norm, by path: its epsilon, and the path of the convolution that it can go into, if any.
+def _norms(network: Network, variables: dict) -> dict[tuple, tuple[float, tuple | None]]:
+    """By the path of each norm: its epsilon, and the path of the convolution that can take it, if any.
 
-    That is one with a bias, called once, whose output nothing but the norm uses. The trace tells: what goes
-    out of a convolution and into a norm is given a name in it.
+    Such a convolution has a bias, is called once, and only the norm uses its output. The trace shows it:
+    outputs of convolutions and inputs of norms get names in it.
     """
     epsilons, calls = {}, collections.Counter()
 
@@ -94,7 +96,7 @@ def _norms(network, variables) -> dict[tuple, tuple[float, tuple | None]]:
 
 
 def _normalise(call, args, kwargs, context):
-    """In the place of a batch norm's `__call__`."""
+    """Replaces the `__call__` of a batch norm."""
     module = context.module
     if not isinstance(module, nn.BatchNorm):
         return call(*args, **kwargs)

@@ -1,13 +1,16 @@
-"""Rematerialisation: the way back computes features anew that the way forward has not kept. Model files know
-nothing of it.
+"""Rematerialisation: the backward pass computes features again instead of keeping them.
 
-The network is traced and cut where its modules begin and end. What passes a cut is kept; all between two
-cuts is computed once more, when its gradient is wanted (Chen et al. 2016).
+The network is traced and cut where its modules begin and end. Values that pass a cut are kept; everything
+between two cuts is computed again when its gradient is needed (Chen et al. 2016). Wrapping modules in
+`jax.checkpoint`, as `shared_units` wraps units, would be shorter. But an hourglass is not always a function
+of its variables and its input: Selvam's calls attention that belongs to the network around it. Models know
+nothing of this.
 """
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,14 +29,14 @@ def _before_hourglasses(call, *args, module, name, **kwargs):
 
 
 def _after_units(call, *args, module, name, **kwargs):
-    """After whatever is made of other modules: residual units, above all."""
+    """After modules that are made of other modules: residual units, above all."""
     out = call(*args, **kwargs)
     plain = isinstance(module, (nn.Conv, nn.Dense, nn.BatchNorm)) or not module.path
     return out if plain else checkpoint_name(out, name)
 
 
-# By policy: where it cuts, coarse to fine. Parts are cut in themselves, too: what is kept within one exists
-# only while that is on its way back.
+# The cuts of each policy, coarse to fine. Parts are cut in themselves, too: features kept within one exist
+# only during its own backward pass.
 POLICIES = {
     "": (),
     "units": (_after_units,),
@@ -43,11 +46,14 @@ POLICIES = {
 
 
 def create(function: Callable, policy: str) -> Callable:
-    """function(variables, images), which calls a Flax model -> the same in less memory and more time.
+    """Rewrites a function(variables, images) that calls a Flax model: less memory, more time.
 
     Args:
       function: of two pytrees, differentiable in both; outputs of any kind.
       policy: of `POLICIES`.
+
+    Raises:
+      ValueError: an unknown policy.
     """
     if policy not in POLICIES:
         names = ", ".join(map(repr, POLICIES))
@@ -72,7 +78,7 @@ def create(function: Callable, policy: str) -> Callable:
 
 
 def _marking(cuts):
-    """Gives what passes the cuts a name in the trace, by level."""
+    """Names the values that pass the cuts in the trace, by level."""
 
     def mark(call, args, kwargs, context):
         if context.method_name != "__call__":
@@ -84,11 +90,11 @@ def _marking(cuts):
     return mark
 
 
-def _mark(level):
+def _mark(level: int) -> str:
     return f"cut{level}"
 
 
-def _cut(jaxpr, levels, of_images, level=0) -> Callable:
+def _cut(jaxpr: Any, levels: int, of_images: set, level: int = 0) -> Callable:
     """The function of a trace, cut at the marks of `level`; each of its parts is cut further in itself."""
     if level == levels:
         return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))
@@ -96,7 +102,7 @@ def _cut(jaxpr, levels, of_images, level=0) -> Callable:
     for part in _parts(jaxpr, _mark(level)):
         function = _cut(part, levels, of_images, level + 1)
         parts.append((part, _again(function, [v in of_images for v in part.invars])))
-    parts[-1] = (part, function)  # whose way back comes at once: nothing to keep until then
+    parts[-1] = (part, function)  # its backward pass follows at once: there is nothing to save
 
     def run(*arguments):
         env = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -107,8 +113,8 @@ def _cut(jaxpr, levels, of_images, level=0) -> Callable:
     return run
 
 
-def _parts(jaxpr, mark) -> list:
-    """A trace cut after each run of marks: traces that give one another what they need."""
+def _parts(jaxpr: Any, mark: str) -> list:
+    """A trace cut after each run of marks: traces whose outputs are inputs of the next."""
     marked = [e.params.get("name") == mark for e in jaxpr.eqns]
     ends = [i + 1 for i in range(len(marked) - 1) if marked[i] and not marked[i + 1]]
     parts, wanted = [], dict.fromkeys(_variables(jaxpr.outvars))  # no sets: the same program each time
@@ -122,14 +128,14 @@ def _parts(jaxpr, mark) -> list:
     return parts[::-1]
 
 
-def _again(function, tied) -> Callable:
-    """The function, computed anew for its gradient; `tied` tells which of its inputs wait for that."""
+def _again(function: Callable, tied: list[bool]) -> Callable:
+    """The function, computed again for its gradient; inputs that are `tied` wait for that gradient."""
     if platforms.current() != "cpu":
         return jax.checkpoint(function)
 
-    # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values on the way forward and keeps
-    # these after all. So inputs are made to depend on the gradient: nothing is larger than infinity, but
-    # XLA does not know it.
+    # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values in the forward pass and
+    # keeps them after all. So inputs depend on the gradient: nothing is larger than infinity, but XLA does
+    # not know it.
     @jax.custom_vjp
     def again(*inputs):
         return function(*inputs)
@@ -144,5 +150,5 @@ def _again(function, tied) -> Callable:
     return again
 
 
-def _variables(atoms):
+def _variables(atoms: Iterable) -> list:
     return [a for a in atoms if not isinstance(a, Literal)]

@@ -1,4 +1,4 @@
-"""Units that a network repeats are traced once: eight stacks then start about as soon as one."""
+"""Traces the units that a network repeats only once: eight stacks then start about as soon as one."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,10 +12,10 @@ UNITS = (layers.Unit, chu.HourglassUnit, mssh.InceptionResnet, selvam.Conv)
 
 
 def share(function: Callable) -> Callable:
-    """function(*arguments), which calls a Flax model to train it -> the same, to be traced under jit.
+    """Shares the units of a function(*arguments) that calls a Flax model in training; to be traced under jit.
 
-    Units with equal fields become calls of one function. XLA puts its body in the place of each call, so that
-    the program is as before.
+    Units with equal fields become calls of one function. XLA inlines it at each call, so that the program is
+    as before.
     """
 
     def shared(*arguments):
@@ -26,7 +26,7 @@ def share(function: Callable) -> Callable:
 
 
 def _calling(functions):
-    """Calls units by the functions of those like them, which it adds."""
+    """Calls each unit by the function of its like; adds the functions that are missing."""
 
     def intercept(call, args, kwargs, context):
         module = context.module
@@ -37,6 +37,7 @@ def _calling(functions):
         if key not in functions:
             functions[key] = _function(module.clone(parent=None, name=None))
         out, batch_stats = functions[key](module.variables, *args)
+        assert module.scope is not None  # bound: it is being called
         for name, value in batch_stats.items():
             module.scope.put_variable("batch_stats", name, value)
         return out
