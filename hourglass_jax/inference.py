@@ -118,7 +118,7 @@ def merged(outputs: Outputs, scales: tuple[float, ...], *, released: bool = Fals
     return Outputs(maps, coordinates, attention)
 
 
-def _average(maps: jax.Array, scales: tuple[float, ...], released: bool = False) -> jax.Array:
+def _average(maps: jax.Array, scales: tuple[float, ...], released: bool = False):
     maps = jnp.maximum(maps, 0) if released else maps
     views = maps.reshape(-1, len(scales), *maps.shape[1:])
     total = sum(nominal(views[:, i], scale) for i, scale in enumerate(scales))
