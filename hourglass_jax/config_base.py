@@ -67,6 +67,7 @@ def base() -> ConfigDict:
     c.loss.at_cell = False  # at the centre of the joint's cell, as released, or at the joint itself
     c.loss.reduce_targets = False  # targets of smaller maps are the full one reduced; HG-Int
     c.loss.mask_unlabelled = False  # Newell 5.3: a missing joint's zero map counts; heatmaps only
+    c.loss.leave_out = ()  # names of joints that are not trained
     c.loss.heatmap_weight = 1.0  # of the heatmaps beside the coordinates
     c.loss.kernel_weight = 0.0  # of the sum of all kernels' squares
     c.loss.activity_weight = 0.0  # of the features' mean squares, summed over convolutions; selvam
@@ -89,6 +90,7 @@ def base() -> ConfigDict:
     c.train = ConfigDict()
     c.train.batch_size = 16
     c.train.epochs = 1.0
+    c.train.epoch_steps = 0  # in an epoch of epochs, milestones and phases; 0 is a pass over the examples
     c.train.steps = 0  # if not 0, instead of epochs
     c.train.accumulate = 1
     c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see hourglass_jax/remat.py

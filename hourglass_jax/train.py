@@ -55,7 +55,7 @@ def train(
         fingerprint = getattr(source, "fingerprint", "")
         metadata = Metadata(config.to_dict(), source.skeleton.to_dict(), data=fingerprint)
         network = network_of(metadata)
-        plan = phases.plan(config.train.phases, len(source) / config.train.batch_size)
+        plan = phases.plan(config.train.phases, optimizer.epoch_steps(config.train, len(source)))
         phases.check(plan, network.model, network.size)
         last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
         step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
@@ -218,7 +218,7 @@ def check_data(workdir: Workdir, saved: checkpoint.Checkpoints, fingerprint: str
 def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phases.ALL):
     """The last step, the learning rate by step, and the optimiser; phases need the model's tasks."""
     options = config.optimizer.to_dict()
-    epoch = examples / config.train.batch_size  # steps
+    epoch = optimizer.epoch_steps(config.train, examples)
     last_step = optimizer.last_step(config.train, examples)
     kind, patience, factor = options.pop("schedule"), options.pop("patience", 0), options["factor"]
     rate = optimizer.schedule(
@@ -248,6 +248,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
     `forms_of`: see `devices.jit`.
     """
     options = config.loss.to_dict()
+    left_out = losses.indices(network.skeleton, options.pop("leave_out", ()))
     kernel_weight, activity_weight = options.pop("kernel_weight"), options.pop("activity_weight", 0.0)
     step = steps.make(
         network.model,
@@ -257,8 +258,8 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
         seed=config.seed,
         mean=network.mean,
         augmentation=config.augment.to_dict(),
-        loss=losses.named(size=network.size, **options),
-        measure=losses.measure(size=network.size, **options),
+        loss=losses.without(losses.named(size=network.size, **options), left_out),
+        measure=losses.without(losses.measure(size=network.size, **options), left_out),
         kernel_weight=kernel_weight,
         activity_weight=activity_weight,
         average_decay=config.train.average_decay,

@@ -29,7 +29,7 @@ ARGUMENTS = {
         "stacks=2",
         f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in chu.VARIANTS),
-        f"{SMALL},dataset=synthetic,quick=true",
+        f"{SMALL},dataset=synthetic,quick=true,released_epochs=true,targets=torch",
     ],
     "mssh": [
         "stacks=3",
@@ -47,6 +47,7 @@ ARGUMENTS = {
         f"variant=data8,{SMALL},dataset=synthetic,quick=true",
         "onward=specific,stacks=2,width=16,size=64",
         f"branch_width=8,branch_depth=2,{SMALL}",
+        f"variant=baseline,ankles=false,{SMALL},dataset=mpii",
     ],
     "selvam": ["", f"attention=baseline,{SMALL}", f"attention=all,{SMALL},dataset=synthetic,quick=true"],
 }

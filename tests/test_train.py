@@ -73,6 +73,11 @@ def test_steps_and_milestones_follow_from_epochs(tiny):
     assert last_step == 12
     np.testing.assert_allclose([rate(s) for s in (0, 4, 6, 9, 11)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     assert train.make_optimizer(tiny({"train.steps": 7}), 40)[0] == 7
+    # An epoch of 8 steps, whatever the examples: 20 steps, drops at 8 and 16.
+    config.train.epoch_steps = 8
+    last_step, rate, _ = train.make_optimizer(config, 40)
+    assert last_step == 20
+    np.testing.assert_allclose([rate(s) for s in (6, 9, 15, 17)], [1, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
 # Interruptions.

@@ -1,13 +1,14 @@
 """Losses on heatmaps and coordinates: arrays in, a number out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
+from hourglass_jax.pose.skeletons import Skeleton
 
 
 def mean_squared_error(maps: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
@@ -312,6 +313,37 @@ def named(
         known = ", ".join([*KINDS, "coordinates"])
         raise ValueError(f"loss.kind={kind!r} is unknown; choose from {known}.")
     return functools.partial(on_heatmaps, kind=kind, **targets, **on_joints)
+
+
+def indices(skeleton: Skeleton, names: Sequence[str]) -> tuple[int, ...]:
+    """The joints of these names, for `without`.
+
+    Raises:
+      ValueError: the skeleton lacks a name; the message says which it has.
+    """
+    if unknown := sorted(set(names) - set(skeleton.joints)):
+        raise ValueError(
+            f"loss.leave_out: the joint set {skeleton.name!r} has no {', '.join(unknown)}; it has "
+            f"{', '.join(skeleton.joints)}."
+        )
+    return tuple(skeleton.joints.index(name) for name in names)
+
+
+def without(function: Callable | None, joints: Sequence[int]) -> Callable | None:
+    """A loss, or a `measure`, for which some joints do not exist: they count nothing and have no target.
+
+    Their heatmaps get no gradient from the loss. With one stack the training is that of a network without
+    them (Tang and Wu 4.3, "removing ankles from the tasks"); with more their channels still go on from stack
+    to stack, as features that are free to learn.
+    """
+    if function is None or not joints:
+        return function
+    left_out = jnp.asarray(joints)
+
+    def without_joints(outputs, positions, visible):
+        return function(outputs, positions, jnp.asarray(visible, jnp.int32).at[:, left_out].set(-1))
+
+    return without_joints
 
 
 def measure(

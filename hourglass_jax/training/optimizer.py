@@ -47,14 +47,24 @@ def schedule(
     return lambda step: base(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
+def epoch_steps(train: Mapping[str, Any], examples: int) -> float:
+    """Steps in an epoch as the config counts them: its `epoch_steps`, or a pass over the examples.
+
+    Args:
+      train: the config's section; one without `epoch_steps` is older than that.
+      examples: of the training.
+    """
+    return train.get("epoch_steps", 0) or examples / train["batch_size"]
+
+
 def last_step(train: Mapping[str, Any], examples: int) -> int:
     """The length of a training in steps.
 
     Args:
-      train: the config's section: steps, and, where that is 0, epochs and batch_size.
-      examples: in an epoch.
+      train: the config's section: steps, and, where that is 0, epochs, epoch_steps and batch_size.
+      examples: of the training.
     """
-    return train["steps"] or max(round(train["epochs"] * examples / train["batch_size"]), 1)
+    return train["steps"] or max(round(train["epochs"] * epoch_steps(train, examples)), 1)
 
 
 def transformation(

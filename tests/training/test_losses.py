@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax.models.outputs import Outputs
+from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.training import losses
 
 
@@ -191,3 +192,17 @@ def test_a_loss_that_does_not_fit_the_outputs_is_refused():
             losses.named(kind=kind, **options)(one, JOINTS, VISIBLE)
     with pytest.raises(ValueError, match="a model that regresses them"):
         losses.named(kind="coordinates", **options)(stacks(), JOINTS, VISIBLE)
+
+
+def test_joints_that_are_left_out_count_nothing():
+    options = {"size": 32, "sigma": 1.0, "heatmap_weight": 1.0, "kind": "mean_squared_error"}
+    loss = losses.named(**options, mask_unlabelled=False)
+    skeleton = Skeleton("three", ("head", "ankle", "hand"), (), (), ())
+    assert losses.indices(skeleton, ("hand", "ankle")) == (2, 1)
+    value, per_stack = losses.without(loss, losses.indices(skeleton, ("ankle",)))(stacks(), JOINTS, VISIBLE)
+    expected = squared_errors()[:, [0, 2]].mean(axis=1)  # the other is not labelled, and counts
+    np.testing.assert_allclose(per_stack, expected, rtol=1e-5)
+    np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)
+    assert losses.without(loss, ()) is loss and losses.without(None, (1,)) is None
+    with pytest.raises(ValueError, match="'three' has no foot; it has head, ankle, hand"):
+        losses.indices(skeleton, ("foot",))
