@@ -33,7 +33,9 @@ def base() -> ConfigDict:
     c.data.annotations = ""  # for coco, anyone's own: "train.json,validation.json", or one file for both
     c.data.images = ""  # their folders, if the pictures are neither in images/ beside a file nor beside it
     c.data.category = ""  # of several categories with different joints, the one to take
-    c.data.train_split = "train"  # also train_all: MPII's people of train and validation
+    c.data.train_split = "train"  # also train_all: MPII's train and validation; LSP extended with LSP's train
+    c.data.people = "all"  # labelled: all joints are; visible: all are; single: alone; see data/selection.py
+    c.data.validation_people = "all"
     c.data.validation_split = "auto"  # validation; test for lsp, which has no other
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
     c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are

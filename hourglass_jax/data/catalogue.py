@@ -62,7 +62,13 @@ ALL = (
     # The joints of LSP's test people are not to be looked at (Chu, section 7): crops from them score 17
     # points better than whole pictures.
     Dataset("lsp", ("joints", "image"), validation="test", test_box="image"),
-    Dataset("lspet", ("joints", "image"), module="lsp"),
+    # All people of LSP extended, with LSP's for training: 11,000, as the papers train for LSP.
+    Dataset(
+        "lspet",
+        ("joints", "image"),
+        module="lsp",
+        unions={"train_all": ("train", "validation", "lsp/train")},
+    ),
     Dataset("mpii", ANY, unions={"train_all": ("train", "validation")}),
     Dataset("flic", ANY, tests=("validation",)),
     Dataset("coco", ANY, own=True),

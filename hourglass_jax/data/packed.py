@@ -16,6 +16,7 @@ from hourglass_jax.pose.skeletons import Skeleton
 
 FORMAT = "hourglass_jax-packed-1"
 EXTRA = "extra_"  # begins the names of the arrays that a source has beyond `pipeline.FIELDS`
+ALONE = "alone"  # the field that says whether no other person of a picture has labelled joints
 COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 
@@ -29,7 +30,7 @@ class TfdsSource:
 
     Raises:
       FileNotFoundError: it is not prepared.
-      ValueError: there is no such split.
+      ValueError: there is no such split, or its files are damaged; while reading, a record is.
     """
 
     loader = "tfdata"  # TFDS is there, and so is TensorFlow, most often
@@ -50,24 +51,39 @@ class TfdsSource:
         self._extras = list(builder.extras)
         self.canvas, self.margin = config.canvas, config.margin
         raw = {"image": tfds.decode.SkipDecoding()}
-        self._records = builder.as_data_source(split, decoders=raw)
+        self._folder = builder.data_dir
+        try:
+            self._records = builder.as_data_source(split, decoders=raw)
+            self._length = len(self._records)
+        except Exception as error:  # each of the layers below has its own
+            raise damaged(self._folder, error) from error
         self._lock = threading.Lock()  # array_record promises nothing on threads sharing a reader
 
     def __len__(self):
-        return len(self._records)
+        return self._length
 
     def __getitem__(self, index):
         index = range(len(self))[index]  # negative positions, and IndexError past the end
-        with self._lock:
-            record = self._records[index]
-        example = {name: dtype(record[name]) for name, dtype in pipeline.FIELDS.items()}
-        texts = {name: _text(record[name]) for name in ("id", *self._extras)}
-        return example | texts | {"image": record["image"]}
+        try:
+            with self._lock:
+                record = self._records[index]
+            if "others" in self._extras:
+                record[ALONE] = not len(record["others"])
+            example = {name: dtype(record[name]) for name, dtype in pipeline.FIELDS.items()}
+            texts = {name: _text(record[name]) for name in ("id", *self.names)}
+            return example | texts | {"image": record["image"]}
+        except Exception as error:
+            raise damaged(self._folder, error) from error
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that an example has beyond the usual fields."""
+        return [*self._extras, ALONE] if "others" in self._extras else self._extras
 
     @functools.cached_property
     def _columns(self) -> dict[str, list]:
         """What is wanted of all examples at once; reading them takes a while."""
-        names = ("id", *self._extras)
+        names = ("id", *self.names)
         rows = [[example[name] for name in names] for example in self]
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
@@ -84,8 +100,16 @@ class TfdsSource:
 
     @functools.cached_property
     def extras(self) -> dict[str, np.ndarray]:
-        columns = {name: self._columns[name] for name in self._extras}
+        columns = {name: self._columns[name] for name in self.names}
         return {name: np.array(values) for name, values in columns.items() if not np.ndim(values[0])}
+
+
+def damaged(folder, error: Exception) -> ValueError:
+    """The error of prepared data that cannot be read, of what TFDS or its reader says."""
+    found = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(
+        f"{folder}: the prepared data are damaged ({found}); delete that folder and prepare again"
+    )
 
 
 def _text(value):
@@ -196,9 +220,28 @@ def _validate(content) -> dict:
         found = content[name]
         if found.shape != shape or found.dtype != types[name]:
             raise ValueError(f"{name} is {found.shape} {found.dtype}, not {shape}")
+    _check_values(meta, content)
     if content["ids"].dtype.kind != "U":
         raise ValueError(f"ids are {content['ids'].dtype}, not strings")
     offsets = content["offsets"]
     if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
         raise ValueError("the offsets do not fit the bytes")
     return meta
+
+
+def _check_values(meta: dict, content) -> None:
+    """Raises ValueError for values that no preparation writes, before a training ends in nan, or worse."""
+    if not (isinstance(meta["canvas"], int) and 0 < meta["canvas"] <= 4096 and 1 <= meta["margin"] <= 4):
+        raise ValueError(f"canvases of {meta['canvas']!r} px with a margin of {meta['margin']!r}")
+    sound = {
+        "joints": np.isfinite(content["joints"]).all(axis=(1, 2)),
+        "visible": np.isin(content["visible"], (-1, 0, 1, 2)).all(axis=1),
+        "center": np.isfinite(content["center"]).all(axis=1),
+        "scale": np.isfinite(content["scale"]) & (content["scale"] > 0),
+        "head_size": np.isfinite(content["head_size"]) & (content["head_size"] >= 0),
+    }
+    for name, rows in sound.items():
+        if not rows.all():
+            first = int(np.flatnonzero(~rows)[0])
+            found = np.array2string(content[name][first], threshold=6, separator=", ").replace("\n", "")
+            raise ValueError(f"{name} of example {first} ({str(content['ids'][first])[:50]!r}) is {found}")

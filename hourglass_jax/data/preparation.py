@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from hourglass_jax.data import catalogue
+from hourglass_jax.data import catalogue, packed
 from hourglass_jax.data.people_builder import PeopleBuilder, checksums
 
 
@@ -22,7 +22,7 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
       **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
 
     Raises:
-      ValueError: an unknown dataset, or a box that it has not.
+      ValueError: an unknown dataset, a box that it has not, or prepared data that are damaged.
     """
     found = catalogue.find(dataset)
     if found.drawn:
@@ -35,6 +35,11 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     try:
         # Record files of this format are read at random and without TensorFlow.
         return kind(config=config, data_dir=data_dir, file_format="array_record")
+    except OSError:
+        raise
+    except Exception as error:  # TFDS has a dozen different ones for damaged files of its own
+        folder = Path(data_dir or tfds.core.constants.DATA_DIR) / dataset / config.name
+        raise packed.damaged(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)
 

@@ -2,7 +2,7 @@
 
 import re
 
-from hourglass_jax.data import catalogue, mixture, packed, synthetic
+from hourglass_jax.data import catalogue, mixture, packed, selection, synthetic
 from hourglass_jax.data.catalogue import Dataset
 from hourglass_jax.data.examples import Source
 from hourglass_jax.pose import skeletons
@@ -25,6 +25,8 @@ def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None
       FileNotFoundError: data that is not there; the message says where to put it.
     """
     found = [_open(data, dataset, box, split, train) for dataset, box, split in _chosen(data, train)]
+    if (people := data.get("people", "all") if train else data.get("validation_people", "all")) != "all":
+        found = [selection.Selection(source, people) for source in found]
     skeleton = skeleton or (_skeleton(data.joints) if data.joints else found[0].skeleton)
     if len(found) == 1 and found[0].skeleton == skeleton:
         return found[0]

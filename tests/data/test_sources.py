@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from hourglass_jax.data import catalogue, datasets, packed, prepare, sources
+from hourglass_jax.data import catalogue, datasets, packed, preparation, prepare, sources
 from hourglass_jax.data.examples import Source
 from hourglass_jax.pose import skeletons
 
@@ -113,13 +113,24 @@ class Tiny(PeopleBuilder, skip_registration=True):
 """
 
 
-def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+def add_tiny(tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "tiny.py").write_text(TINY)
     monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path / "code")])
     monkeypatch.setitem(catalogue.DATASETS, "tiny", catalogue.Dataset("tiny", ("joints", "image")))
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((60, 80, 3), 99, np.uint8))
     (tmp_path / "people.txt").touch()
+
+
+def prepare_tiny(tmp_path, monkeypatch):
+    add_tiny(tmp_path, monkeypatch)
+    builder = preparation.builder("tiny", data_dir=tmp_path, canvas=48)
+    preparation.prepare(builder, manual_dir=tmp_path)
+    return builder
+
+
+def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+    add_tiny(tmp_path, monkeypatch)
     flags = [f"--{name}={tmp_path}" for name in ("manual_dir", "data_dir", "pack")]
     assert prepare.main(["--dataset=tiny", "--canvas=48", *flags]) == 0
     assert "train: 1 examples; joints: 14 visible" in capsys.readouterr().out
@@ -133,3 +144,90 @@ def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
     assert all(isinstance(source, Source) for source in found)
     # Equal data have equal fingerprints, however they are stored.
     assert found[0].fingerprint == found[2].fingerprint != found[3].fingerprint == found[1].fingerprint
+
+
+def write_leeds(folder):
+    """LSP extended's and LSP's splits with one person each."""
+    for name, split in (("lspet", "train"), ("lspet", "validation"), ("lsp", "train"), ("lsp", "test")):
+        person = OnePerson()
+        person.name = f"{name}-{split}"
+        packed.write(person, packed.path(folder, name, "joints", split))
+
+
+def test_all_people_of_lsp_extended_and_of_lsp_in_one_word(data, tmp_path):
+    write_leeds(tmp_path)
+    data.train_split = "train_all"
+    source = sources.open_source(data, train=True)
+    assert source.name == "lspet-train + lspet-validation + lsp-train" and len(source) == 3
+
+
+class Several(OnePerson):
+    """People with (visible, occluded, unlabelled) joints, the first two alone."""
+
+    rows = ((14, 0, 0), (13, 1, 0), (13, 0, 1), (14, 0, 0))
+    alone = (True, True, True, False)
+    extras = {"alone": np.array(alone)}
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        visible = np.repeat([2, 1, 0], self.rows[index]).astype(np.int8)
+        return super().__getitem__(0) | {"id": f"p{index}", "visible": visible}
+
+
+def test_some_of_the_people_by_their_labels(tmp_path):
+    packed.write(Several(), packed.path(tmp_path, "mpii", "annotated", "train"))
+    data = common.base().data
+    data.update(dataset="mpii", source="packed", packed_dir=str(tmp_path), canvas=48)
+    found = {}
+    for people in ("all", "labelled", "visible", "single", "visible+single"):
+        data.people = people
+        source = sources.open_source(data, train=True)
+        assert isinstance(source, Source)
+        assert [source[i]["id"] for i in range(len(source))] == source.ids
+        found[people] = " ".join(source.ids)
+    assert found == {
+        "all": "p0 p1 p2 p3",
+        "labelled": "p0 p1 p3",
+        "visible": "p0 p3",
+        "single": "p0 p1",
+        "visible+single": "p0",
+    }
+    data.people = "tall"
+    with pytest.raises(
+        ValueError, match="data.people='tall' is unknown; choose all, labelled, visible, sing"
+    ):
+        sources.open_source(data, train=True)
+
+
+def test_who_is_alone_is_not_known_of_every_dataset(data):
+    data.people = "single"
+    with pytest.raises(ValueError, match="lspet-train does not say who is alone; only mpii does"):
+        sources.open_source(data, train=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: bytes(len(whole)), None],
+)
+def test_damaged_records_are_one_line(tmp_path, monkeypatch, damage):
+    builder = prepare_tiny(tmp_path, monkeypatch)
+    (records,) = builder.data_path.glob("*-train.*")
+    whole = records.read_bytes()
+    if damage:
+        records.write_bytes(damage(whole))
+    else:
+        records.unlink()
+    with pytest.raises(
+        ValueError, match="the prepared data are damaged .*; delete that folder and"
+    ) as caught:
+        packed.TfdsSource(builder, "train")[0]
+    assert str(builder.data_dir) in str(caught.value) and "\n" not in str(caught.value)
+    records.write_bytes(whole)
+    (builder.data_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="the prepared data are damaged .*; delete that folder and"
+    ) as caught:
+        preparation.builder("tiny", data_dir=tmp_path, canvas=48)
+    assert "\n" not in str(caught.value)

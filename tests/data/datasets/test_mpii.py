@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from configs import common
-from hourglass_jax.data import packed, pipeline, preparation, sources
+from hourglass_jax.data import packed, pipeline, preparation, selection, sources
 from hourglass_jax.data.datasets import mpii, mpii_annotations
 
 SHARED = pathlib.Path(__file__).parents[4] / "shared" / "data" / "mpii"
@@ -236,6 +236,7 @@ def test_from_archive_to_source(archive):
     assert first["visible"].tolist()[:2] == [2, 1] and first["others"].shape == (1, 16, 3)
     assert (first["category"], first["activity"]) == ("sports", "tennis, singles")
     assert validation[0]["others"].shape == (0, 16, 3)
+    assert train.extras["alone"].tolist() == [False, False] and validation.extras["alone"].tolist() == [True]
     assert train.extras["category"].tolist() == ["sports"] * 2
     assert test.extras["image_index"].tolist() == [3] and train.extras["person_index"].tolist() == [0, 1]
     assert not test[0]["visible"].any() and test[0]["scale"] == 2.5
@@ -302,6 +303,20 @@ def test_real_json():
     validation = [places[tuple(row)] for row in split["validation"].tolist()]
     assert [p.picture for p in validation] == names
     assert len({p.id for p in people}) == len(people)
+
+    train = [places[tuple(row)] for row in split["train"].tolist()]
+    alone = [{"visible": p.visible, "alone": not len(p.others)} for p in train]
+    counts = {
+        kinds: sum(selection._chosen(example, kinds.split("+")) for example in alone)
+        for kinds in ("all", "labelled", "visible", "single", "visible+single")
+    }
+    assert counts == {
+        "all": 22_246,
+        "labelled": 14_975,
+        "visible": 2_892,
+        "single": 6_425,
+        "visible+single": 1_184,
+    }
 
     import h5py
 
