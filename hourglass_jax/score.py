@@ -3,8 +3,9 @@
 python -m hourglass_jax.score --dataset=mpii --annotations=valid.h5 --predictions=preds.h5
 
 Coordinates are pixels of the pictures and may be negative. A prediction that is not a finite number is a
-wrong joint. Predictions belong to the annotations' people by position, in .json by id or picture where it has
-them; any other number of people is refused.
+wrong joint. Predictions belong to the annotations' people by position in the file, in .json by id where it
+has ids, and in COCO's format by picture and place. With --dataset=coco a picture may have more or fewer
+predicted people; any other number of people is refused.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 
 from hourglass_jax import console, files
 from hourglass_jax.data.datasets import arrays
-from hourglass_jax.evaluation import annotations, plots, scores
+from hourglass_jax.evaluation import annotations, metrics, oks, plots, scores
 from hourglass_jax.evaluation.annotations import Annotations
 from hourglass_jax.evaluation.scores import Scores
 
@@ -30,13 +31,22 @@ _BY_PERSON = {"(people, joints, 2)": (0, 1, 2)}  # the people were found one by 
 _SWAPPED = 20.0  # per cent: x and y have changed places if that makes so many more joints right
 
 
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """A predicted person: the picture as the annotations name it, joints (k, 2) px, a score of any range."""
+
+    picture: str
+    joints: np.ndarray
+    score: float = 1.0
+
+
 def read_predictions(path, annotated: Annotations) -> np.ndarray:
     """Reads one prediction for each annotated person.
 
     Args:
       path: .h5 or .mat with `preds`, (n, k, 2) or, as MATLAB's users write, (k, 2, n) or (2, k, n); .json or
-        .json.gz: our predictions.json, COCO keypoints (of a picture with several people in the annotations'
-        order), or a plain list of n people of k [x, y].
+        .json.gz: our predictions.json, COCO keypoints (of a picture with several people in any order), or a
+        plain list of n people of k [x, y].
       annotated: the n people of k joints.
 
     Returns:
@@ -46,11 +56,57 @@ def read_predictions(path, annotated: Annotations) -> np.ndarray:
       FileNotFoundError: there is no such file.
       ValueError: it is not readable, or does not fit the annotations; one line.
     """
+    found = read_people(path, annotated)
+    return matched(path, found, annotated)[0] if isinstance(found, list) else found
+
+
+def read_people(path, annotated: Annotations) -> np.ndarray | list[Detection]:
+    """As `read_predictions`, but the people of COCO keypoints as detections, not yet matched."""
     if Path(path).name.endswith((".json", ".json.gz")):
         return _of_json(path, annotated)
     if Path(path).suffix not in (".h5", ".hdf5", ".mat"):
         raise ValueError(f"{path}: unknown kind of file; predictions are .h5, .mat, .json or .json.gz.")
     return _arranged(path, arrays.named(path, arrays.read_arrays(path), "preds"), annotated)
+
+
+def matched(
+    path, detections: list[Detection], annotated: Annotations, *, exactly: bool = True
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Gives each annotated person the detection at the same place in the picture, see `oks.match`.
+
+    Args:
+      path: of the predictions, for messages.
+      exactly: each picture has to have as many detections as annotated people.
+
+    Returns:
+      joints (n, k, 2) px, nan for people without a detection; and {"missing", "extra"}, see `Scores.people`.
+    """
+    size = metrics.longer_side(annotated.joints, annotated.visible > 0)
+    if annotated.box_size is not None:
+        size = np.where(size > 0, size, annotated.box_size)
+    by_picture = {}
+    for one in detections:
+        by_picture.setdefault(one.picture, []).append(one.joints)
+    assert annotated.pictures is not None  # detections are read by picture
+    if not exactly and detections and not set(annotated.pictures) & by_picture.keys():
+        found = f"{path}: predicts people in {next(iter(by_picture))!r} and others"
+        raise ValueError(f"{found}, none of which is a picture of the annotations.")
+    joints = np.full(annotated.joints.shape, np.nan)
+    missing, extra = 0, 0
+    for picture in dict.fromkeys([*annotated.pictures, *by_picture]):
+        rows = np.flatnonzero(annotated.pictures == picture)
+        people = by_picture.get(picture, [])
+        if exactly and len(people) != len(rows):
+            raise ValueError(
+                f"{path}: predicts {len(people)} people in picture {picture!r}, the annotations have "
+                f"{len(rows)}; give one for each."
+            )
+        predicted = np.array(people).reshape(-1, *joints.shape[1:])
+        found = oks.match(predicted, annotated.joints[rows], annotated.visible[rows] > 0, size[rows])
+        joints[rows[found >= 0]] = predicted[found[found >= 0]]
+        missing += int((found < 0).sum())
+        extra += len(people) - int((found >= 0).sum())
+    return joints, {"missing": missing, "extra": extra}
 
 
 def score_against(
@@ -78,7 +134,12 @@ def score_against(
         raise ValueError(f"--rule=pytorch-pose is for MPII's joints, not {skeleton.name}'s.")
     metric = "pck" if metric == "auto" and annotated.torso is not None else metric
     metric, reference = scores.choose(
-        metric, annotated.joints, annotated.visible, annotated.head_size, skeleton
+        metric,
+        annotated.joints,
+        annotated.visible,
+        annotated.head_size,
+        skeleton,
+        box_size=annotated.box_size,
     )
     if metric == "pck" and annotated.torso is not None:
         reference = annotated.torso
@@ -136,7 +197,7 @@ def _arranged(path, values: np.ndarray, annotated: Annotations, orders=_ORDERS) 
     raise ValueError(f"{found}; {expected}.")
 
 
-def _of_json(path, annotated: Annotations) -> np.ndarray:
+def _of_json(path, annotated: Annotations) -> np.ndarray | list[Detection]:
     content = files.read_json(path)
     try:
         if isinstance(content, dict):
@@ -174,30 +235,30 @@ def _by_id(path, people: list[dict], annotated: Annotations) -> np.ndarray:
     return _arranged(path, np.array([found[id_] for id_ in wanted], np.float64), annotated, _BY_PERSON)
 
 
-def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotations) -> np.ndarray:
-    """By picture, and in it by position. Names are compared without folder, ending and leading zeros, unless
-    this makes two of them the same."""
+def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotations) -> list[Detection]:
+    """By picture. Names are compared without folder, ending and leading zeros, unless this makes two of them
+    the same."""
     if annotated.pictures is None:
         raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
     names = {str(image["id"]): image["file_name"] for image in images}
     if not images and annotated.images is not None:  # COCO's results: a list of people alone
         names = dict(zip(annotated.images, annotated.pictures, strict=True))
-    known = set(annotated.pictures)
+    known = dict.fromkeys(map(str, annotated.pictures))
     short = _stem if len(known) == len(set(map(_stem, known))) else str
-    found = {}
+    whole = {short(name): name for name in known}
+    k = len(annotated.skeleton)
+    found = []
     for person in people:
-        picture = short(names.get(str(person["image_id"]), person["image_id"]))
-        triples = np.array(person["keypoints"], np.float64).reshape(-1, 3)
-        found.setdefault(picture, []).append(triples[:, :2])
-    wanted = list(map(short, annotated.pictures))
-    for picture in dict.fromkeys([*wanted, *found]):
-        has, wants = len(found.get(picture, ())), wanted.count(picture)
-        if has != wants:
+        name = str(names.get(str(person["image_id"]), person["image_id"]))
+        joints = np.array(person["keypoints"], np.float64).reshape(-1, 3)[:, :2]
+        if len(joints) != k:
             raise ValueError(
-                f"{path}: predicts {has} people in picture {picture!r}, the annotations have {wants}; give "
-                "one for each, in their order."
+                f"{path}: a person has {len(joints)} joints, the annotations have {k} "
+                f"({annotated.skeleton.name}). Choose the right --dataset."
             )
-    return _arranged(path, np.array([found[picture].pop(0) for picture in wanted]), annotated, _BY_PERSON)
+        score = person.get("score", 1.0)
+        found.append(Detection(whole.get(short(name), short(name)), joints, float(score)))
+    return found
 
 
 def _stem(name) -> str:
@@ -240,8 +301,16 @@ def _main(args) -> None:
     annotated = annotations.read(args.annotations, args.dataset).rows(args.rows)
     if not len(annotated):
         raise ValueError(f"{args.annotations}: no people to score; see --rows.")
-    predicted = read_predictions(args.predictions, annotated)
+    found_people, about_people, precision = read_people(args.predictions, annotated), None, None
+    if isinstance(found_people, list):
+        own = args.dataset == "coco"
+        predicted, counts = matched(args.predictions, found_people, annotated, exactly=not own)
+        if own:
+            about_people, precision = counts, _average_precision(args, found_people, annotated)
+    else:
+        predicted = found_people
     found = score_against(predicted, annotated, rule=args.rule, metric=args.metric, threshold=args.threshold)
+    found = dataclasses.replace(found, people=about_people, average_precision=precision)
     about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
     if args.rows != slice(None):
         about["data"] += f", {len(annotated)} people of --rows"
@@ -255,6 +324,19 @@ def _main(args) -> None:
         plots.plot_scores(args.curves, found)
     if args.json:
         files.write_json(args.json, about | found.to_dict())
+
+
+def _average_precision(args, detections: list[Detection], annotated: Annotations) -> dict | None:
+    """COCO's figures, where all people of the file are scored and pycocotools is installed."""
+    if args.rows != slice(None) or annotated.pictures is None or annotated.images is None:
+        return None
+    numbers = dict(zip(annotated.pictures, annotated.images, strict=True))
+    people = [(numbers.get(one.picture, one.picture), one.joints, one.score) for one in detections]
+    try:
+        return oks.average_precision(args.annotations, people)
+    except ModuleNotFoundError as error:
+        print(f"No average precision by OKS: {error.name} is not installed (pip install pycocotools).")
+        return None
 
 
 if __name__ == "__main__":

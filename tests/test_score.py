@@ -253,9 +253,83 @@ def test_ones_own_joints_by_hand(tmp_path, capsys):
     category["torso"] = ["head", "l_hand"]  # 100 px, 40 px; a fifth of them are 20 and 8
     found = said(results)
     assert found["metric"] == "PCK@0.2" and found["table"]["Mean"] == 100
-    path.write_text(json.dumps(results[:1]))
+    del category["torso"]
+    found = said(results[:1])  # nobody in the other picture: three of its joints are wrong
+    assert found["people"] == {"missing": 1, "extra": 0} and found["not_a_number"] == 3
+    assert found["table"]["Mean"] == pytest.approx(100 * 1 / 5)
+    path.write_text(json.dumps([{"image_id": 77, "keypoints": near_a}]))
     code, text = run(capsys, dataset="coco", **files)
-    assert code == 1 and "predicts 0 people in picture 'a/1.jpg', the annotations have 1" in text
+    assert code == 1 and "predicts people in '77' and others, none of which is a picture" in text
+
+
+def coco_file(people, keypoints=("head", "l_hand", "r_hand"), **more):
+    """Annotations: people are (picture, keypoints, box)."""
+    category = {"id": 1, "name": "own", "keypoints": list(keypoints)} | more
+    return {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in sorted({picture for picture, *_ in people})],
+        "annotations": [
+            {"id": i, "image_id": picture, "category_id": 1, "keypoints": points, "bbox": box}
+            for i, (picture, points, box) in enumerate(people)
+        ],
+        "categories": [category],
+    }
+
+
+def test_people_are_matched_by_place_and_extra_ones_counted(tmp_path, capsys):
+    pytest.importorskip("pycocotools")
+    left, right = [60, 50, 2, 40, 80, 2, 80, 80, 2], [200, 50, 2, 180, 80, 2, 220, 80, 2]
+    boxes = [35, 45, 50, 50], [175, 45, 50, 50]
+    people = [(i, points, box) for i in (1, 2) for points, box in zip((left, right), boxes, strict=True)]
+    truth = write(tmp_path / "gt.json", coco_file(people))
+    swapped = [
+        {"image_id": i, "category_id": 1, "keypoints": points, "score": score}
+        for i in (1, 2)
+        for points, score in ((right, 0.9), (left, 0.8))
+    ]
+    stray = [{"image_id": 1, "category_id": 1, "keypoints": [5, 5, 2, 9, 9, 2, 9, 5, 2], "score": 0.95}]
+
+    def said(predictions, annotations=truth):
+        path = write(tmp_path / "p.json", predictions)
+        options = {"annotations": annotations, "predictions": path, "json": tmp_path / "out.json"}
+        code, text = run(capsys, dataset="coco", **options)
+        assert code == 0, text
+        return json.loads((tmp_path / "out.json").read_text()), text
+
+    found, text = said(swapped)
+    assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 0}
+    assert found["average_precision"]["AP"] == pytest.approx(100) and "OKS: AP 100.0000" in text
+    found, text = said(stray + swapped)
+    assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 1}
+    # By falling score: wrong, right (3 of 4 ... until all are found): precision 4/5 at every recall.
+    assert found["average_precision"]["AP"] == pytest.approx(80) and found["average_precision"]["AR"] == 100
+    assert "0 annotated people have no predicted one (their joints are wrong), 1 predicted" in text
+    found, _ = said(swapped[:3])
+    assert found["people"] == {"missing": 1, "extra": 0} and found["table"]["Mean"] == 75
+    # Three of four are found: 76 of the 101 recalls from 0 to 1 have precision 1.
+    assert found["average_precision"]["AP"] == pytest.approx(100 * 76 / 101)
+
+    # One joint: scaled by the box of 50 px, of which a tenth is 5 px.
+    single = [(1, [60, 50, 2], boxes[0]), (1, [200, 50, 2], boxes[1])]
+    truth = write(tmp_path / "one.json", coco_file(single, ["nose"], sigmas=[0.1]))
+    near = [{"image_id": 1, "keypoints": [x, 50, 2], "score": 1} for x in (206, 64)]
+    found, _ = said(near, truth)
+    assert (found["metric"], found["table"]["Mean"], found["left_out"]) == ("PCKbox@0.1", 50, 0)
+    # OKS of 4 and 6 px at an area of 2500 px and sigma 0.1: exp(-16 / (2 * 2500 * 0.2^2)) = 0.92 counts up to
+    # 0.9, exp(-36 / 200) = 0.835 up to 0.8. Of ten thresholds two at 0.85 and 0.9 find one of two: the first
+    # by score is the worse one, so precision is 1/2 up to recall 1/2 (51 of 101 recalls); at 0.95 none.
+    expected = (7 + 2 * 0.5 * 51 / 101) / 10
+    assert found["average_precision"]["AP"] == pytest.approx(100 * expected)
+
+
+def test_the_case_of_people_in_order_of_score():
+    folder = pathlib.Path(__file__).parents[2] / "shared" / "cases" / "05-score-order-of-people"
+    if not folder.exists():
+        pytest.skip(f"no {folder}")
+    pytest.importorskip("pycocotools")
+    for name in ("same", "byscore"):
+        annotated = annotations.read(folder / "gt.json", "coco")
+        predicted = score.read_predictions(folder / f"{name}.json", annotated)
+        assert score.score_against(predicted, annotated).mean == 100
 
 
 # What is refused.
@@ -326,9 +400,10 @@ def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
         (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints are not of one length"),
         (lambda own: [{"keypoints": [1, 2, 2]}], "(no 'image_id')"),
         (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "cannot reshape"),
+        (lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}], "a person has 1 joints, the annotations"),
         (
-            lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}],
-            "predicts 0 people in picture '7'",
+            lambda own: [{"image_id": "a", "keypoints": K * [1, 2, 2]}],
+            "predicts 0 people in picture '007.jpg'",
         ),
         (lambda own: {"annotations": []}, "(no 'images')"),
         (lambda own: [], "predictions (0,); the annotations want (5, 16, 2)"),

@@ -25,6 +25,7 @@ class Annotations:
       head_size: (n,) px, 0 where unknown; torso: (n,) px where the file states it, else None.
       ids: of our own predictions.json, and pictures: file names; None where the file has none.
       images: of the pictures, as COCO's files number them; None where the file has none.
+      box_size: (n,) px, the longer side of the annotated box, 0 without one; None where the file has none.
       groups: (n,) str by title, such as MPII's "category".
     """
 
@@ -36,6 +37,7 @@ class Annotations:
     ids: np.ndarray | None = None
     pictures: np.ndarray | None = None
     images: np.ndarray | None = None
+    box_size: np.ndarray | None = None
     groups: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -167,4 +169,5 @@ def _of_coco(path) -> Annotations:
         ids=np.array([f"coco-validation-{one.id}" for one in people]),
         pictures=np.array([one.picture for one in people]),
         images=np.array([str(one.image) for one in people]),
+        box_size=np.array([0.0 if one.box is None else one.box[2:].max() for one in people], np.float64),
     )

@@ -11,6 +11,10 @@ from hourglass_jax.evaluation import metrics, plots, scores
 from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.pose.skeletons import Skeleton
 
+_ENLARGEMENT = (
+    1.25  # side of the nominal crop / longer side of the person's box, as for data in COCO's format
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -20,6 +24,7 @@ class Predictions:
       joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
       truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 where unknown.
       pictures: of the first few examples, what `sheets` draws.
+      crop_size: (n,) px, the side of the nominal crop; None where unknown.
       means: (n, k) float32, of the last stack's heatmaps over all cells; None where one is for all joints.
     """
 
@@ -30,6 +35,7 @@ class Predictions:
     head_size: np.ndarray
     pictures: list[dict]
     means: np.ndarray | None = None
+    crop_size: np.ndarray | None = None
 
 
 def score_predictions(
@@ -53,7 +59,10 @@ def score_predictions(
       labelled joints from others, see `presence`, without the curves.
     """
     truth, visible = predictions.truth, predictions.visible
-    metric, reference = scores.choose(metric, truth, visible, predictions.head_size, skeleton)
+    box_size = None if predictions.crop_size is None else predictions.crop_size / _ENLARGEMENT
+    metric, reference = scores.choose(
+        metric, truth, visible, predictions.head_size, skeleton, box_size=box_size
+    )
     found = scores.score_joints(
         predictions.joints, truth, visible, reference, skeleton, metric=metric, groups=groups
     )

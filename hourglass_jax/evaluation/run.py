@@ -97,6 +97,7 @@ class Evaluator:
             "truth": fields["joints"],
             "visible": fields["visible"],
             "head_size": fields["head_size"],
+            "crop_size": fields["scale"].astype(np.float64) * crop.REFERENCE,
         }
         return {name: value[fields["mask"]] for name, value in values.items()}
 

@@ -60,6 +60,9 @@ class Scores:
       examples: people; left_out: those whose reference length is not annotated.
       not_a_number: joints that count and have no finite prediction; they are wrong.
       pcp, pcp_average: where the joint set states limbs (LSP).
+      people: {"missing": annotated people without a predicted one, whose joints are wrong, "extra":
+        predicted people that no annotated one was matched with}; None where people were not detected.
+      average_precision: COCO's figures, see `oks.average_precision`.
       confidence, presence: see `results.score_predictions`; None without scores of joints.
     """
 
@@ -84,6 +87,8 @@ class Scores:
     pcp_average: Limbs | None = None
     confidence: dict | None = None
     presence: dict[str, dict] | None = None
+    people: dict[str, int] | None = None
+    average_precision: dict[str, float | None] | None = None
 
     def __getitem__(self, name: str):
         """The field; scores were dictionaries before they had fields."""
@@ -103,7 +108,7 @@ class Scores:
 
     def to_dict(self) -> dict:
         """A plain dictionary for json; fields that do not apply (limbs, confidence, ...) are left out."""
-        optional = ("pcp", "pcp_average", "confidence", "presence", "mirrored")
+        optional = ("pcp", "pcp_average", "confidence", "presence", "mirrored", "people", "average_precision")
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if value is not None or name not in optional}
 
@@ -148,7 +153,12 @@ def _numbers(tree) -> Any:
 
 
 def choose(
-    metric: str, truth: np.ndarray, visible: np.ndarray, head_size: np.ndarray, skeleton: Skeleton
+    metric: str,
+    truth: np.ndarray,
+    visible: np.ndarray,
+    head_size: np.ndarray,
+    skeleton: Skeleton,
+    box_size: np.ndarray | None = None,
 ) -> tuple[str, np.ndarray]:
     """The metric that is meant, and the lengths that scale it.
 
@@ -157,6 +167,8 @@ def choose(
         shoulder), "pckbox" (of the longer side of the box around the labelled joints), or "auto": pckh where
         head sizes are known, else pck, but pckbox where the joint set has no torso.
       truth, visible, head_size: as in `score_joints`; (n,) px, 0 where unknown.
+      box_size: (n,) px, the longer side of the annotated box; it scales pckbox where the labelled joints are
+        one, or all in one place, and span no box.
 
     Returns:
       the metric, and (n,) px, 0 where unknown.
@@ -168,7 +180,10 @@ def choose(
     if metric == "pckh":
         return metric, head_size
     if metric == "pckbox":
-        return metric, metrics.longer_side(truth, visible > 0)
+        side = metrics.longer_side(truth, visible > 0)
+        if box_size is not None:
+            side = np.where((side > 0) | ~(visible > 0).any(axis=1), side, box_size)
+        return metric, side
     return metric, metrics.torso(truth, visible > 0, skeleton)
 
 
@@ -317,6 +332,14 @@ def report(scores: Scores, *, digits: int = 2, details: bool = False, joints: bo
         )
     if scores.not_a_number:
         lines.append(f"{scores.not_a_number} joints that count have no number as prediction: wrong.")
+    if scores.people and any(scores.people.values()):
+        lines.append(
+            f"{scores.people['missing']} annotated people have no predicted one (their joints are wrong), "
+            f"{scores.people['extra']} predicted people no annotated one."
+        )
+    if scores.average_precision:
+        known = {name: value for name, value in scores.average_precision.items() if value is not None}
+        lines.append("OKS: " + ", ".join(f"{name} {value:.{digits}f}" for name, value in known.items()))
     for limbs in (scores.pcp, scores.pcp_average):
         if limbs:
             lines += _lines(limbs.metric, limbs.stacks, digits)
