@@ -1,8 +1,8 @@
-"""Every reader of foreign files against damaged and malicious ones: an error of one line, or a right result.
+"""Every reader of untrusted files against damaged and malicious ones: one line of error, or a right result.
 
     FUZZ_CASES=10000 python -m pytest tests/test_fuzz.py
 
-tries others at every call; without it the cases are few, and always the same.
+draws new cases at every call. By default the cases are few and always the same.
 """
 
 import contextlib
@@ -46,26 +46,26 @@ from hourglass_jax.evaluation import annotations
 from hourglass_jax.media import pictures, videos
 from hourglass_jax.pose import skeletons
 
-# Numbers without bounds may overflow on their way to being refused, or to a distance without end.
-# And a case that fails is told however long it is.
+# Unbounded numbers may overflow before they are refused, or give an infinite distance. Hypothesis warns of
+# failing cases that are long to print; they are printed all the same.
 pytestmark = pytest.mark.filterwarnings(
     "default::RuntimeWarning", "ignore::hypothesis.errors.HypothesisWarning"
 )
 
 CASES = int(os.environ.get("FUZZ_CASES", 0))
-SECONDS = 60  # for one case: more is a hang, on the busiest machine
+SECONDS = 60  # for one case, which takes milliseconds: more is a hang even on a busy machine
 ROOM = 2**30  # bytes that all cases together may add to the process
 
 fuzzed = hypothesis.settings(
     max_examples=CASES or 30,
     derandomize=not CASES,
     database=None,
-    deadline=None,  # a hang is told with the place where it is, see `_guarded`
+    deadline=None,  # `_guarded` reports a hang with its traceback
     suppress_health_check=list(hypothesis.HealthCheck),
     print_blob=True,
 )
 
-# What a structure is made of: numbers of every kind and size, text for file names and terminals, and nesting.
+# Structures consist of numbers of every kind and size, text (file names, terminals) and nesting.
 NUMBERS = [0, -1, 1, 3, 14, 16, 2**31, 2**63, 10**30, 10**400, 0.5, 1e308, float("nan"), float("inf")]
 SCALARS = st.sampled_from([None, True, "", "a\nb", "../../x", "\0", "é\ud800", "9" * 5000, *NUMBERS])
 VALUES = st.recursive(
@@ -79,7 +79,7 @@ DTYPES = "f2 f4 f8 u1 i4 i8 c16 S3 U3 ? f8 f8".split()
 
 @st.composite
 def arrays(draw):
-    """An array of any shape and type, here and there with what is no number."""
+    """An array of any shape and dtype, some with a NaN or another bad value."""
     shape, dtype = draw(SHAPES), np.dtype(draw(st.sampled_from(DTYPES)))
     value = np.zeros(shape, dtype)
     if value.size:
@@ -93,7 +93,7 @@ def arrays(draw):
 
 
 def mutated(content, values=VALUES):
-    """Nested lists and dictionaries with one to three places changed, removed or doubled."""
+    """Nested lists and dictionaries with one to three entries changed, removed or repeated."""
 
     @st.composite
     def change(draw):
@@ -118,7 +118,7 @@ def mutated(content, values=VALUES):
 
 
 def damaged(data: bytes):
-    """Flipped bits, other bytes, cut, doubled or moved parts; at times no trace of the file."""
+    """Changed, removed or truncated bytes; sometimes unrelated bytes."""
     place = st.integers(0, len(data))
 
     @st.composite
@@ -137,7 +137,7 @@ def damaged(data: bytes):
 
 @contextlib.contextmanager
 def _guarded():
-    """Ends the process where a case hangs, and fails where it takes the machine's memory."""
+    """Ends the process if a case hangs, and fails if it takes more than ROOM bytes of memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     try:
@@ -148,7 +148,7 @@ def _guarded():
 
 
 def reads(reader, path):
-    """Whether a reader takes a file; it may refuse in one line that names the file, and do nothing else."""
+    """Whether a reader accepts a file; it may only refuse it, in one line that names the file."""
     try:
         with _guarded():
             reader(path)
@@ -160,7 +160,7 @@ def reads(reader, path):
     return True
 
 
-# Readers with a valid small file each, as bytes, and its structure where it has one.
+# A small valid file for each reader, as bytes, and its structure if it has one.
 
 
 def _mat(content, compress=True) -> bytes:
@@ -203,7 +203,7 @@ VALID = {
     **{"part": JOINTS, "visible": np.ones((2, K)), "normalize": np.full(2, 9.0), "person": np.zeros(2)},
     "imgname": np.array([b"a.jpg", b"b.jpg"]),
 }
-# Predictions of three people: of two, the order of the axes may be another.
+# Predictions of three people: with two, the order of the axes would be ambiguous.
 PREDICTED = np.arange(3 * K * 2.0).reshape(3, K, 2) + 1
 TRUTH = annotations.Annotations(
     skeletons.MPII, PREDICTED, np.full((3, K), 2, np.uint8), np.full(3, 9.0), ids=np.array(["1", "2", "3"]),
@@ -238,7 +238,7 @@ BOXES = {"a.jpg": [[1, 2, 30, 40], [5, 6, 7, 8]]}
 
 
 def _release():
-    """Like the benchmark's .mat, in dictionaries that `savemat` makes structures of."""
+    """The structure of MPII's .mat, as dictionaries that `savemat` turns into structures."""
     point = {"id": 0.0, "x": 5.0, "y": 6.0, "is_visible": 1.0}
     person = {"scale": 1.0, "objpos": {"x": 3.0, "y": 4.0}, "annopoints": {"point": [point, point]}}
     image = {"image": {"name": "a.jpg"}, "annorect": [person | {"x1": 1.0, "y1": 1.0, "x2": 4.0, "y2": 5.0}]}
@@ -291,15 +291,15 @@ METADATA = {
 
 
 def _weights_arrays(metadata=METADATA, **changes):
-    """With a checksum that is right."""
+    """Arrays of a file of weights, with a valid checksum."""
     content = {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8)}
     content |= {"params/a/kernel": np.ones((1, 1, 3, 4), np.float16)} | changes
     return content | {"checksum": weights._checksum(content)}
 
 
 def _scored(predicted, read):
-    """No score may be made of such files that is no number in [0, 100]."""
-    with contextlib.suppress(ValueError):  # of people without heads, or x and y that changed places
+    """Every score of such a file is nan or in [0, 100]."""
+    with contextlib.suppress(ValueError):  # people without heads, or swapped x and y
         table = score.score_against(predicted, read).table
         assert all(rate is None or np.isnan(rate) or 0 <= rate <= 100 for rate in table.values())
 
@@ -377,7 +377,7 @@ def _torch_file(tensors) -> bytes:
 
 
 def _port():
-    """A state_dict with the names of the port; no whole network."""
+    """A state_dict with some of the port's names; not a whole network."""
     shapes = {"score.0.weight": (K, 8, 1, 1), "fc.0.0.weight": (8, 8, 1, 1), "conv1.weight": (4, 3, 7, 7)}
     shapes |= {"layer2.0.conv3.weight": (8, 4, 1, 1), "hg.0.hg.0.0.0.bn1.weight": (8,)}
     shapes |= {"res.0.0.bn1.weight": (8,)}
@@ -388,7 +388,7 @@ TORCH = importlib.import_module("torch") if importlib.util.find_spec("torch") el
 
 
 def replaced(content, write, values=None):
-    """Files of arrays, some of which are others', or missing."""
+    """Files of arrays with one or two arrays replaced, added or missing."""
     values = arrays() if values is None else values
     changes = st.dictionaries(st.sampled_from([*content, "more"]), values | st.none(), min_size=1, max_size=2)
     return changes.map(
@@ -397,7 +397,7 @@ def replaced(content, write, values=None):
 
 
 def _written(write, *args):
-    """A file's bytes; cases that cannot be written are none."""
+    """A file's bytes; rejects cases that cannot be written."""
     try:
         return write(*args)
     except Exception:
@@ -405,7 +405,7 @@ def _written(write, *args):
 
 
 def jsons(content):
-    """Json files, plain and packed."""
+    """Json files, plain and compressed."""
     text = mutated(content).map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
     return text | text.map(lambda data: gzip.compress(data, 1)) | damaged(_json(content))
 
@@ -492,7 +492,7 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_is_damaged_was_sound(name, tmp_path):
+def test_the_file_before_the_damage_is_accepted(name, tmp_path):
     (tmp_path / name).write_bytes(SOUND[name])
     assert reads(READERS[name][0], tmp_path / name)
 
@@ -533,7 +533,7 @@ def test_arguments_of_a_config(name):
     check()
 
 
-# What no chance finds: files that are small, and claim to be large; and programs in the place of data.
+# Random damage does not find these: small files that claim to be large, and programs instead of data.
 
 
 def _header(shape) -> bytes:
@@ -552,7 +552,7 @@ def _zip(members, compression=zipfile.ZIP_STORED) -> bytes:
 
 
 def _unwritten(**options) -> bytes:
-    """HDF5's dataset of 10^12 numbers, of which none was ever written."""
+    """An HDF5 dataset of 10^12 rows, none of which was written."""
     file = io.BytesIO()
     with h5py.File(file, "w") as h5:
         h5.create_dataset("preds", (10**12, K, 2), "f8", **options)
@@ -560,7 +560,7 @@ def _unwritten(**options) -> bytes:
 
 
 def _elsewhere(link) -> bytes:
-    """Predictions that lie in another file."""
+    """Predictions whose data lie in another file."""
     file = io.BytesIO()
     with h5py.File(file, "w") as h5:
         if link:
@@ -577,7 +577,7 @@ def _cells() -> bytes:
 
 
 class Program:
-    """What a pickle of this runs when it is read."""
+    """A pickle of this runs a function when it is read."""
 
     def __reduce__(self):
         return (pathlib.Path.touch, (pathlib.Path("executed"),))
@@ -599,7 +599,7 @@ TRAPS = {
     "gzip bomb": ("preds.json", lambda: gzip.compress(b" " * 2**22)),
     "MATLAB bomb": ("joints.mat", lambda: _mat({"joints": np.zeros((14, 3, 2**14))})),
     "MATLAB cells": ("preds.mat", _cells),
-    # SciPy takes the kind of an element (9: float64) for a place in a table, and the process ends.
+    # SciPy uses the type of an element (9: float64) as an index without a check, and the process crashes.
     "MATLAB kind": (
         "joints.mat",
         lambda: _mat(LSPET, compress=False).replace(struct.pack("<2I", 9, 672), struct.pack("<2I", 133, 672)),
@@ -626,7 +626,7 @@ TRAPS = {
 if TORCH:
     TRAPS |= {
         "pickle in a checkpoint": ("port.pth", lambda: _torch_file({"state_dict": Program()})),
-        # PyTorch's search for the archive's end then asks for a place before its beginning.
+        # PyTorch's search for the end of the archive then seeks to a position before its start.
         "cut": ("port.pth", lambda: _torch_file(_port())[:4097]),
         "old pickle": ("port.pth", lambda: pickle.dumps(Program())),
         "stacks": ("port.pth", lambda: _torch_file(_port() | {"score.999999999.weight": TORCH.ones(1)})),
@@ -658,7 +658,7 @@ def test_trap(name, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-# What is written stays in its folder, whatever the names in others' files.
+# Outputs stay in their folder, whatever names the files contain.
 
 
 @pytest.mark.parametrize("picture", ["../../etc/passwd", "/etc/passwd", "a/b.jpg", "a\nb.jpg"])
