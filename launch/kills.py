@@ -1,12 +1,12 @@
-"""Kills a small training again and again, and compares its end with that of an undisturbed run.
+"""Kills a small training many times and compares its result with that of an undisturbed run.
 
 python launch/kills.py --kills=20 --output=runs/kills
 
 The kills (SIGKILL) aim in turn at a random moment of starting, training, saving and evaluating; the files
-that a killed process leaves show what it was doing. Every fifth is a SIGTERM, after which the training
-must save its last step and end. Every new process must go on after the newest whole checkpoint. At the
-end parameters, averages and the optimiser's state must equal those of the undisturbed run, bit by bit;
-the log must hold every step once; and the workdirs must hold the same files.
+that a killed process leaves show its activity. Every fifth signal is a SIGTERM, after which the training must
+save its last step and end. Every new process must resume from the newest complete checkpoint. In the end the
+parameters, the averages and the optimiser's state must equal those of the undisturbed run bit by bit, the
+log must have every step once, and both workdirs must have the same files.
 """
 
 import argparse
@@ -34,10 +34,10 @@ AIMS = ("starting", "training", "saving", "evaluating", "SIGTERM")
 SECONDS = 10.0  # from SIGTERM to the end, at most; on a busy machine as long as it took to start
 
 
-class Life:
-    """One process of the training, from its start to its death."""
+class Process:
+    """One process of the training, from start to end."""
 
-    def __init__(self, workdir):
+    def __init__(self, workdir: pathlib.Path):
         self.workdir, self._console = workdir, workdir.parent / f"{workdir.name}.txt"
         self._console.touch()
         self._before = self._console.stat().st_size
@@ -45,87 +45,88 @@ class Life:
         with self._console.open("a") as console:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=console, stderr=subprocess.STDOUT)
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """The console output of this process."""
         with self._console.open() as console:
             console.seek(self._before)
             return console.read()
 
-    def does(self) -> set[str]:
-        """The current activities, or the last ones of a dead process; it may save and evaluate at once."""
+    def activities(self) -> set[str]:
+        """The current ones, or the last ones of a dead process; it may save and evaluate at the same time."""
         if not self.begun():
             return {"starting"}
-        doings = set()
+        found = set()
         if any(not path.name.isdigit() for path in (self.workdir / "checkpoints").glob("*")):
-            doings.add("saving")  # what the life before left is gone since the start
-        last = re.search(r"^step (\d+)/.*\n\Z", self.said(), re.MULTILINE)
+            found.add("saving")  # the start has removed what the process before left
+        last = re.search(r"^step (\d+)/.*\n\Z", self.output(), re.MULTILINE)
         if last and int(last[1]) % EVALUATE_EVERY == 0:
-            doings.add("evaluating")
-        return doings or {"training"}
+            found.add("evaluating")
+        return found or {"training"}
 
     def begun(self) -> bool:
-        return re.search("^step ", self.said(), re.MULTILINE) is not None
+        return re.search("^step ", self.output(), re.MULTILINE) is not None
 
-    def wait_for(self, *doings) -> bool:
-        """Waits until it does one of these; False if it ended before."""
+    def wait_for(self, *activities: str) -> bool:
+        """Waits for one of these activities; False if the process ended before."""
         while self.process.poll() is None:
-            now = self.does()
-            if now & set(doings):
+            now = self.activities()
+            if now & set(activities):
                 return True
-            time.sleep(0.1 if "starting" in now else 0.002)  # a save takes some hundredths
+            time.sleep(0.1 if "starting" in now else 0.002)  # a save takes hundredths of a second
         return False
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how often (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--output", required=True, help="folder for the two workdirs; has to be empty")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="empty folder for the two workdirs")
     flags = parser.parse_args()
     output = pathlib.Path(flags.output)
     if output.exists() and any(output.iterdir()):
         sys.exit(f"Error: --output={output} is not empty; choose another folder.")
     output.mkdir(parents=True, exist_ok=True)
     whole, killed = output / "whole", output / "killed"
-    if Life(whole).process.wait():
+    if Process(whole).process.wait():
         sys.exit(f"Error: the undisturbed run failed, see {whole}.txt.")
 
     moments, hit, failures = random.Random(flags.seed), collections.Counter(), []
     most, slowest, startup = (0, 0), 0.0, 5.0
     for number in range(1, flags.kills + 1):
         aim, newest, began = AIMS[(number - 1) % len(AIMS)], max(saved(killed), default=0), time.monotonic()
-        life = Life(killed)
+        trained = Process(killed)
         if aim == "starting":
             time.sleep(moments.uniform(0, startup))
-        elif life.wait_for(*AIMS[1:]):
+        elif trained.wait_for(*AIMS[1:]):
             startup = time.monotonic() - began
             time.sleep(moments.uniform(0, 0.5))
             if aim in ("saving", "evaluating"):
-                life.wait_for(aim)
+                trained.wait_for(aim)
                 time.sleep(moments.uniform(0, 0.05))
-        if life.process.poll() is not None:
-            failures.append(f"life {number} came to its end")  # too short a training for so many kills
+        if trained.process.poll() is not None:
+            failures.append(f"process {number} ended by itself")  # too short a training for so many kills
             break
         asked = time.monotonic()
-        life.process.send_signal(signal.SIGTERM if aim == "SIGTERM" else signal.SIGKILL)
-        code = life.process.wait()
+        trained.process.send_signal(signal.SIGTERM if aim == "SIGTERM" else signal.SIGKILL)
+        code = trained.process.wait()
         took = time.monotonic() - asked
-        found = {aim} if aim == "SIGTERM" else life.does()
+        found = {aim} if aim == "SIGTERM" else trained.activities()
         hit.update(found)
         if aim == "SIGTERM":
             slowest = max(slowest, took)
             if code or took > max(SECONDS, startup) or saved(killed)[-1:] != [last(killed)]:
                 failures.append(f"SIGTERM: code {code}, {took:.1f} s, {saved(killed)} of {last(killed)}")
-        failures += resumed(life, newest)
+        failures += resumed(trained, newest)
         folders = len(list((killed / "checkpoints").glob("*")))
         most = max(most[0], folders), max(most[1], size(killed))
         did = " and ".join(sorted(found))
         print(f"{number}: {did}, logged to step {last(killed)}, saved {saved(killed)}", flush=True)
     newest = max(saved(killed), default=0)
-    life = Life(killed)
-    if life.process.wait():
-        failures.append("the last life")
-    failures += resumed(life, newest) + differences(whole, killed)
-    # One is being written, and one that is no longer kept being removed.
+    trained = Process(killed)
+    if trained.process.wait():
+        failures.append("the last process")
+    failures += resumed(trained, newest) + differences(whole, killed)
+    # Two more: one that is being written and one that is being removed.
     failures += ["disk"] * (most[0] > KEPT + 2)
     print(f"Kills while {', '.join(f'{name} {hit[name]}' for name in AIMS)}; SIGTERM to end {slowest:.1f} s")
     print(f"At most {most[0]} checkpoints and {most[1] / 1e6:.1f} MB; undisturbed {size(whole) / 1e6:.1f} MB")
@@ -133,24 +134,26 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def saved(workdir) -> list[int]:
+def saved(workdir: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints."""
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
 
 
-def size(workdir) -> int:
+def size(workdir: pathlib.Path) -> int:
     """Bytes."""
     return sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
 
 
-def resumed(life, newest: int) -> list[str]:
-    """Failures: a process that trained must have gone on after the newest whole checkpoint."""
-    said = re.search(r"^Goes on after step (\d+) of", life.said(), re.MULTILINE)
-    if life.begun() and (int(said[1]) if said else 0) != newest:
-        return [f"went on after {said and said[1]}, not {newest}"]
+def resumed(trained: Process, newest: int) -> list[str]:
+    """Failures: a process that trained must have resumed from the newest complete checkpoint."""
+    line = re.search(r"^Goes on after step (\d+) of", trained.output(), re.MULTILINE)
+    if trained.begun() and (int(line[1]) if line else 0) != newest:
+        return [f"resumed from {line and line[1]}, not {newest}"]
     return []
 
 
-def lines(workdir) -> list[dict]:
+def lines(workdir: pathlib.Path) -> list[dict]:
+    """Of metrics.jsonl."""
     path = workdir / "metrics.jsonl"
     content = path.read_text().splitlines() if path.exists() else []
     found = []
@@ -162,12 +165,13 @@ def lines(workdir) -> list[dict]:
     return found
 
 
-def last(workdir) -> int:
+def last(workdir: pathlib.Path) -> int:
+    """The last step in the log."""
     return max((line["step"] for line in lines(workdir)), default=0)
 
 
-def differences(whole, killed) -> list[str]:
-    """The differences between the ends of two runs."""
+def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
+    """What differs between the results of two runs."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -156,7 +157,7 @@ class Step:
         self._state = jax.block_until_ready(train.make_state(config, network, optimiser, mesh, _Nothing))
         seconds = time.perf_counter() - start
         b, fed = config.train.batch_size, feed.Sent(source, mesh)
-        batches = fed.batches(train=True, batch_size=min(b, len(source)))
+        batches: Any = fed.batches(train=True, batch_size=min(b, len(source)))
         # Again and again, where the batch is larger than the data.
         batch = {name: np.resize(x, (b, *x.shape[1:])) for name, x in next(batches).items()}
         self._batch = fed.put(batch, train_step.INPUTS)

@@ -103,8 +103,15 @@ def _frames(args, folder) -> list[tuple[bytes, np.ndarray, float]]:
         encoded = [
             cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes() for p in pictures
         ]
-    sizes = [np.array(pipeline.decode(one).shape[1::-1]) for one in encoded]
+    sizes = [np.array(_decoded(one).shape[1::-1]) for one in encoded]
     return [(one, size / 2, float(size[1])) for one, size in zip(encoded, sizes, strict=True)]
+
+
+def _decoded(encoded: bytes, reduction: int = 1) -> np.ndarray:
+    image = pipeline.decode(encoded, reduction)
+    if image is None:
+        raise ValueError("--pictures: a file is no readable JPEG.")
+    return image
 
 
 def _stored(frames, folder, canvas: int) -> dict:
@@ -147,7 +154,7 @@ def prepared(frame, config) -> dict:
     with Image.open(io.BytesIO(encoded)) as header:
         size = header.size
     factor = people_builder.reduction([person], config, *size)
-    picture = pictures.Picture(pipeline.decode(encoded, factor), size, reduction=factor)
+    picture = pictures.Picture(_decoded(encoded, factor), size, reduction=factor)
     return people_builder.make_example(person, picture, config)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from hourglass_jax import checkpoint, config_base, evaluate, models, train
 from hourglass_jax.benchmarks import learning
 from hourglass_jax.benchmarks.common import Step, interleaved
+from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.transforms import flops
 
 SYSTEMS = tuple(models.names())
@@ -70,8 +71,8 @@ def run(args: argparse.Namespace) -> dict:
             scores = trained_scores(
                 system_config(name, args.steps, seed), system_workdir(name, args.workdir, seed)
             )
-            metric = scores["metric"]
-            means.append(scores["table"]["Mean"])
+            metric = scores.metric
+            means.append(scores.table["Mean"])
             commands.append(system_command(name, args.workdir, args.steps, seed))
             found = {"system": name, "seed": seed, "steps": args.steps, metric: round(means[-1], 2)}
             learning.append(results, found)
@@ -97,10 +98,13 @@ def run(args: argparse.Namespace) -> dict:
     return {"title": title, "rows": rows, "commands": commands}
 
 
-def trained_scores(config: Any, workdir: pathlib.Path) -> dict:
+def trained_scores(config: Any, workdir: pathlib.Path) -> Scores:
     """Trains to the end, where that has not been done yet, and evaluates the best checkpoint."""
     train.train(config, workdir)
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
         if saved.latest < config.train.steps:
             raise ValueError(f"{workdir}: stopped before its last step; the same command resumes it.")
-    return evaluate.evaluate(config, workdir, workdir) or {}
+    scores = evaluate.evaluate(config, workdir, workdir)
+    if scores is None:
+        raise ValueError(f"{workdir}: no joint of the validation split is labelled.")
+    return scores
