@@ -35,7 +35,8 @@ ARGUMENTS = {
         "stacks=3",
         f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in mssh.VARIANTS),
-        *(f"block={block},{SMALL}" for block in ("inception_a", "inception_b", "residual")),
+        *(f"block={block},{SMALL}" for block in ("inception_a", "residual")),
+        "block=inception_b,stacks=1,width=16,size=128",  # whose blocks halve the coarsest cells once more
         *(f"fusion={fusion},stacks=3,width=16,size=128" for fusion in ("addition", "concatenation")),
         "lateral=true,stacks=3,width=16,size=128",
         f"{SMALL},dataset=synthetic,quick=true",
