@@ -93,7 +93,7 @@ def matched(
         raise ValueError(f"{found}, none of which is a picture of the annotations.")
     joints = np.full(annotated.joints.shape, np.nan)
     missing, extra = 0, 0
-    for picture in dict.fromkeys([*annotated.pictures, *by_picture]):
+    for picture in dict.fromkeys([*map(str, annotated.pictures), *by_picture]):
         rows = np.flatnonzero(annotated.pictures == picture)
         people = by_picture.get(picture, [])
         if exactly and len(people) != len(rows):
