@@ -8,6 +8,7 @@ EXTRAS = {  # the module -> the extra
     "jax2onnx": "export",
     "matplotlib": "data",
     "onnxruntime": "export",
+    "pycocotools": "coco",
     "sklearn": "data",
     "tensorboard": "train",
     "tensorflow": "data",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import console, files
+from hourglass_jax import console, extras, files
 from hourglass_jax.data.datasets import arrays
 from hourglass_jax.evaluation import annotations, metrics, oks, plots, scores
 from hourglass_jax.evaluation.annotations import Annotations
@@ -335,7 +335,7 @@ def _average_precision(args, detections: list[Detection], annotated: Annotations
     try:
         return oks.average_precision(args.annotations, people)
     except ModuleNotFoundError as error:
-        print(f"No average precision by OKS: {error.name} is not installed (pip install pycocotools).")
+        print(f"No average precision by OKS: it needs {extras.failure(error)}.")
         return None
 
 
