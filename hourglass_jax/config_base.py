@@ -8,15 +8,16 @@ A config file of your own imports `config_base` from here and defines `get_confi
 import importlib
 import pathlib
 import types
+from typing import Any
 
 from ml_collections import ConfigDict
 
 LEEDS = {"lsp", "lspet"}
 
 
-def base() -> ConfigDict:
+def base() -> Any:
     """Every field that there is. A config file sets the values of its paper."""
-    c = ConfigDict()
+    c: Any = ConfigDict()  # whose fields no type checker knows
     c.seed = 0
 
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
@@ -129,7 +130,7 @@ TARGETS = {
 }
 
 
-def targets(c: ConfigDict, name: str) -> None:
+def targets(c: Any, name: str) -> None:
     """Sets the targets to those of `TARGETS`.
 
     Raises:
@@ -153,14 +154,14 @@ def for_leeds(dataset: str) -> bool:
     return dataset.split("+")[0] in LEEDS
 
 
-def quick(c: ConfigDict, learning_rate: float) -> None:
+def quick(c: Any, learning_rate: float) -> None:
     """A recipe for small networks and short runs, where the papers' squared error stays on its plateau."""
     c.loss.kind = "cross_entropy"
     c.optimizer.update(name="adam", learning_rate=learning_rate, schedule="cosine", warmup_steps=100)
     c.train.update(batch_size=32, average_decay=0.998)
 
 
-def arguments(string: str | None, **defaults):
+def arguments(string: str | None, **defaults: Any) -> Any:
     """Reads "key=value,key=value" into the types of the defaults.
 
     Raises:

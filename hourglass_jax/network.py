@@ -169,7 +169,7 @@ def network_of(metadata: Metadata | Mapping[str, Any]) -> Network:
             raise ValueError(f"metadata: {name} is missing")
     config, skeleton = metadata.config, Skeleton.from_dict(metadata.skeleton)
     return Network(
-        model=models.create(joints=len(skeleton), **config["model"]),
+        model=models.build(joints=len(skeleton), **config["model"]),
         skeleton=skeleton,
         size=config["data"]["size"],
         mean=tuple(config["data"]["mean"]),

@@ -48,7 +48,7 @@ class Small(nn.Module):
 
 
 def create_small(name, *, joints, dtype="float32", stacks=1, **fields):
-    """In the place of `models.create`."""
+    """In the place of `models.build`."""
     return Small(joints=joints, stacks=stacks, dtype=jnp.dtype(dtype))
 
 
@@ -79,7 +79,7 @@ def small_model(monkeypatch):
     """Every model is `Small`."""
     from hourglass_jax import models
 
-    monkeypatch.setattr(models, "create", create_small)
+    monkeypatch.setattr(models, "build", create_small)
 
 
 @pytest.fixture(scope="session")

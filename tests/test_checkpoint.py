@@ -276,7 +276,7 @@ def intact(tmp_path_factory):
 
     config, workdir = conftest.tiny(), tmp_path_factory.mktemp("intact")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "create", conftest.create_small)
+        patch.setattr(models, "build", conftest.create_small)
         rng = np.random.default_rng(0)
         state = jax.tree.map(
             lambda x: jax.numpy.asarray(100 * rng.standard_normal(x.shape), x.dtype), filled(config, 1)

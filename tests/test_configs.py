@@ -96,7 +96,7 @@ def test_config_is_whole_and_builds_its_model(name, string):
     config = load(name, string)
     assert keys(config) == keys(common.base())  # a page of facts on fields that there are
     k = joints_of(config)
-    model = models.create(joints=k, **config.model)  # which refuses unknown fields
+    model = models.build(joints=k, **config.model)  # which refuses unknown fields
     size = config.data.size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
@@ -187,7 +187,7 @@ def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     told = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # of a config's arguments, so many
     assert told
     for arguments, number in told:
-        model = models.create(joints=16, **load(name, f"{arguments},dataset=synthetic").model)
+        model = models.build(joints=16, **load(name, f"{arguments},dataset=synthetic").model)
         image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
         params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
         assert f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}" == number, arguments

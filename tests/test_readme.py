@@ -117,7 +117,7 @@ class Sandbox:
         with pytest.MonkeyPatch.context() as patch:
             # The commands are tested here, not the models. The package's weights are of a real one.
             if any("workdir" in word for word in words):
-                patch.setattr(models, "create", conftest.create_small)
+                patch.setattr(models, "build", conftest.create_small)
             return self._run(words)
 
     def _run(self, words):

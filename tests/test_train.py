@@ -301,7 +301,7 @@ def bad_step(monkeypatch):
             batch = batch | {"joints": np.full_like(batch["joints"], 1e9)}
         return put(self, batch, names)
 
-    monkeypatch.setattr(losses, "create", fragile)
+    monkeypatch.setattr(losses, "named", fragile)
     monkeypatch.setattr(feed.Sent, "put", poisoned)
 
 
@@ -531,7 +531,7 @@ class Attending(nn.Module):
 
 
 def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "create", lambda name, joints, **fields: Attending(joints))
+    monkeypatch.setattr(models, "build", lambda name, joints, **fields: Attending(joints))
     shown = []
     monkeypatch.setattr(logs.Log, "pictures", lambda self, step, pictures: shown.append((step, pictures)))
     config = tiny({"train.steps": 1, "train.pictures": 2})

@@ -123,7 +123,7 @@ def _row(case, ours, theirs, rate: float) -> dict:
 def _operations(case) -> int:
     """For an image; the backward pass costs about twice the forward one."""
     config = _config(case)
-    forward, _ = flops.of_model(models.create(joints=16, **config.model), case["size"])
+    forward, _ = flops.of_model(models.build(joints=16, **config.model), case["size"])
     return forward * (3 if case["what"] == "train" else 1)
 
 
@@ -194,7 +194,7 @@ def _theirs(compile: bool, **case):
 
     torch.set_float32_matmul_precision("high")  # TF32, as XLA's default
     fields = {"joints": 16, **{name: case[name] for name in ("stacks", "width", "depth")}}
-    variables = random_variables(models.create(TWINNED, **fields), case["size"])
+    variables = random_variables(models.build(TWINNED, **fields), case["size"])
     twin = torch_twin.create(variables, **fields).to("cuda" if torch.cuda.is_available() else "cpu")
     network = torch.compile(twin) if compile else twin
     images, targets = train.examples(case["batch"], case["size"])

@@ -71,7 +71,7 @@ def _mirrored(network, folded, args) -> list[dict]:
 
 def folded_hourglass(*, stacks: int, width: int, depth: int, size: int) -> tuple[Network, dict, dict]:
     """A network of random weights as prediction runs it, its variables, and those before folding."""
-    model = models.create("newell", joints=16, stacks=stacks, width=width, depth=depth)
+    model = models.build("newell", joints=16, stacks=stacks, width=width, depth=depth)
     variables = random_variables(model, size)
     plain = Network(model, skeletons.MPII, size, mean=(0.0, 0.0, 0.0), sigma=1.0, logits=False)
     return *fold_norms.fold(plain, variables), variables

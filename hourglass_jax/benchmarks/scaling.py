@@ -49,7 +49,7 @@ def add(command) -> None:
 
 def run(args) -> dict:
     """A row for each number of devices."""
-    model = models.create("newell", joints=16, stacks=args.stacks, width=args.width, depth=args.depth)
+    model = models.build("newell", joints=16, stacks=args.stacks, width=args.width, depth=args.depth)
     forward, parameters = flops.of_model(model, args.size)
     operations = 3 * forward * args.per_device  # the backward pass costs about twice the forward one
     rows = []

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict:
             commands.append(system_command(name, args.workdir, args.steps, seed))
             found = {"system": name, "seed": seed, "steps": args.steps, metric: round(means[-1], 2)}
             learning.append(results, found)
-        model = models.create(joints=16, **config.model)
+        model = models.build(joints=16, **config.model)
         operations, parameters = flops.of_model(model, config.data.size)
         low, median, high = (config.train.batch_size / value for value in reversed(seconds[name]))
         rows.append(

@@ -37,7 +37,7 @@ def run(args) -> dict:
     from hourglass_jax.benchmarks import torch_twin
 
     fields = {"joints": 16, "stacks": args.stacks, "width": args.width, "depth": args.depth}
-    model = models.create("newell", **fields)
+    model = models.build("newell", **fields)
     variables = random_variables(model, args.size)
     check_gradients(args.stacks)
     rows = []
@@ -137,7 +137,7 @@ def check_gradients(stacks: int) -> None:
     """
     from hourglass_jax.benchmarks import torch_twin
 
-    model = models.create("newell", joints=16, stacks=stacks, width=8, depth=1)
+    model = models.build("newell", joints=16, stacks=stacks, width=8, depth=1)
     variables, (images, targets) = random_variables(model, 32), examples(2, 32)
     gradient = jax.jit(jax.grad(functools.partial(loss, model), has_aux=True))
     ours = torch_twin.named(gradient(variables["params"], variables["batch_stats"], images, targets)[0])

@@ -16,7 +16,7 @@ def names() -> list[str]:
     return sorted(file.stem for file in files if file.stem not in _NOT_MODELS)
 
 
-def create(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Module:
+def build(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Module:
     """Builds `hourglass_jax.models.<name>.Model`.
 
     Args:

@@ -147,7 +147,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, f, features):
-        seen, total = {}, 0.0
+        seen, total = {}, jnp.zeros(())
         for i, x in enumerate(reversed(features)):
             # Normalised first, as wherever a convolution reads sums of residual units: raw sums would
             # saturate most of the sigmoids from the start. The paper does not say.

@@ -140,7 +140,7 @@ class Model(nn.Module):
         )
 
         features = pre_processing(image.astype(self.dtype))
-        heatmaps, handed_on = [], 0.0
+        heatmaps, handed_on = [], jnp.zeros((), self.dtype)
         for s, stride in enumerate(strides):
             x = features[stride]  # 32, 64 or 128 px
             if s:  # 5.2.4

@@ -1,6 +1,7 @@
 """Multi-scale Attention Aided Multi-Resolution Network (Selvam and Mishra 2019)."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -165,7 +166,7 @@ class Model(nn.Module):
         squares = []
         observe = self.is_mutable_collection("activity") and not self.is_initializing()
 
-        def observed(make):
+        def observed(make: Callable[..., nn.Module]) -> Part:
             """A part whose outputs' mean squares are collected, if anyone asked for them."""
 
             def named(name):
@@ -179,7 +180,7 @@ class Model(nn.Module):
 
                 return call
 
-            return named
+            return named  # pyright: ignore[reportReturnType]
 
         unit = observed(functools.partial(Conv, self.width, conv, norm, activation))
         point = functools.partial(conv, kernel_size=(1, 1))
@@ -245,10 +246,10 @@ class Model(nn.Module):
             self.sow("activity", "mean_squares", sum(squares))
         return Outputs(heatmaps=tuple(heatmaps), coordinates=coordinates, attention=seen or None)
 
-    def _hold(self, train):
+    def _hold(self, train) -> Callable[[jax.Array], jax.Array]:
         """mask -> the mask, or ones as long as no step has trained the attention."""
         if not (self.global_attention or self.heatmap_attention or self.multi_resolution_attention):
-            return None
+            return lambda mask: mask
         learnt = self.variable("batch_stats", "attention_learnt", jnp.zeros, ())
         if train and "attention" in self.trained:
             learnt.value = jnp.ones(())

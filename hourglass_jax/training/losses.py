@@ -60,7 +60,7 @@ def coordinates_error(coordinates: jax.Array, targets: jax.Array, weights: jax.A
 def kernel_squares(params: dict) -> jax.Array:
     """The sum of the squares of all kernels; biases and norms are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel")
+    return jnp.asarray(sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel"))
 
 
 def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
@@ -242,7 +242,7 @@ def on_heatmaps(
         if sum_over_cells and not logits:
             value *= (maps.shape[1] / (size / 4)) ** 2
         per_stack.append(value)
-    return sum(per_stack), jnp.stack(per_stack)
+    return functools.reduce(jnp.add, per_stack), jnp.stack(per_stack)
 
 
 def on_coordinates(

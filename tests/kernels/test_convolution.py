@@ -74,7 +74,7 @@ def test_only_the_fitting_convolutions_have_forms_of_their_own():
 
 
 def test_a_networks_gradients_are_the_plain_ones(quick_compiles):
-    model = models.create("newell", joints=3, stacks=1, width=8, depth=1).clone(dtype=jnp.float64)
+    model = models.build("newell", joints=3, stacks=1, width=8, depth=1).clone(dtype=jnp.float64)
     x = random(0, 2, 16, 16, 3)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x[:1])
     variables = jax.tree.map(lambda v: 0.3 * random(1, *v.shape), shapes)

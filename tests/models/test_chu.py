@@ -73,7 +73,7 @@ SOFTMAX = FULL - (3 + 5) * 9  # no windows: 2 resolutions and 1 or 3 maps
     ],
 )
 def test_parameters_of_each_variant(variant, derived, count):
-    outputs, params = shapes(models.create("chu", **variant_fields(variant)))
+    outputs, params = shapes(models.build("chu", **variant_fields(variant)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == derived == count
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 8, 8, 3)] * 2
 
@@ -102,7 +102,7 @@ def test_the_released_network_has_the_parameters_of_its_lua():
     count = stem + 8 * hourglass + 7 * (2 * lin(256, 256) + maps(256, 1) + 256 * 16 + 16 + between)
     count += 3 * maps(256, 16)  # stacks 5 to 7
     count += lin(256, 512) + lin(512, 512) + maps(512, 1) + maps(512, 16) + 512 * 16 + 16
-    model = models.create(joints=16, **config.get_config("variant=release").model)
+    model = models.build(joints=16, **config.get_config("variant=release").model)
     _, params = shapes(model, np.zeros((1, 64, 64, 3), np.float32))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count == 58_312_088
     units = [name for name in params["stack0_hourglass"] if "skip" in name]

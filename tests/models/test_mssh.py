@@ -253,7 +253,7 @@ def test_what_is_handed_on_grows_with_the_scale(fusion, points):
 
 def test_bfloat16_gives_float32_heatmaps_of_every_size():
     for fusion in mssh.FUSIONS:
-        outputs, _ = shapes(models.create("mssh", **SMALL, dtype="bfloat16", fusion=fusion, lateral=True))
+        outputs, _ = shapes(models.build("mssh", **SMALL, dtype="bfloat16", fusion=fusion, lateral=True))
         assert [(m.shape, m.dtype) for m in outputs.heatmaps] == [
             ((2, n, n, 3), jnp.float32) for n in (2, 4, 8)
         ]
@@ -365,7 +365,7 @@ def test_the_share_of_people_whose_weights_move_is_logged():
 @pytest.mark.parametrize("stacks, strides", [(1, (4,)), (2, (8, 2)), (3, (8, 4, 2))])
 def test_few_stacks_keep_the_papers_order_of_scales(stacks, strides):
     fields = config.get_config(f"stacks={stacks},dataset=mpii").model
-    assert models.create(joints=16, **fields).strides_of_stacks() == strides
+    assert models.build(joints=16, **fields).strides_of_stacks() == strides
 
 
 def test_what_is_found_keeps_its_weight_and_the_smallest_error_counts():
@@ -592,7 +592,7 @@ def test_variants_of_the_config(variant, strides, adaptive):
     c = config.get_config(
         f"variant={variant},stacks=3,width=8,block=residual,fusion=concatenation,lateral=true"
     )
-    model = models.create(joints=14, **c.model)
+    model = models.build(joints=14, **c.model)
     assert (model.strides_of_stacks(), c.loss.adaptive, c.loss.sum_over_cells) == (strides, adaptive, True)
     assert (model.block, model.fusion, model.lateral) == ("residual", "concatenation", True)
 

@@ -51,13 +51,13 @@ IMAGE = normal(2, 16, 16, 3, seed=2)
 
 @functools.cache
 def small_variables():
-    return randomised(models.create("newell", **SMALL), IMAGE)
+    return randomised(models.build("newell", **SMALL), IMAGE)
 
 
 @functools.partial(jax.jit, static_argnames=("train", "dtype"))
 def run(variables, image, train=False, dtype="float32"):
     """The small network: heatmaps and what has become of its statistics. One program for most tests."""
-    model = models.create("newell", dtype=dtype, **SMALL)
+    model = models.build("newell", dtype=dtype, **SMALL)
     outputs, new = model.apply(variables, image, train=train, mutable=["batch_stats"])
     return outputs.heatmaps, new["batch_stats"]
 
@@ -67,7 +67,7 @@ def run(variables, image, train=False, dtype="float32"):
 
 @pytest.mark.parametrize(("stem", "stacks"), PARAMETERS)
 def test_parameter_counts_are_the_published_ones(stem, stacks):
-    model = models.create("newell", joints=16, stacks=stacks, stem=stem)
+    model = models.build("newell", joints=16, stacks=stacks, stem=stem)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert count == PARAMETERS[stem, stacks]
@@ -102,13 +102,13 @@ assert FIGURE_8["text"] == 26_353_824
 
 @pytest.mark.parametrize("variant", config.VARIANTS)
 def test_the_networks_of_figure_8_have_their_parameters(variant):
-    model = models.create(joints=16, **config.get_config(f"variant={variant}").model)
+    model = models.build(joints=16, **config.get_config(f"variant={variant}").model)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == FIGURE_8[variant]
 
 
 def test_the_network_of_the_text_doubles_its_features_before_upsampling():
-    model, calls = models.create("newell", **SMALL, design="text"), {}
+    model, calls = models.build("newell", **SMALL, design="text"), {}
 
     def note(call, arguments, options, context):
         output = call(*arguments, **options)
@@ -130,7 +130,7 @@ def test_the_network_of_the_text_doubles_its_features_before_upsampling():
 
 
 def test_heatmaps_are_a_quarter_of_the_input_in_each_stack():
-    model = models.create("newell", joints=14, stacks=2)
+    model = models.build("newell", joints=14, stacks=2)
     image = jnp.zeros((1, 256, 192, 3))  # need not be square
     outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 64, 48, 14)] * 2
@@ -280,7 +280,7 @@ def test_an_hourglass_says_which_size_it_cannot_halve(shape):
 def test_the_model_says_which_image_size_it_cannot_take(size):
     # 66 px are 33 cells after the first convolution: the stem's pooling cannot halve them. With 6 px,
     # 3 cells, it takes the last one twice instead, and nothing is said.
-    model = models.create("newell", joints=3, stacks=1, width=8, depth=1)
+    model = models.build("newell", joints=3, stacks=1, width=8, depth=1)
     with pytest.raises(ValueError, match="divisible"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
@@ -358,7 +358,7 @@ def test_training_uses_and_averages_the_statistics_of_the_batch():
 
 
 def test_bfloat16_keeps_float32_parameters_and_statistics_and_is_close():
-    low = models.create("newell", dtype="bfloat16", **SMALL)
+    low = models.build("newell", dtype="bfloat16", **SMALL)
     for leaf in jax.tree.leaves(jax.eval_shape(low.init, jax.random.key(0), IMAGE)):
         assert leaf.dtype == jnp.float32
     train = functools.partial(run, train=True, dtype="bfloat16")
@@ -381,7 +381,7 @@ def test_one_loss_on_the_last_stack_or_on_the_sum_of_all():
     variables = small_variables()
     first, second = run(variables, IMAGE)[0]
     for supervision, expected in (("last", second), ("sum", first + second)):
-        model = models.create("newell", supervision=supervision, **SMALL)
+        model = models.build("newell", supervision=supervision, **SMALL)
         (maps,) = jax.jit(model.apply)(variables, IMAGE).heatmaps
         np.testing.assert_allclose(maps, expected, atol=1e-5)
 
@@ -394,7 +394,7 @@ def gradients_with_the_heatmaps_cut_off():
     params = variables["params"] | {"stack0_remap_heatmaps": cut}
 
     def loss(params, supervision):
-        model = models.create("newell", supervision=supervision, **SMALL)
+        model = models.build("newell", supervision=supervision, **SMALL)
         outputs = model.apply(variables | {"params": params}, IMAGE)
         return sum(jnp.sum(maps**2) for maps in outputs.heatmaps)
 
@@ -416,7 +416,7 @@ def test_gradients_reach_the_first_stacks_heatmaps_only_where_they_have_a_loss()
 
 @functools.cache
 def of_resolutions():
-    model = models.create("newell", joints=3, stacks=1, width=8, depth=2, supervision="resolutions")
+    model = models.build("newell", joints=3, stacks=1, width=8, depth=2, supervision="resolutions")
     return model, randomised(model, IMAGE)
 
 
@@ -466,7 +466,7 @@ def test_each_resolution_has_its_loss_and_its_joints_in_evaluation():
 
 def test_an_unknown_supervision_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="'all' is unknown; choose from stacks, last, sum, resolutions"):
-        jax.eval_shape(models.create("newell", supervision="all", **SMALL).init, jax.random.key(0), IMAGE)
+        jax.eval_shape(models.build("newell", supervision="all", **SMALL).init, jax.random.key(0), IMAGE)
 
 
 # Wrong names
@@ -484,12 +484,12 @@ def test_an_unknown_supervision_is_answered_with_the_known_ones():
 )
 def test_wrong_names_are_answered_with_the_known_ones(name, options, known):
     with pytest.raises(ValueError) as error:
-        models.create(name, joints=3, **options)
+        models.build(name, joints=3, **options)
     assert all(word in str(error.value) for word in known)
     assert "layers" not in str(error.value).split(";")[-1]
 
 
 def test_an_unknown_stem_is_answered_with_the_known_ones():
-    model = models.create("newell", stem="torch", **SMALL)
+    model = models.build("newell", stem="torch", **SMALL)
     with pytest.raises(ValueError, match="'torch'.*newell.*port"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

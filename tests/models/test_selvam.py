@@ -245,14 +245,14 @@ MASKS = {"baseline": 0, "global": GLOBAL, "heatmap": 2 * 10, "multi_resolution":
 
 @pytest.mark.parametrize(("attention", "masks"), [*MASKS.items(), ("all", sum(MASKS.values()))])
 def test_parameters_of_each_variant(attention, masks):
-    model = models.create(joints=16, **config.get_config(f"attention={attention}").model)
+    model = models.build(joints=16, **config.get_config(f"attention={attention}").model)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PLAIN + masks
     assert (PLAIN, PLAIN + GLOBAL) == (18_396_962, 18_519_267)  # as the README says
 
 
 def test_the_heatmap_alone_goes_on():
-    model = models.create(joints=16, **config.get_config("attention=baseline,heatmap_alone=true").model)
+    model = models.build(joints=16, **config.get_config("attention=baseline,heatmap_alone=true").model)
     calls = {}
 
     def note(call, arguments, options, context):
@@ -267,7 +267,7 @@ def test_the_heatmap_alone_goes_on():
 
 
 def test_leaky_relu_stands_everywhere_with_the_configs_slope():
-    model = models.create(joints=16, **config.get_config("attention=all,slope=0.3,width=16,size=64").model)
+    model = models.build(joints=16, **config.get_config("attention=all,slope=0.3,width=16,size=64").model)
     found = []
 
     def note(call, arguments, options, context):

@@ -92,7 +92,7 @@ def specific():
 )
 def test_sizes_are_the_papers(arguments, millions, gflops, exact):
     c = config.get_config(f"{arguments},dataset=mpii")
-    found_flops, count = flops.of_model(models.create(joints=16, **c.model), 256)
+    found_flops, count = flops.of_model(models.build(joints=16, **c.model), 256)
     if millions:
         assert f"{count / 1e6:.2f}" == millions
     if gflops:
@@ -195,7 +195,7 @@ def test_bfloat16_gives_float32_heatmaps_and_keeps_float32_statistics():
 
 def test_groups_from_a_checkpoints_json_make_the_same_network():
     fields = json.loads(json.dumps({**SMALL, "groups": TWO}))  # lists in place of tuples
-    restored, original = models.create("tang", **fields), tang.Model(**SMALL, groups=TWO)
+    restored, original = models.build("tang", **fields), tang.Model(**SMALL, groups=TWO)
     variables = jax.eval_shape(original.init, jax.random.key(0), IMAGE)
     texts = [jax.jit(model.apply).lower(variables, IMAGE).as_text() for model in (original, restored)]
     assert texts[0] == texts[1]
@@ -230,7 +230,7 @@ def test_wrong_fields_are_answered(fields, message):
 @pytest.mark.parametrize("variant", config.VARIANTS)
 def test_configs_groups_fit_the_dataset(variant, dataset, joints):
     c = config.get_config(f"variant={variant},dataset={dataset},width=16,stacks=1")
-    model = models.create(joints=joints, **c.model)
+    model = models.build(joints=joints, **c.model)
     assert model.head == config.BASELINES.get(variant, "branches")
     if model.head == "branches":
         part_groups.check(model.groups, joints)

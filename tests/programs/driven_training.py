@@ -13,7 +13,7 @@ import conftest
 
 from hourglass_jax import evaluate, main, models, train
 
-models.create = conftest.create_small
+models.build = conftest.create_small
 begins, say, plain_train = sys.argv.pop(1), train.say, train.train
 
 

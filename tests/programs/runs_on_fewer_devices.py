@@ -13,7 +13,7 @@ import numpy as np
 
 from hourglass_jax import devices, evaluate, models, train
 
-models.create = conftest.create_small
+models.build = conftest.create_small
 folder = pathlib.Path(sys.argv[1])
 
 

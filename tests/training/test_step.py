@@ -216,7 +216,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
 
 
 def test_bfloat16_hourglass_keeps_float32():
-    model = models.create("newell", joints=16, dtype="bfloat16", stacks=1, width=4, depth=1)
+    model = models.build("newell", joints=16, dtype="bfloat16", stacks=1, width=4, depth=1)
     adam = optimizer.transformation(lambda step: 1e-3, name="adam")
     shapes = jax.eval_shape(lambda: train_step.init(model, adam, seed=0, size=32, average=True))
     assert {x.dtype.name for x in jax.tree.leaves(shapes)} == {"float32", "int32"}

@@ -58,7 +58,7 @@ CASES = [(name, i) for name, several in NETWORKS.items() for i in range(len(seve
 @functools.cache
 def made(name, i):
     """A network, its variables, and what it makes of the images."""
-    plain = network(models.create(name, joints=16, **(SMALL | NETWORKS[name][i])))
+    plain = network(models.build(name, joints=16, **(SMALL | NETWORKS[name][i])))
     variables = random(plain.model)
     return plain, variables, apply(plain, variables, IMAGES)
 
@@ -87,7 +87,7 @@ def test_bfloat16_stays_within_five_per_cent(name, quick_compiles):
 
 
 def test_norms_that_follow_a_convolution_are_gone_and_no_statistics_are_left():
-    plain = network(models.create("newell", joints=16, **SMALL))
+    plain = network(models.build("newell", joints=16, **SMALL))
     variables = random(plain.model)
     _, folded = fold_norms.fold(plain, variables)
     assert not jax.tree.leaves(folded["batch_stats"])
@@ -98,7 +98,7 @@ def test_norms_that_follow_a_convolution_are_gone_and_no_statistics_are_left():
 
 
 def test_a_convolution_whose_output_goes_elsewhere_too_stays_as_it_is():
-    fused = models.create("mssh", joints=16, **(SMALL | {"stacks": 2}), fusion="concatenation")
+    fused = models.build("mssh", joints=16, **(SMALL | {"stacks": 2}), fusion="concatenation")
     plain = network(fused)
     variables = random(fused)
     _, folded = fold_norms.fold(plain, variables)

@@ -133,7 +133,7 @@ def test_every_model_is_compared_here():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_and_statistics_are_the_plain_ones(name):
     with jax.enable_x64(True):
-        model = models.create(name, joints=16, **(SMALL | NETWORKS[name])).clone(dtype=jnp.float64)
+        model = models.build(name, joints=16, **(SMALL | NETWORKS[name])).clone(dtype=jnp.float64)
         variables, images = random(model)
         plain, less = (program(model, policy, variables, images) for policy in ("", "nested"))
         arguments = (variables["params"], variables["batch_stats"], images)

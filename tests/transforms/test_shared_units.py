@@ -12,7 +12,7 @@ from hourglass_jax.transforms import shared_units
 
 @pytest.mark.parametrize("stacks", [1, 3])
 def test_units_are_traced_once_for_each_shape_whatever_the_stacks(stacks):
-    model = models.create("newell", joints=16, stacks=stacks, width=8, depth=1)
+    model = models.build("newell", joints=16, stacks=stacks, width=8, depth=1)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     function = functools.partial(model.apply, train=True, mutable=["batch_stats"])
