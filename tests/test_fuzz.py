@@ -27,6 +27,7 @@ import hypothesis
 import numpy as np
 import pytest
 import scipy.io
+import yaml
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -41,7 +42,14 @@ from hourglass_jax import (
     weights,
 )
 from hourglass_jax.data import packed
-from hourglass_jax.data.datasets import coco_annotations, flic, lsp_annotations, mpii_annotations
+from hourglass_jax.data.datasets import (
+    coco_annotations,
+    dlc_annotations,
+    flic,
+    lsp_annotations,
+    mpii_annotations,
+    yolo_annotations,
+)
 from hourglass_jax.evaluation import annotations
 from hourglass_jax.media import pictures, videos
 from hourglass_jax.pose import skeletons
@@ -348,6 +356,42 @@ def _own(path):
         assert pathlib.PurePath("/a", one.picture).is_relative_to("/a") and ".." not in one.picture
 
 
+YOLO = {"train": ".", "val": ["."], "kpt_shape": [2, 3], "flip_idx": [1, 0], "names": {"0": "a", "1": "b"}}
+LABELS = b"0 0.5 0.5 0.2 0.4 0.45 0.6 2 0.5 0.5 1\n1 .5 .5 0 0 0 0 0 0 0 2\n"
+FRAMES = b"""scorer,,,me,me,me,me
+individuals,,,a,a,b,b
+bodyparts,,,nose,nose,pawL,pawL
+coords,,,x,y,x,y
+labeled-data,film,img0.png,1.5,2,3,4
+labeled-data,film,img1.png,,,3,4
+"""
+
+
+def _folders(path):
+    """A data.yaml, or the labels of one, as the other files want them."""
+    folder = path.parent
+    (folder / "a.png").write_bytes(_image("png"))
+    if path.name == "a.txt":
+        (folder / "yolo.yaml").write_text(json.dumps(YOLO))
+    else:
+        (folder / "a.txt").write_bytes(LABELS)
+    try:
+        found = yolo_annotations.read(folder / "yolo.yaml")
+    finally:
+        (folder / "a.png").unlink()
+    for content in found:
+        for one in content.people:
+            assert one.joints.shape == (len(content.skeleton), 2) and np.isfinite(one.joints).all()
+            assert one.box is None or np.isfinite(one.box).all()
+
+
+def _frames(path):
+    content = dlc_annotations.read(path)
+    for one in content.people:
+        assert one.joints.shape == (len(content.skeleton), 2) and np.isfinite(one.joints).all()
+        assert one.visible.any() and ".." not in pathlib.PurePath(one.picture).parts
+
+
 def _packed(path):
     source = packed.PackedSource(path)
     for example in (source[i] for i in range(len(source))):
@@ -447,6 +491,9 @@ READERS = {
     "preds.mat": (_predictions, damaged(_mat(PREDS)) | replaced(PREDS, _mat)),
     "preds.json": (_predictions, jsons(OURS) | jsons(COCO) | jsons(PREDICTED.tolist())),
     "own.json": (_own, jsons(OWN)),
+    "yolo.yaml": (_folders, jsons(YOLO) | mutated(YOLO).map(lambda value: yaml.safe_dump(value).encode())),
+    "a.txt": (_folders, damaged(LABELS)),
+    "frames.csv": (_frames, damaged(FRAMES)),
     "scores.json": (lambda path: compare.compare([path]), jsons(SCORES)),
     "boxes.json": (_boxes, jsons(BOXES)),
     "skeleton.json": (lambda path: import_torch._skeleton(str(path)), jsons(skeletons.LSP.to_dict())),

@@ -72,6 +72,8 @@ ALL = (
     Dataset("mpii", ANY, unions={"train_all": ("train", "validation")}),
     Dataset("flic", ANY, tests=("validation",)),
     Dataset("coco", ANY, own=True),
+    Dataset("yolo", ANY, own=True),
+    Dataset("dlc", ("joints", "image"), own=True),
 )
 DATASETS = {dataset.name: dataset for dataset in ALL}
 

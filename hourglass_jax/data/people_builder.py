@@ -300,4 +300,5 @@ def _map_in_order(function, items, ahead: int = 256):
 
 def checksums(paths) -> dict[str, str]:
     """{file name: SHA-256 of its content}."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    files = [path for path in paths if path.is_file()]  # of folders the config's name holds the content
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -41,9 +41,9 @@ def _parser():
     add("--dataset", required=True, choices=names)
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
-    text = "for coco: the files of COCO keypoints, train.json,validation.json, or one for both"
+    text = "for coco: train.json,validation.json, or one file for both; for yolo: data.yaml; for dlc: a .csv"
     add("--annotations", default="", help=text)
-    text = "for coco: the pictures' folder, or one for each file (default: images beside it, or its own)"
+    text = "of these: the pictures' folder, or one for each file (default: images beside it, or its own)"
     add("--images", default="", help=text)
     text = "for coco: of several categories with different keypoints, the name of the one to take"
     add("--category", default="", help=text)

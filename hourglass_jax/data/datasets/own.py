@@ -39,8 +39,8 @@ class OwnConfig(people_builder.CropConfig):
         if not 1 <= len(self.files) <= len(SPLITS):
             found = f"annotations={self.annotations!r}: names {len(self.files)} files"
             raise ValueError(f"{found}; give train.json,validation.json, or one for both (--annotations=...)")
-        if len(_paths(self.images)) not in (0, 1, len(self.files)):
-            found = f"images={self.images!r}: names {len(_paths(self.images))} folders"
+        if len(paths(self.images)) not in (0, 1, len(self.files)):
+            found = f"images={self.images!r}: names {len(paths(self.images))} folders"
             raise ValueError(f"{found} for {len(self.files)} files of annotations; give one, or one for each")
         for file in self.files:
             if not file.exists():
@@ -51,27 +51,26 @@ class OwnConfig(people_builder.CropConfig):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return _paths(self.annotations)
+        return paths(self.annotations)
 
     def content(self) -> list[Path]:
-        """The files that hold annotations: those that are named, and of folders all files in them."""
-        return [
-            found
-            for file in self.files
-            for found in ([file] if file.is_file() else sorted(f for f in file.rglob("*") if f.is_file()))
-        ]
+        """The files that hold annotations."""
+        for file in self.files:
+            if not file.is_file():
+                raise ValueError(f"annotations={self.annotations}: {file} is no file")
+        return list(self.files)
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Of the pictures, for each file."""
-        given = _paths(self.images)
+        given = paths(self.images)
         if given:
             return given * (len(self.files) // len(given))
-        beside = [file.parent / "images" for file in self.files]
+        beside = [(file if file.is_dir() else file.parent) / "images" for file in self.files]
         return tuple(folder if folder.is_dir() else folder.parent for folder in beside)
 
 
-def _paths(text: str) -> tuple[Path, ...]:
+def paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part.strip()).expanduser() for part in text.split(",") if part.strip())
 
 
@@ -126,7 +125,7 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
             for line in lines:
                 self.remark(f"{split}: {line}" if line in content.remarks else f"not in {split}: {line}")
             _check_units(path, content, self.builder_config.box)
-            look = _Look(content, folder, path.parent)
+            look = _Look(content, folder, path if path.is_dir() else path.parent)
             people = collections.defaultdict(list)
             for one in self._placed(path, content):
                 picture = look.find(one.picture)

@@ -1,0 +1,126 @@
+"""Animals and people that were labelled with DeepLabCut: CollectedData_*.csv; without TensorFlow."""
+
+import csv
+import io
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from hourglass_jax import files
+from hourglass_jax.data.datasets import coco_annotations
+from hourglass_jax.data.datasets.own_annotations import Content, Person
+
+FORMAT = (
+    "expected DeepLabCut's CollectedData_*.csv: rows of scorer, bodyparts and coords, then x, y of each joint"
+)
+
+
+def read(path) -> Content:
+    """Reads one CollectedData_*.csv, or those in a project's folder.
+
+    A joint is labelled where it has x and y, in pixels. Of a project with several individuals each one is a
+    person, with the joints that are named for it; the joints are those of all.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not readable as such; one line that names the file and the row.
+    """
+    path = Path(path)
+    if path.is_dir():
+        tables = sorted(path.rglob("CollectedData*.csv"))
+        if not tables:
+            raise FileNotFoundError(f"{path}: holds no CollectedData_*.csv; {FORMAT}")
+        contents = [_table(table, path) for table in tables]
+    else:
+        contents = [_table(table_of(path), path.parent)]
+    if any(content.skeleton != contents[0].skeleton for content in contents):
+        raise ValueError(f"{path}: its files have different joints; give one of them")
+    left_out: dict[str, int] = {}
+    for content in contents:
+        for reason, count in content.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    people = [one for content in contents for one in content.people]
+    return Content(contents[0].skeleton, people, left_out, contents[0].remarks)
+
+
+def table_of(path: Path) -> Path:
+    """The .csv that DeepLabCut writes beside each .h5 of its own."""
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        if not path.with_suffix(".csv").is_file():
+            raise ValueError(f"{path}: give the CollectedData_*.csv that DeepLabCut writes beside it")
+        path = path.with_suffix(".csv")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {FORMAT}")
+    return path
+
+
+def _table(path: Path, base: Path) -> Content:
+    """The people of one file, whose pictures are named from `base`."""
+    if path.stat().st_size > files.LARGEST:
+        raise ValueError(f"{path}: more than {files.LARGEST >> 20} MiB")
+    text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\0", "")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not readable ({error}); {FORMAT}") from None
+    header: dict[str, list[str]] = {}
+    while rows and rows[0][0] in ("scorer", "individuals", "bodyparts", "coords"):
+        title, *cells = rows.pop(0)
+        header[title] = cells
+    names, axes = header.get("bodyparts"), header.get("coords")
+    if not names or not axes:
+        raise ValueError(f"{path}: {FORMAT}")
+    # Newer versions have the picture's path in three columns, of which two have no title.
+    first = next((place for place, title in enumerate(names) if title), len(names))
+    if (
+        axes[first:] != ["x", "y"] * (len(axes[first:]) // 2)
+        or len(names) != len(axes)
+        or first == len(names)
+    ):
+        raise ValueError(f"{path}: its coords are not x, y of each joint; {FORMAT}")
+    individuals = header.get("individuals", [""] * len(names))
+    joints = list(dict.fromkeys(names[first:]))
+    who = list(dict.fromkeys(individuals[first:]))
+    if len(individuals) != len(names):
+        raise ValueError(f"{path}: its individuals are not those of its bodyparts; {FORMAT}")
+    remarks: list[str] = []
+    try:
+        skeleton = coco_annotations.skeleton_of({"name": "dlc", "keypoints": joints}, remarks)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    people, left_out = [], {}
+    for number, row in enumerate(rows, start=1 + len(header)):
+        if len(row) != 1 + len(names):
+            raise ValueError(f"{path}: row {number} has {len(row)} columns, not {1 + len(names)}; {FORMAT}")
+        picture = _picture(path, base, row[: 1 + first], number)
+        values = _numbers(path, row[1 + first :], number)
+        for one in who:
+            places, visible = np.zeros((len(joints), 2), np.float32), np.zeros(len(joints), np.uint8)
+            for column in range(first, len(names), 2):
+                x, y = values[column - first : column - first + 2]
+                if individuals[column] == one and np.isfinite([x, y]).all():
+                    joint = joints.index(names[column])
+                    places[joint], visible[joint] = (x, y), 2
+            if visible.any():
+                id_ = f"{Path(picture).with_suffix('')}" + (f"-{one}" if one else "")
+                people.append(Person(id_, picture, places, visible, None, picture))
+            else:
+                left_out["without a labelled joint"] = left_out.get("without a labelled joint", 0) + 1
+    return Content(skeleton, people, left_out, remarks)
+
+
+def _picture(path: Path, base: Path, words: list[str], number: int) -> str:
+    """The picture's path from `base`. Only its name counts, and the folder of its file: projects move."""
+    name = PureWindowsPath(words[-1]).name
+    if not name or not name.isprintable() or name == "..":
+        raise ValueError(f"{path}: row {number} names no picture")
+    return str(path.parent.relative_to(base) / name)
+
+
+def _numbers(path: Path, words: list[str], number: int) -> np.ndarray:
+    """As float32; nan where a joint is not labelled."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.array([word.strip() or "nan" for word in words], np.float64).astype(np.float32)
+    except ValueError:
+        raise ValueError(f"{path}: row {number} has words that are no numbers; {FORMAT}") from None

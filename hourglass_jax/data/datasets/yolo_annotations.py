@@ -1,0 +1,234 @@
+"""People in the folders of YOLO pose: data.yaml, and a .txt of labels for each picture; no TensorFlow."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from hourglass_jax.data.datasets import coco_annotations
+from hourglass_jax.data.datasets.own_annotations import Content, Person
+from hourglass_jax.media import pictures
+from hourglass_jax.pose.skeletons import Skeleton
+
+FORMAT = (
+    "expected YOLO pose's data.yaml: train, val, kpt_shape: [joints, 2 or 3], names, and perhaps flip_idx"
+)
+LARGEST = 2**20  # bytes of a data.yaml, and of a picture's labels
+
+
+def read(path, images: Path | None = None, category: str = "") -> list[Content]:
+    """Reads data.yaml and the labels of its pictures: of train, and of val where it names that.
+
+    A line of labels is class, middle x, middle y, width, height, then x, y and perhaps a flag of each joint,
+    in shares of the picture as it is seen upright. Without flags (0, 0) is not labelled.
+
+    Args:
+      path: of data.yaml.
+      images: the folder in which the pictures' folders lie; None for that of data.yaml.
+      category: the name of a class to read alone; "" for all.
+
+    Raises:
+      FileNotFoundError: there is no such file or no folder of pictures.
+      ValueError: it is not readable as such; one line that names the file and the line.
+    """
+    path = Path(path)
+    fields = _fields(path)
+    try:
+        skeleton, columns, remarks = _joint_set(fields)
+        classes = _classes(fields, category)
+    except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {FORMAT} ({' '.join(str(error).split())})") from None
+    splits = [fields[name] for name in ("train", "val") if fields.get(name)]
+    if not splits:
+        raise ValueError(f"{path}: names neither train nor val; {FORMAT}")
+    found = []
+    for entries in splits:
+        files = [file for folder in _folders(path, fields, entries, images) for file in _pictures(folder)]
+        found.append(_content(files, skeleton, columns, classes, list(remarks)))
+    return found
+
+
+def labels(path, images: Path | None = None) -> list[Path]:
+    """The files of labels that belong to a data.yaml; those that are there."""
+    path = Path(path)
+    fields = _fields(path)
+    folders = [
+        folder
+        for name in ("train", "val")
+        if fields.get(name)
+        for folder in _folders(path, fields, fields[name], images)
+    ]
+    files = [_labels_of(file) for folder in folders for file in _pictures(folder)]
+    return [file for file in files if file.is_file()]
+
+
+def _fields(path: Path) -> dict:
+    """The file's mapping."""
+    import yaml  # of Flax
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {FORMAT}")
+    try:
+        data = path.read_bytes()
+        if len(data) > LARGEST:
+            raise ValueError(f"more than {LARGEST >> 20} MiB")
+        fields = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable ({' '.join(str(error).split())[:200]}); {FORMAT}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: {FORMAT}")
+    return fields
+
+
+def _joint_set(fields: dict) -> tuple[Skeleton, int, list[str]]:
+    """The joint set, how many numbers a joint has, and remarks."""
+    joints, columns = (int(value) for value in fields["kpt_shape"])
+    if not 0 < joints < 1000 or columns not in (2, 3):
+        raise ValueError(f"kpt_shape is {fields['kpt_shape']}")
+    names = fields.get("kpt_names")
+    if isinstance(names, dict):
+        names = next(iter(names.values()))
+    names = list(names) if names else [f"joint{k + 1}" for k in range(joints)]
+    if len(names) != joints:
+        raise ValueError(f"kpt_names has {len(names)} names for {joints} joints")
+    category = {"name": "yolo", "keypoints": names, "skeleton": fields.get("skeleton") or ()}
+    remarks: list[str] = []
+    if (order := fields.get("flip_idx")) is not None:
+        order = [int(place) for place in order]
+        if sorted(order) != list(range(joints)) or any(order[order[k]] != k for k in range(joints)):
+            raise ValueError(f"flip_idx has to exchange pairs of the {joints} joints")
+        category["flip_pairs"] = [[names[k], names[order[k]]] for k in range(joints) if k < order[k]]
+    elif not fields.get("kpt_names"):
+        remarks.append("neither flip_idx nor kpt_names: no joints change places in a mirrored picture")
+    return coco_annotations.skeleton_of(category, remarks), columns, remarks
+
+
+def _classes(fields: dict, wanted: str) -> set[int] | None:
+    """The numbers of the classes to read; None for all."""
+    if not wanted:
+        return None
+    names = fields.get("names") or {}
+    rows = names.items() if isinstance(names, dict) else enumerate(names)
+    if not (found := {int(number) for number, name in rows if name == wanted}):
+        raise ValueError(f"no class is called {wanted!r}")
+    return found
+
+
+def _folders(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
+    """Folders of pictures. They lie below that of data.yaml or beside it, or below `images`: a file of
+    another person must not have any folder of this machine read."""
+    base = Path(os.path.abspath(images or path.parent))
+    root = fields.get("path") or ""
+    found = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, str) or not isinstance(root, str) or "\0" in entry + root:
+            raise ValueError(f"{path}: train, val and path have to be folders; {FORMAT}")
+        plain = re.sub(r"^(\.\.?/)+", "", entry)
+        tried = [base / root / entry, base / entry, base / Path(root).name / entry, base / plain]
+        near = [Path(os.path.normpath(folder)) for folder in tried]
+        near = [folder for folder in near if folder.is_relative_to(base.parent)]
+        if not (there := [folder for folder in near if folder.is_dir()]):
+            raise FileNotFoundError(
+                f"{path}: found no folder {entry!r} in {base}; --images=FOLDER names another"
+            )
+        found.append(there[0])
+    return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in pictures.EXTENSIONS)
+
+
+def _labels_of(picture: Path) -> Path:
+    """As YOLO has it: the last folder called images becomes labels; else beside the picture."""
+    parts = list(picture.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _content(files: list[Path], skeleton: Skeleton, columns: int, classes, remarks: list[str]) -> Content:
+    people: list[Person] = []
+    left_out: dict[str, int] = {}
+
+    def leave_out(reason: str) -> None:
+        left_out[reason] = left_out.get(reason, 0) + 1
+
+    for picture in files:
+        source = _labels_of(picture)
+        if not source.is_file():
+            leave_out(f"pictures without a file of labels (such as {source})")
+            continue
+        lines = [line.split() for line in _lines(source)]
+        if not any(lines):
+            continue
+        try:
+            size = np.array(_upright(picture), np.float32)
+        except pictures.Unreadable:
+            size = np.full(2, np.nan, np.float32)
+        for number, words in enumerate(lines, start=1):
+            if not words:
+                continue
+            try:
+                kind, box, joints, visible = _row(words, len(skeleton), columns)
+            except ValueError as error:
+                raise ValueError(f"{source}: line {number}: {error}") from None
+            if classes is not None and kind not in classes:
+                leave_out("of other classes")
+            elif not visible.any():
+                leave_out("without a labelled joint")
+            else:
+                known = np.nan_to_num(size)
+                sound = (box[2:] > 0).all()
+                x, y, width, height = box * np.tile(known, 2)
+                people.append(
+                    Person(
+                        id=f"{picture.stem}-{number}",
+                        picture=str(picture),
+                        joints=(joints * known).astype(np.float32),
+                        visible=visible,
+                        box=np.array([x - width / 2, y - height / 2, width, height], np.float32)
+                        if sound
+                        else None,
+                        image=picture.name,
+                        size=(int(known[0]), int(known[1])) if known.all() else None,
+                        flaw="" if sound else "its box has no size",
+                    )
+                )
+    return Content(skeleton, people, left_out, remarks)
+
+
+def _lines(path: Path) -> list[str]:
+    data = path.read_bytes()
+    if len(data) > LARGEST:
+        raise ValueError(f"{path}: more than {LARGEST >> 20} MiB of labels")
+    return data.decode(errors="replace").splitlines()
+
+
+def _row(words: list[str], k: int, columns: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Class, box (4,), joints (k, 2) and flags (k,) of a line; all in shares of the picture."""
+    try:
+        values = np.array(words, np.float64)
+    except ValueError:
+        raise ValueError("has words that are no numbers") from None
+    if len(values) != 5 + k * columns:
+        raise ValueError(f"has {len(values)} numbers; {k} joints need {5 + k * columns}")
+    if not np.isfinite(values).all() or (np.abs(values[1:]) > 100).any():
+        raise ValueError("has numbers that are no shares of the picture")
+    rows = values[5:].reshape(k, columns)
+    flags = rows[:, 2] if columns == 3 else 2 * (rows != 0).any(axis=1)
+    if not np.isin(flags, (0, 1, 2)).all():
+        raise ValueError("has a flag that is not 0, 1 or 2")
+    joints = np.where(flags[:, None] > 0, rows[:, :2], 0)
+    return int(np.clip(values[0], -1, 1e6)), values[1:5], joints, flags.astype(np.uint8)
+
+
+def _upright(path: Path) -> tuple[int, int]:
+    """(width, height) as the picture is seen, whatever its EXIF orientation."""
+    width, height = pictures.size(path)
+    from PIL import ExifTags, Image
+
+    with Image.open(path) as file:
+        turned = file.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
