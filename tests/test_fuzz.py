@@ -410,7 +410,7 @@ def _picture(path):
 
 
 def _video(path):
-    for image in videos.frames(path):
+    for image in (frame.image for frame in videos.frames(path)):
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
 
 

@@ -133,4 +133,5 @@ def _disc(image, centre, radius, colour):
 
 def _fixed(point) -> tuple[int, int]:
     """A continuous position as OpenCV's fixed-point one, whose pixel centres are whole numbers."""
-    return tuple(int(v) for v in np.clip(np.round((point - 0.5) * 16), -(2**20), 2**20))
+    x, y = np.clip(np.round((point - 0.5) * 16), -(2**20), 2**20)
+    return int(x), int(y)

@@ -10,16 +10,30 @@ import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from fractions import Fraction
+from typing import Any
 
+import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hourglass_jax.media import videos
 from hourglass_jax.pose import crop
 
-EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# Pillow opens thirty more kinds of files, some by starting other programs; only these are read.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG has MPO, of two lenses, too
+EXTENSIONS = {
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
+    ".webp",
+}
+_HEIF = {".heic", ".heif"}  # read where pillow-heif is installed
 LARGEST = 2**26  # px that are kept of a picture: 200 MB; larger ones are reduced
-_MOST = 2**30  # px that are decoded at all: 3 GB
+_MEMORY = 2**31  # bytes that decoding and converting a picture may take; larger ones are refused
+# Bytes for each pixel at the peak, as measured: Pillow's 4, the result's 3, and decoders' own copies.
+_BYTES = {"AVIF": 13, "HEIF": 16, "TIFF": 10, "WEBP": 17}
+_BYTES_ELSE = 8
+_BAND = 2**20  # px that are converted at once
+_DEPTHS = (8, 10, 12, 14)  # bits of cameras and scanners that write 16
 _limit = threading.Lock()
 
 
@@ -32,22 +46,27 @@ class Picture:
     """One picture, or one frame of a video.
 
     Attributes:
-      image: (h, w, 3) uint8 RGB; reduced where the picture has more than LARGEST px, or where nobody needs
-        it whole.
+      image: (h, w, 3) uint8 RGB; reduced where the picture has more than LARGEST px, or where a reduced one
+        is enough.
       size: (width, height) of the picture itself in px, as it is to be seen.
       path: of its file, None for arrays.
       frame: its number in the video, from 0; None elsewhere.
+      time: seconds from the beginning of the video; None elsewhere.
       reduction: the sides of `image` are those of the picture divided by it, and rounded up, so that it may
         reach out of the picture.
       start: where in the picture `image` begins, (x, y) px; not at (0, 0) where a reduced one was turned.
+      remark: in words, which part of the file was changed or not read; "" for none. A video's is in its first
+        frame.
     """
 
     image: np.ndarray
     size: tuple[int, int]
     path: pathlib.Path | None = None
     frame: int | None = None
+    time: Fraction | None = None
     reduction: int = 1
     start: tuple[int, int] = (0, 0)
+    remark: str = ""
 
     @property
     def zoom(self) -> float:
@@ -60,24 +79,59 @@ class Picture:
         return crop.cut(self.image, crop.compose(transform, from_held), size)
 
 
-def expand(source) -> Iterable:
+@dataclasses.dataclass
+class Found:
+    """What a search for pictures finds.
+
+    Attributes:
+      items: paths of pictures and videos, each once.
+      unreadable: entries named like pictures that are none: folders, dangling links, pipes.
+      passed: by folder or glob, how many files of each other kind are in it, such as {".txt": 2}.
+    """
+
+    items: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    unreadable: list[Unreadable] = dataclasses.field(default_factory=list)
+    passed: dict[pathlib.Path, collections.Counter] = dataclasses.field(default_factory=dict)
+
+    def remarks(self) -> list[str]:
+        """A line for each folder with files that are passed over."""
+        lines = []
+        for path, kinds in self.passed.items():
+            counts = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
+            hint = "; pip install pillow-heif reads HEIC" if kinds.keys() & _HEIF else ""
+            lines.append(f"{path}: passed over {', '.join(counts)}{hint}.")
+        return lines
+
+
+def expand(source, unreadable: Callable[[Unreadable], None], remark: Callable[[str], None]) -> Iterable[Any]:
     """Single items, paths as `pathlib.Path`: a list where the source can be counted, else lazily.
 
     Args:
-      source: a path (see `find`), a list of paths and pictures, or any other iterable of single ones.
+      source: a path (see `search`), a list of paths and pictures, or any other iterable of single ones.
+      unreadable: is called with what is named like a picture and is none.
+      remark: is called with a line on each folder with files that are passed over.
     """
-    if isinstance(source, (str, os.PathLike)):
-        return find([source])
-    if isinstance(source, (list, tuple)):
-        return [found for item in source for found in (find([item]) if is_path(item) else [item])]
-    return (pathlib.Path(item) if is_path(item) else item for item in source)
+    if not isinstance(source, (str, os.PathLike, list, tuple)):
+        return (pathlib.Path(item) if is_path(item) else item for item in source)
+    items = []
+    for item in source if isinstance(source, (list, tuple)) else [source]:
+        if not is_path(item):
+            items.append(item)
+            continue
+        found = search([item])
+        items += found.items
+        for error in found.unreadable:
+            unreadable(error)
+        for line in found.remarks():
+            remark(line)
+    return items
 
 
 def is_single(source) -> bool:
     """Whether a source is one picture: the path of one, an array or a Pillow image."""
     if is_path(source):
         path = pathlib.Path(source)
-        return path.is_file() and not is_video(path)
+        return _is_file(path) and not is_video(path)
     return isinstance(source, Image.Image) or getattr(source, "ndim", 0) in (2, 3)
 
 
@@ -86,31 +140,97 @@ def is_path(item) -> bool:
 
 
 def is_video(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in videos.EXTENSIONS
+    """By its ending; a GIF by whether it moves."""
+    suffix = path.suffix.lower()
+    if suffix == ".gif":
+        try:
+            with _open(path) as file:
+                return getattr(file, "is_animated", False)
+        except Exception:  # the message comes when it is read
+            return False
+    return suffix in videos.EXTENSIONS
 
 
-def find(paths) -> list[pathlib.Path]:
+def find(paths: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
+    """The items of `search`."""
+    return search(paths).items
+
+
+def search(paths: Iterable[str | os.PathLike]) -> Found:
     """Files, the pictures and videos in folders, and what globs match; sorted within these, each once.
 
     Raises:
-      FileNotFoundError: a path that is not there, or a folder or glob without pictures.
+      FileNotFoundError: a path that is not there or no regular file, or a folder or glob without pictures.
     """
-    known = EXTENSIONS | videos.EXTENSIONS
-    found = []
+    found = Found()
     for path in map(pathlib.Path, paths):
-        if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
-            matches = path.iterdir() if path.is_dir() else glob.glob(str(path), recursive=True)
-            inside = map(pathlib.Path, matches)
-            # macOS leaves a hidden ._NAME.jpg beside each picture, which is none.
-            here = sorted(f for f in inside if f.suffix.lower() in known and not f.name.startswith("."))
-            if not here:
-                raise FileNotFoundError(f"{path} holds no pictures or videos ({', '.join(sorted(known))}).")
-            found += here
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"{path}: there is no such file or folder.")
-    return list(dict.fromkeys(found))
+        inside = _inside(path)
+        if inside is None:
+            found.items.append(path)
+            continue
+        kinds, before = collections.Counter(), len(found.items) + len(found.unreadable)
+        for entry in sorted(inside):
+            if entry.name.startswith("."):
+                continue  # macOS leaves a hidden ._NAME.jpg beside each picture, which is none
+            if entry.suffix.lower() not in _known():
+                kinds["folder" if _is_dir(entry) else entry.suffix.lower() or "without an ending"] += 1
+            elif _is_file(entry):
+                found.items.append(entry)
+            else:
+                found.unreadable.append(Unreadable(f"{entry}: {_what_else(entry)}"))
+        if len(found.items) + len(found.unreadable) == before:
+            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            raise FileNotFoundError(
+                f"{path} holds no pictures or videos ({', '.join(sorted(_known()))})"
+                f"{f', but {counts}' if counts else ''}."
+            )
+        if kinds:
+            found.passed[path] = kinds
+    found.items = list(dict.fromkeys(found.items))
+    return found
+
+
+def _inside(path: pathlib.Path) -> list[pathlib.Path] | None:
+    """Entries of a folder or matches of a glob; None for a file."""
+    if _is_dir(path):
+        return list(path.iterdir())
+    if _is_file(path):
+        return None
+    if glob.has_magic(str(path)) and not os.path.lexists(path):
+        return [pathlib.Path(match) for match in glob.glob(str(path), recursive=True)]
+    if os.path.lexists(path):
+        raise FileNotFoundError(f"{path}: {_what_else(path)}.")
+    raise FileNotFoundError(f"{path}: there is no such file or folder.")
+
+
+def _known() -> set[str]:
+    return EXTENSIONS | videos.EXTENSIONS | (_HEIF if _register_heif() else set())
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    """Whether it is a regular file, or a link to one: opening a pipe would wait for ever."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # in a folder that cannot be entered; a name with a zero byte
+        return False
+
+
+def _is_dir(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _what_else(path: pathlib.Path) -> str:
+    """In words, what is at a path where a picture is expected."""
+    if _is_dir(path):
+        return "a folder, not a picture or video"
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which is not there"
+    if os.path.lexists(path):
+        return "a pipe or device, not a file"
+    return "there is no such file"
 
 
 def of(item) -> Iterator[Picture]:
@@ -122,14 +242,20 @@ def of(item) -> Iterator[Picture]:
     """
     if not is_path(item):
         yield _of_array(item)
-    elif is_video(path := pathlib.Path(item)):
-        try:
-            for number, image in enumerate(videos.frames(path)):
-                yield Picture(image, image.shape[1::-1], path, number)
-        except ValueError as error:
-            raise Unreadable(str(error)) from error
-    else:
+        return
+    path = pathlib.Path(item)
+    if not _is_file(path):
+        raise Unreadable(f"{path}: {_what_else(path)}")
+    if not is_video(path):
         yield read(path)
+        return
+    try:
+        remark = videos.about(path).remark
+        for number, frame in enumerate(videos.frames(path)):
+            size = frame.image.shape[1::-1]
+            yield Picture(frame.image, size, path, number, frame.time, remark="" if number else remark)
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
 
 
 def size(path: pathlib.Path) -> tuple[int, int]:
@@ -142,8 +268,11 @@ def size(path: pathlib.Path) -> tuple[int, int]:
         return file.size
 
 
-def read(path: pathlib.Path, reduction: Callable[[int, int], int] = lambda width, height: 1) -> Picture:
-    """A picture from a file: upright, whatever its EXIF orientation; alpha over white; 16 bits scaled to 8.
+def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda width, height: 1) -> Picture:
+    """A picture from a file: upright, whatever its EXIF orientation; alpha over white.
+
+    16 bits are scaled to 8. Where all values fit into 8, 10, 12 or 14 bits, as cameras and scanners write
+    them, those are scaled, and the picture's remark says so.
 
     Args:
       path: of the file.
@@ -153,6 +282,7 @@ def read(path: pathlib.Path, reduction: Callable[[int, int], int] = lambda width
     Raises:
       Unreadable: it cannot be decoded.
     """
+    path = pathlib.Path(path)
     with _named(path):
         with _open(path) as file:
             width, height = file.size
@@ -160,17 +290,36 @@ def read(path: pathlib.Path, reduction: Callable[[int, int], int] = lambda width
             # JPEGs are decoded to a half, a quarter or an eighth; the others whole.
             drafted = file.draft(None, (width // factor, height // factor))
             reduced = round(width / drafted[1][2]) if drafted else 1
-            if math.prod(file.size) > _MOST:
+            # A progressive JPEG's coefficients are held, all of them, even where the result is reduced.
+            decoded = math.prod((width, height) if file.info.get("progressive") else file.size)
+            if decoded * _BYTES.get(file.format or "", _BYTES_ELSE) > _MEMORY:
                 raise ValueError(f"{width} x {height} px are too many to decode")
-            orientation = file.getexif().get(ExifTags.Base.Orientation, 1) if reduced > 1 else 1
-            image = _rgb(ImageOps.exif_transpose(file))
-            size = (height, width) if orientation > 4 else (width, height) if reduced > 1 else image.size
-            # What was the last row or column, which may reach out of the picture, is now perhaps the first.
+            # Reading PNG's EXIF loads it.
+            tiles = getattr(file, "tile", None)
+            stored = str(tiles[0].args) if tiles else ""
+            orientation = _orientation(file)
+            count = getattr(file, "n_frames", 1)
+            remarks = [f"the first of {count} pictures is read"] if count > 1 and file.format != "MPO" else []
+            values, remark, orientation = _deep(path, file, orientation, stored)
+            remarks += [remark] if remark else []
+            # As stored, which of all but reduced ones may differ from the header: Pillow turns TIFFs itself.
+            width, height = (width, height) if reduced > 1 else values.size
+            factor = _factor(values.size)
+            image, reduced = _upright(_reduced(values, factor), orientation), reduced * factor
+            size = (height, width) if orientation > 4 else (width, height)
+            # The last row or column, which may reach out of the picture, may have become the first.
             ends = (orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
-            start = tuple((s - n * reduced) * e for s, n, e in zip(size, image.size, ends, strict=True))
-            if (factor := _factor(image.size)) > 1:
-                image, reduced = image.reduce(factor), reduced * factor
-    return Picture(np.asarray(image), size, pathlib.Path(path), reduction=reduced, start=start)
+            start = tuple(
+                (s - n * reduced) * e for s, n, e in zip(size, image.shape[1::-1], ends, strict=True)
+            )
+    return Picture(
+        image,
+        size,
+        path,
+        reduction=reduced,
+        start=(start[0], start[1]),
+        remark="; ".join(remarks),
+    )
 
 
 def ahead(items: Iterator, depth: int) -> Iterator:
@@ -186,7 +335,9 @@ def ahead(items: Iterator, depth: int) -> Iterator:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)  # waits for the one that runs: a generator has one caller
-        items.close()
+        close = getattr(items, "close", None)
+        if close:
+            close()
 
 
 @contextlib.contextmanager
@@ -196,8 +347,10 @@ def _named(path):
         yield
     except Exception as error:  # each of Pillow's decoders has its own
         found = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # which tells the path once more
+        if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
             found = "of no known kind" if os.path.getsize(path) else "empty"
+            if pathlib.Path(path).suffix.lower() in _HEIF:
+                found = "HEIC needs pillow-heif; pip install pillow-heif"
         raise Unreadable(f"{path}: not a picture that can be read ({found})") from error
 
 
@@ -208,20 +361,99 @@ def _factor(size) -> int:
 
 def _open(path) -> Image.Image:
     """Reads the header only."""
+    formats = FORMATS
+    if pathlib.Path(path).suffix.lower() in _HEIF and _register_heif():
+        formats += ("HEIF",)
+    elif not _is_file(pathlib.Path(path)):
+        raise ValueError(_what_else(pathlib.Path(path)))
     with _limit:
         # Pillow refuses large pictures; they are reduced here, or refused by a limit of our own. The limit
-        # is Pillow's only one, for everybody, and so is put back.
+        # is Pillow's only one, for all its users, and so is put back.
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            Image.init()  # else a kind that this Pillow was built without is a KeyError
+            image = Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+            # Named files are mapped into memory where they can be, and then TIFFs of 16 bits are not turned.
+            image.filename = ""
+            return image
         finally:
             Image.MAX_IMAGE_PIXELS = before
 
 
+def _register_heif() -> bool:
+    """Whether Pillow reads HEIC, by the optional pillow-heif."""
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, by EXIF; 1 is upright."""
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(2, 9) else 1
+
+
+def _deep(path: pathlib.Path, file: Image.Image, orientation: int, raw: str) -> tuple[Image.Image, str, int]:
+    """A picture with 8 bits, a remark where its values fill fewer than 16, and its orientation.
+
+    Args:
+      orientation: in the file; Pillow turns some kinds upright while they load.
+      raw: Pillow's name for the layout of the values in the file.
+    """
+    file.load()
+    if file.mode.startswith("I;16"):
+        values, bits = _to_8_bits(np.asarray(file))
+        return Image.fromarray(values), _fewer_bits(bits), _orientation(file)
+    # Pillow keeps the upper half of colours of 16 bits: nearly black where they fill fewer. OpenCV has all.
+    if ";16" in raw and file.mode == "RGB" and _brightest(file) < 64:
+        deep = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        if deep is not None and deep.dtype == np.uint16 and deep.shape[2:] == (3,):
+            values, bits = _to_8_bits(deep[..., ::-1])
+            return Image.fromarray(np.ascontiguousarray(values)), _fewer_bits(bits), orientation
+    return file, "", _orientation(file)
+
+
+def _brightest(image: Image.Image) -> int:
+    return int(np.max(image.getextrema()))
+
+
+def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """uint16 -> uint8 by the fewest of 8, 10, 12, 14 and 16 bits that hold all values, and these bits."""
+    most = int(values.max(initial=0))
+    bits = next((bits for bits in _DEPTHS if 0 < most < 1 << bits), 16)
+    return (values >> (bits - 8)).astype(np.uint8), bits
+
+
+def _fewer_bits(bits: int) -> str:
+    return f"its values fill {bits} of 16 bits, and were brightened" if bits < 16 else ""
+
+
+def _reduced(image: Image.Image, factor: int) -> np.ndarray:
+    """As RGB, (h, w, 3) uint8, with both sides divided by a factor; in bands, which bounds the memory."""
+    width, height = image.size
+    result = np.empty((math.ceil(height / factor), math.ceil(width / factor), 3), np.uint8)
+    rows = max(1, _BAND // (width * factor)) * factor
+    for top in range(0, height, rows):
+        whole = rows >= height  # Pillow copies even then
+        band = _rgb(image if whole else image.crop((0, top, width, min(top + rows, height))))
+        band = band.reduce(factor) if factor > 1 else band
+        result[top // factor : top // factor + band.height] = np.asarray(band)
+    return result
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """What a stored image (h, w, 3) of EXIF orientation 1 to 8 shows."""
+    image = image.transpose(1, 0, 2) if orientation > 4 else image
+    image = image[::-1] if orientation in (3, 4, 7, 8) else image
+    image = image[:, ::-1] if orientation in (2, 3, 6, 7) else image
+    return np.ascontiguousarray(image)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's as 8-bit RGB. It scales 16-bit colours itself, but clips 16-bit grey."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """Any mode of Pillow's with 8 bits as RGB, alpha over white."""
     if image.mode in ("I", "F"):
         raise ValueError("its values have 32 bits; save it with 8 or 16")
     if image.has_transparency_data:
@@ -231,8 +463,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _of_array(array) -> Picture:
+    remark = ""
     if isinstance(array, Image.Image):
-        array = np.asarray(_rgb(ImageOps.exif_transpose(array)))
+        orientation = _orientation(array)
+        if array.mode.startswith("I;16"):
+            values, bits = _to_8_bits(np.asarray(array))
+            array, remark = Image.fromarray(values), _fewer_bits(bits)
+        array = _upright(_reduced(array, 1), orientation)
     array = np.asarray(array)
     sound = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not sound or not array.size or array.dtype not in (np.uint8, np.uint16):
@@ -240,7 +477,9 @@ def _of_array(array) -> Picture:
             f"an image of shape {array.shape} and type {array.dtype}: expected a path, or an array (height, "
             "width), (height, width, 3) RGB or (height, width, 4) RGBA of uint8 or uint16."
         )
-    array = (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+    if array.dtype == np.uint16:
+        values, bits = _to_8_bits(array)
+        array, remark = values, _fewer_bits(bits)
     if array.shape[2:] != (3,):
         array = np.asarray(_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)))
-    return Picture(array, array.shape[1::-1])
+    return Picture(array, array.shape[1::-1], remark=remark)

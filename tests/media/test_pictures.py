@@ -1,6 +1,7 @@
 """Pictures of every kind against their numbers, and where they are found."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -76,6 +77,54 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(pictures._of_array(deep[..., 0]).image, grey)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_fewer_bits_in_16_are_brightened_and_said(tmp_path, suffix, bits):
+    # Cameras write 12 bits into 16: of 4095 the upper half of 16 bits would be 15, nearly black.
+    deep = (RGB.astype(np.uint16) << (bits - 8)) + (3 if bits > 9 else 0)
+    deep[0, 0] = 255 << (bits - 8)
+    expected = RGB.copy()
+    expected[0, 0] = 255
+    remark = f"its values fill {bits} of 16 bits, and were brightened" if bits < 16 else ""
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for name, image in (("grey", deep[..., 0]), ("colour", deep)):
+        assert cv2.imwrite(str(tmp_path / f"{name}{suffix}"), image if image.ndim == 2 else image[..., ::-1])
+        shown = np.broadcast_to(expected[..., :1], expected.shape) if image.ndim == 2 else expected
+        for found in (pictures.read(tmp_path / f"{name}{suffix}"), pictures._of_array(image)):
+            np.testing.assert_array_equal(found.image, shown)
+            assert found.remark == remark
+    Image.fromarray(deep[..., 0]).save(tmp_path / f"turned{suffix}", exif=tags)
+    found = pictures.read(tmp_path / f"turned{suffix}")
+    np.testing.assert_array_equal(found.image[..., 0], np.rot90(expected[..., 0], -1))
+    assert found.size == (40, 60)
+
+
+def test_other_kinds_of_files_are_not_opened(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS, whatever the file's ending."""
+    from PIL import EpsImagePlugin
+
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: started.append(args))
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.jpg").write_bytes(eps)
+    with pytest.raises(pictures.Unreadable, match="a.jpg: not a picture that can be read .of no known kind"):
+        pictures.read(tmp_path / "a.jpg")
+    assert not started
+
+
+def test_a_moving_gif_is_a_video_and_pages_are_said(tmp_path):
+    pytest.importorskip("av")
+    frames = [Image.fromarray(picture(40, 60, (x, 20))) for x in (10, 30, 50)]
+    for name in ("a.gif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=[100, 300, 100])
+    frames[0].save(tmp_path / "c.gif")
+    assert pictures.is_video(tmp_path / "a.gif") and not pictures.is_single(tmp_path / "a.gif")
+    assert not pictures.is_video(tmp_path / "c.gif") and pictures.read(tmp_path / "c.gif").remark == ""
+    assert [float(frame.time) for frame in pictures.of(tmp_path / "a.gif")] == [0, 0.1, 0.4]
+    assert pictures.read(tmp_path / "b.tif").remark == "the first of 3 pictures is read"
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_alpha_is_over_white(tmp_path, suffix):
     # Half of black over white is grey: 255 - 128 = 127; what is not there at all is white.
@@ -126,7 +175,9 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
     for channel, place in enumerate([(200, 100), (600, 300)]):
         bright = found.image[..., channel] > 100
         middle = np.array([axis.mean() + 0.5 for axis in np.nonzero(bright)[::-1]])
-        np.testing.assert_allclose(middle / found.zoom, place, atol=8)  # half a pixel that is held
+        np.testing.assert_allclose(
+            middle / found.zoom + found.start, place, atol=8
+        )  # half a pixel that is held
 
 
 @pytest.mark.parametrize("wanted, factor", [(1, 1), (2, 2), (3, 2), (4, 4), (8, 8)])
@@ -166,7 +217,7 @@ def test_a_large_picture_of_another_kind_is_reduced_afterwards(tmp_path, monkeyp
     monkeypatch.setattr(pictures, "LARGEST", 100 * 100)  # 150000 / 10000 = 15: by 4
     found = pictures.read(tmp_path / "a.png")
     assert found.size == (500, 300) and found.image.shape == (75, 125, 3)
-    monkeypatch.setattr(pictures, "_MOST", 500 * 300 - 1)
+    monkeypatch.setattr(pictures, "_MEMORY", 500 * 300 * 8 - 1)  # of 8 bytes a pixel
     with pytest.raises(pictures.Unreadable, match="a.png: .*500 x 300 px are too many to decode"):
         pictures.read(tmp_path / "a.png")
 
@@ -257,7 +308,7 @@ def test_folders_and_globs_are_searched_for_pictures_and_videos(tmp_path):
     "path, message",
     [
         ("none", "none: there is no such file or folder."),
-        ("empty", r"empty holds no pictures or videos \(.avi, .bmp"),
+        ("empty", r"empty holds no pictures or videos \(.3g2, .3gp, .asf, .avi"),
         ("*.png", r"\*.png holds no pictures"),
     ],
 )
@@ -265,6 +316,35 @@ def test_what_is_not_there_is_told(tmp_path, path, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=message):
         pictures.find([tmp_path / path])
+
+
+def test_what_a_folder_holds_besides_pictures_is_named_and_counted(tmp_path):
+    for name in ("ok.jpg", "photo.heic", "notes.txt", "more.txt", "README", ".hidden.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "clip.mp4").mkdir()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "gone.jpg").symlink_to("/nowhere/gone.jpg")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    for path in (tmp_path, tmp_path / "*"):
+        found = pictures.search([path])
+        assert found.items == [tmp_path / "ok.jpg"]
+        assert [str(error) for error in found.unreadable] == [
+            f"{tmp_path}/clip.mp4: a folder, not a picture or video",
+            f"{tmp_path}/gone.jpg: a link to /nowhere/gone.jpg, which is not there",
+            f"{tmp_path}/pipe.png: a pipe or device, not a file",
+        ]
+        (line,) = found.remarks()
+        assert line.startswith(f"{path}: passed over 1 .heic, 2 .txt, 1 folder, 1 without an ending")
+    # Named one by one they are refused, and in a stream skipped, but never opened.
+    for name in ("gone.jpg", "pipe.png"):
+        with pytest.raises(FileNotFoundError, match=f"{name}: a "):
+            pictures.find([tmp_path / name])
+        with pytest.raises(pictures.Unreadable, match=f"{name}: a "):
+            list(pictures.of(tmp_path / name))
+    with pytest.raises(pictures.Unreadable, match="pipe.png: .*a pipe"):
+        pictures.read(tmp_path / "pipe.png")
+    with pytest.raises(FileNotFoundError, match=r"deeper holds no .*webp.*\)\."):
+        pictures.find([tmp_path / "deeper"])
 
 
 # Ahead.
