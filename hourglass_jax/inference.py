@@ -76,8 +76,11 @@ class Estimator:
 
 def check_scales(scales: tuple[float, ...]) -> None:
     """Raises a ValueError for scales that `Estimator` does not take."""
-    if not scales or not all(0 < scale < float("inf") for scale in scales):
-        raise ValueError(f"scales={scales} must be one or more numbers above 0, such as (0.9, 1.0, 1.1).")
+    # At 0.1 a canvas has 100 times the pixels of the input; below, memory ends.
+    if not scales or not all(0.1 <= scale <= 10 for scale in scales):
+        raise ValueError(
+            f"scales={scales} must be one or more numbers from 0.1 to 10, such as (0.9, 1.0, 1.1)."
+        )
 
 
 def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:

@@ -9,19 +9,23 @@ format. In Python it is `predictor.Predictor`.
 import argparse
 import contextlib
 import csv
-import functools
 import io
 import itertools
 import os
 import pathlib
 import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import tqdm
 
 from hourglass_jax import console, devices, files, inference
 from hourglass_jax.media import draw, pictures, videos
-from hourglass_jax.predictor import Predictor, Result, cut
+from hourglass_jax.pose.skeletons import Skeleton
+from hourglass_jax.predictor import Predictor, check_threshold, cut
+from hourglass_jax.result import COLUMNS, Result
 
 _TILE = 192  # px, of a heatmap in the pictures of all heatmaps
 
@@ -33,6 +37,7 @@ def predict(
     checkpoint=None,
     boxes=None,
     table=False,
+    format="results",
     heatmaps=False,
     attention=False,
     threshold=None,
@@ -46,47 +51,67 @@ def predict(
     Returns:
       the number of files that could not be read.
     """
-    items, output = pictures.find(paths), pathlib.Path(output)
+    found, output = pictures.search(paths), pathlib.Path(output)
+    items, unread, remarks = found.items, list(found.unreadable), list(found.remarks())
     sheets = {"heatmaps": heatmap_sheet} if heatmaps else {}
     sheets |= {"attention": attention_sheet} if attention else {}
-    boxes_by_name, names = _read_boxes(boxes), _names(items, sheets)
+    boxes_by_name, names, titles = _read_boxes(boxes), _names(items, sheets), _titles(items)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
     read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
     if taken := read & {path.resolve() for path in written}:
         raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
     _check_folder(output)
-    predictor, unread = Predictor(checkpoint, threshold=threshold, **options), []
-    # Asked for here, because a wrong box is to be told before a bar shows.
-    results = predictor(items, boxes=boxes_by_name, unreadable=unread.append)
-    coco, rows = _coco(predictor.network.skeleton), [("file", "frame", "person", "joint", "x", "y", "score")]
+    predictor = Predictor(checkpoint, threshold=threshold, **options)
+    # Asked for here, because a wrong box has to be refused before a bar shows.
+    results = predictor(items, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
+    results = cast(Iterator[Result], results)  # of a list
+    coco, rows, whole = _Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
-    for path, found in itertools.groupby(bar, key=lambda result: result.path):
+    for path, results_of_path in itertools.groupby(bar, key=_path):
         overlay, *maps = (output / name for name in names[path])
         with _writer(overlay, path) as write:
-            for result in found:
-                if attention and len(result.joints) and not result.attention[0]:
+            for result in results_of_path:
+                if attention and len(result) and not result.attention[0]:
                     raise ValueError(
                         "--attention: this network has none; give a --checkpoint of chu or selvam."
                     )
-                write(result.draw())
-                _add(coco, result)
-                rows += _rows(result)
-                if result.frame is None and len(result.joints):
+                write(result)
+                coco.add(result, titles[path])
+                rows += _rows(result, titles[path])
+                whole += result.whole
+                if result.frame is None and len(result):
                     for path_of_sheet, sheet in zip(maps, sheets.values(), strict=True):
                         draw.save(path_of_sheet, sheet(result))
-    files.write_json(output / "predictions.json", coco)
+    files.write_json(output / "predictions.json", coco.dataset if format == "dataset" else coco.results)
     if table:
         text = io.StringIO()
         csv.writer(text).writerows(rows)
-        files.write(output / "predictions.csv", text.getvalue().encode())
+        # A name that is no UTF-8 would make the whole table unreadable.
+        files.write(output / "predictions.csv", text.getvalue().encode(errors="backslashreplace"))
+    for remark in remarks:
+        print(f"Note: {remark}", file=sys.stderr)
+    if whole:
+        print(
+            f"Note: without boxes {'each' if whole > 1 else 'the'} picture as a whole was taken for one "
+            "person; --boxes gives people's places.",
+            file=sys.stderr,
+        )
     for error in unread:
         print(f"Skipped {error}", file=sys.stderr)
-    skipped = f", {len(unread)} skipped" if unread else ""
-    people, seen = len(coco["annotations"]), len(coco["images"])
-    people = f"{people} {'person' if people == 1 else 'people'}"
-    print(f"{people} in {seen} picture{'s' * (seen != 1)}{skipped} -> {output}")
+    print(f"{_summary(coco, whole)}{f', {len(unread)} skipped' if unread else ''} -> {output}")
     return len(unread)
+
+
+def _path(result: Result) -> pathlib.Path:
+    return cast(pathlib.Path, result.path)  # the command knows no arrays
+
+
+def _summary(coco: "_Coco", whole: int) -> str:
+    """ "3 people in 2 pictures"; a picture that is taken as a whole may show anybody, and is a crop."""
+    count, seen = len(coco.results), len(coco.dataset["images"])
+    kinds = ("crop", "crops") if whole and whole == count else ("person", "people")
+    return f"{count} {kinds[count != 1]} in {seen} picture{'s' * (seen != 1)}"
 
 
 def _check_folder(output: pathlib.Path) -> None:
@@ -97,11 +122,15 @@ def _check_folder(output: pathlib.Path) -> None:
         raise ValueError(f"--output={output}: {there} {reason}; choose another folder.")
 
 
-def _writer(overlay, path):
-    """A context with a function that writes a picture, or a frame of a video."""
-    if pictures.is_video(path):
-        return videos.writing(overlay, videos.about(path)[1])
-    return contextlib.nullcontext(functools.partial(draw.save, overlay))
+@contextlib.contextmanager
+def _writer(overlay: pathlib.Path, path: pathlib.Path) -> Iterator[Callable[[Result], None]]:
+    """A function that draws a picture, or a frame of a video at its time."""
+    if not pictures.is_video(path):
+        yield lambda result: draw.save(overlay, result.draw())
+        return
+    about = videos.about(path)
+    with videos.writing(overlay, about.rate, about.tick) as write:
+        yield lambda result: write(result.draw(), result.picture.time)
 
 
 def _count(items) -> int | None:
@@ -109,8 +138,8 @@ def _count(items) -> int | None:
     count = 0
     for path in items:
         try:
-            frames = videos.about(path)[0] if pictures.is_video(path) else 1
-        except ValueError:  # it is told when its turn comes
+            frames = videos.about(path).frames if pictures.is_video(path) else 1
+        except ValueError:  # the message comes when its turn does
             frames = None
         if frames is None:
             return None
@@ -123,14 +152,33 @@ def _names(items, sheets) -> dict[pathlib.Path, tuple[str, ...]]:
     names, used = {}, set()
     for path in items:
         suffix = ".mp4" if pictures.is_video(path) else ".png"
-        for count in itertools.count(1):
+        count, own, alike = 0, (), {""}
+        while not own or used & alike:
+            count += 1
             stem = path.stem if count == 1 else f"{path.stem}_{count}"
             own = (stem + suffix, *(f"{stem}_{sheet}.png" for sheet in sheets))
-            if not used.intersection(own):
-                break
-        used.update(own)
+            # Some systems know no difference of letters' case or of how accents are stored.
+            alike = {unicodedata.normalize("NFC", name).casefold() for name in own}
+        used |= alike
         names[path] = own
     return names
+
+
+def _titles(items: list[pathlib.Path]) -> dict[pathlib.Path, str]:
+    """How json and csv name the files: by name, or where two are of one name, from the folder they share."""
+    if len({path.name for path in items}) == len(items):
+        return {path: path.name for path in items}
+    places = {path: pathlib.Path(os.path.abspath(path)) for path in items}
+    folder = pathlib.Path(os.path.commonpath([place.parent for place in places.values()]))
+    return {path: place.relative_to(folder).as_posix() for path, place in places.items()}
+
+
+def _image_ids(items: list[pathlib.Path]) -> dict[pathlib.Path, int]:
+    """COCO's picture ids, where all names are numbers as COCO's own are; else none."""
+    if not all(path.stem.isascii() and path.stem.isdigit() and not pictures.is_video(path) for path in items):
+        return {}
+    ids = {path: int(path.stem) for path in items}
+    return ids if len(set(ids.values())) == len(ids) else {}
 
 
 def heatmap_sheet(result: Result) -> np.ndarray:
@@ -166,43 +214,47 @@ def _read_boxes(path: str | None) -> dict[str, list] | None:
     return boxes
 
 
-def _coco(skeleton) -> dict:
-    """An empty COCO keypoint file for a joint set."""
-    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]  # COCO counts joints from 1
-    person = {"id": 1, "name": "person", "keypoints": list(skeleton.joints), "skeleton": limbs}
-    return {"images": [], "annotations": [], "categories": [person]}
+class _Coco:
+    """Results by COCO's rules, as a list of results and as a data set.
+
+    Attributes:
+      results: a list, as `loadRes` of pycocotools reads it, with each picture's name, frame and time.
+      dataset: {"images", "annotations", "categories"}, which also lists pictures without people.
+    """
+
+    def __init__(self, skeleton: Skeleton, ids: dict[pathlib.Path, int]):
+        limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]  # COCO counts joints from 1
+        person = {"id": 1, "name": "person", "keypoints": list(skeleton.joints), "skeleton": limbs}
+        self.results: list[dict] = []
+        self.dataset: dict[str, list] = {"images": [], "annotations": [], "categories": [person]}
+        self._ids = ids
+
+    def add(self, result: Result, title: str) -> None:
+        """Adds a picture and its people."""
+        width, height = result.picture.size
+        image_id = self._ids.get(_path(result), len(self.dataset["images"]) + 1)
+        place = {} if result.frame is None else {"frame": result.frame, "time": _seconds(result.time)}
+        image = {"id": image_id, "file_name": title, "width": width, "height": height}
+        self.dataset["images"].append(image | place)
+        for person in result.to_coco(image_id):
+            self.results.append(person | {"file_name": title} | place)
+            flags = person["keypoints"][2::3]
+            more = {"id": len(self.dataset["annotations"]) + 1, "num_keypoints": flags.count(2)}
+            more |= {"area": round(person["bbox"][2] * person["bbox"][3], 2), "iscrowd": 0}
+            self.dataset["annotations"].append(person | more)
 
 
-def _add(coco: dict, result: Result) -> None:
-    """Adds a picture and its people; visibility is 2 for joints that are drawn, else 1."""
-    width, height = result.picture.size
-    image_id = len(coco["images"]) + 1
-    image = {"id": image_id, "file_name": result.path.name, "width": width, "height": height}
-    coco["images"].append(image if result.frame is None else image | {"frame": result.frame})
-    for joints, scores, (x, y, side) in zip(result.joints, result.scores, result.crop, strict=True):
-        flags = np.where(scores >= result.threshold, 2, 1)
-        coco["annotations"].append(
-            {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": 1,
-                "keypoints": np.round(np.column_stack([joints, flags]), 2).ravel(),
-                "num_keypoints": int((flags == 2).sum()),
-                "keypoint_scores": np.round(scores.astype(float), 4),
-                "score": round(float(scores.mean()), 4),
-                "bbox": np.round([x, y, side, side], 2),
-            }
-        )
+def _seconds(time: float | None) -> float | None:
+    return None if time is None else round(time, 6)
 
 
-def _rows(result: Result) -> list[tuple]:
-    """A row of the table for each joint; people are counted from 1."""
-    frame = "" if result.frame is None else result.frame
-    return [
-        (result.path.name, frame, person, name, f"{x:.2f}", f"{y:.2f}", f"{score:.4f}")
-        for person, (joints, scores) in enumerate(zip(result.joints, result.scores, strict=True), start=1)
-        for name, (x, y), score in zip(result.names, joints, scores, strict=True)
-    ]
+def _rows(result: Result, title: str) -> list[tuple]:
+    """A row of the table for each joint."""
+    rows = []
+    for _, frame, time, person, name, x, y, score in result.rows():
+        when = ("", "") if frame is None else (frame, f"{time:.6f}")
+        rows.append((title, *when, person, name, f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"))
+    return rows
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -211,7 +263,9 @@ def _scales(text: str) -> tuple[float, ...]:
         inference.check_scales(scales)
         return scales
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers above 0, such as 0.8,1,1.2") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not numbers from 0.1 to 10, such as 0.8,1,1.2"
+        ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -248,12 +302,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--decode", choices=("quarter", "argmax", "dark", "soft_argmax"), default="quarter",
         help="how joints are read from heatmaps (default: %(default)s)",
     )  # fmt: skip
+    add(
+        "--format", choices=("results", "dataset"), default="results",
+        help="of predictions.json: COCO's results, a list of people as pycocotools' loadRes reads it, or a "
+        "data set with pictures and categories (default: %(default)s)",
+    )  # fmt: skip
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
     add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
     add("--attention", action="store_true", help="draw attention maps over each person: NAME_attention.png")
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
     add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
     args = parser.parse_args(arguments)
+    if args.threshold is not None:
+        try:
+            check_threshold(args.threshold)
+        except ValueError as error:
+            parser.error(f"--{error}")
     devices.keep_programs()
 
     def command() -> int:

@@ -8,91 +8,33 @@ result.joints, result.scores, result.names
 
 import collections
 import contextlib
-import dataclasses
 import difflib
 import math
 import pathlib
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 
-import cv2
 import jax
 import numpy as np
 
 from hourglass_jax import inference, loading, weights
-from hourglass_jax.media import draw, pictures
+from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
+from hourglass_jax.result import Result
 from hourglass_jax.transforms import fold_norms, per_example
 
 ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
 THRESHOLD = 0.1  # of drawn joints, where the weights state none
-_LEAST = 320  # px, longer side of a drawn picture: on smaller ones lines hide what they show
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Result:
-    """What was found in one picture, or one frame of a video; p people of k joints.
-
-    Attributes:
-      joints: (p, k, 2) float64, x and y in pixels of the picture (see `data.crop`).
-      scores: (p, k) float32, about 0 to 1.
-      crop: (p, 3) float64: upper left corner and side (x, y, side) of what the network saw of each person.
-      skeleton: the joint set.
-      threshold: joints with this score or more are drawn.
-      picture: image, size, path and frame, see `pictures.Picture`.
-      heatmaps: for each person (h, w, k) over the crop, or (h, w, 1) for all joints together.
-      attention: for each person maps (h, w, m) over the crop by name; none of a network without attention.
-    """
-
-    joints: np.ndarray
-    scores: np.ndarray
-    crop: np.ndarray
-    skeleton: Skeleton
-    threshold: float
-    picture: pictures.Picture = dataclasses.field(repr=False)
-    heatmaps: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
-    attention: tuple[dict[str, np.ndarray], ...] = dataclasses.field(repr=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """(k,): the joints' names, in the order of the arrays."""
-        return self.skeleton.joints
-
-    @property
-    def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB; reduced where the picture is huge."""
-        return self.picture.image
-
-    @property
-    def path(self) -> pathlib.Path | None:
-        """Of the file; None for arrays."""
-        return self.picture.path
-
-    @property
-    def frame(self) -> int | None:
-        """The number in the video, from 0; None for pictures."""
-        return self.picture.frame
-
-    def draw(self, threshold: float | None = None) -> np.ndarray:
-        """The image with everybody's skeleton, (h, w, 3) uint8; small images are enlarged by a whole factor.
-
-        Args:
-          threshold: least score of a drawn joint; None for the result's own.
-        """
-        threshold = self.threshold if threshold is None else threshold
-        image, zoom = self.image, self.picture.zoom
-        if (factor := -(-_LEAST // max(image.shape[:2]))) > 1:
-            image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-            zoom = zoom * factor
-        for joints, scores in zip(self.joints, self.scores, strict=True):
-            places = (joints - self.picture.start) * zoom
-            image = draw.skeleton(image, places, scores >= threshold, self.skeleton)
-        return image
 
 
 def _warn(error: pictures.Unreadable) -> None:
     warnings.warn(f"Skipped {error}", stacklevel=2)
+
+
+def _remark(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
 
 
 class Predictor:
@@ -125,10 +67,11 @@ class Predictor:
         mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
         path = weights.shipped() if path is None else path
         network, variables, self.metadata = loading.load(path, mesh)
+        self._kind = type(network.model).__name__
         self.network, self._variables = fold_norms.fold(network, variables)
         if threshold is None:
             threshold = self.metadata.threshold
-        self.threshold = THRESHOLD if threshold is None else threshold
+        self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)
         self._batch_size = batch_size
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
@@ -136,8 +79,27 @@ class Predictor:
         self._one_program = per_example.suits(mesh)  # for batches of any size
         self._estimate = per_example.estimator(inference.Estimator(self.network, **place, **options), mesh)
 
+    @property
+    def skeleton(self) -> Skeleton:
+        """The joint set."""
+        return self.network.skeleton
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """(k,) of the joints."""
+        return self.network.skeleton.joints
+
+    def __repr__(self) -> str:
+        about = f"{len(self.names)} joints of {self.skeleton.name}, {self.network.size} px"
+        return f"Predictor({self._kind}, {about}, threshold {self.threshold:.2g})"
+
     def __call__(
-        self, source, *, boxes=None, unreadable: Callable[[pictures.Unreadable], None] = _warn
+        self,
+        source,
+        *,
+        boxes=None,
+        unreadable: Callable[[pictures.Unreadable], None] = _warn,
+        remark: Callable[[str], None] = _remark,
     ) -> Result | Iterator[Result]:
         """Finds joints.
 
@@ -149,6 +111,8 @@ class Predictor:
             dictionary, in which pictures may be missing. None takes the whole picture for one person.
           unreadable: is called with the error of each file that cannot be read, which is then skipped. A
             single picture's is raised.
+          remark: is called with a line on each folder with files of other kinds, which are passed over, and
+            on each file that is not read as it is, for instance a picture of 12 bits in 16.
 
         Returns:
           One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
@@ -164,8 +128,8 @@ class Predictor:
             boxes = boxes if boxes is None or isinstance(boxes, dict) else [boxes]
             unreadable = _raise
         else:
-            items = pictures.expand(source)
-        crops = self._crops(_with_boxes(items, boxes), unreadable)
+            items = pictures.expand(source, unreadable, remark)
+        crops = self._crops(_with_boxes(items, boxes), unreadable, remark)
         # One more than a batch, so that batches of one are decoded ahead, too.
         results = self._results(pictures.ahead(crops, depth=self._batch_size + 1))
         if not single:
@@ -173,23 +137,25 @@ class Predictor:
         (result,) = results
         return result
 
-    def _crops(self, items, unreadable):
-        """Yields each picture with the squares of its people and the canvases cut from it."""
+    def _crops(self, items, unreadable, remark):
+        """Yields each picture with the boxes and squares of its people and the canvases cut from it."""
         for item, boxes in items:
             try:
                 for picture in pictures.of(item):
+                    if picture.remark:
+                        remark(f"{picture.path or 'an array'}: {picture.remark}.")
                     squares = whole(picture.size)[None] if boxes is None else around(boxes)
                     crops = [cut(picture, square, self._canvas, margin=self._margin) for square in squares]
-                    yield picture, squares, crops
+                    yield picture, boxes, squares, crops
             except pictures.Unreadable as error:
                 unreadable(error)
 
     def _results(self, prepared) -> Iterator[Result]:
         """Batches across pictures; a result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
-        with contextlib.closing(prepared):  # its thread ends when nobody asks for more
-            for picture, squares, crops in prepared:
-                begun.append((picture, squares))
+        with contextlib.closing(prepared):  # its thread ends with the consumer
+            for picture, boxes, squares, crops in prepared:
+                begun.append((picture, boxes, squares))
                 people += zip(crops, squares, strict=True)
                 while len(people) >= self._batch_size:
                     batch, people, full = people[: self._batch_size], people[self._batch_size :], True
@@ -202,9 +168,9 @@ class Predictor:
         yield from self._finished(begun, answers)
 
     def _finished(self, begun, answers) -> Iterator[Result]:
-        """Takes the pictures off whose people have all been answered."""
-        while begun and len(answers) >= len(begun[0][1]):
-            picture, squares = begun.popleft()
+        """Takes the pictures off whose people are all done."""
+        while begun and len(answers) >= len(begun[0][2]):
+            picture, boxes, squares = begun.popleft()
             found = [answers.popleft() for _ in squares]
             skeleton = self.network.skeleton
             yield Result(
@@ -218,6 +184,8 @@ class Predictor:
                 picture=picture,
                 heatmaps=tuple(seen["heatmaps"] for *_, seen in found),
                 attention=tuple(seen["attention"] for *_, seen in found),
+                boxes=np.array([[0.0, 0.0, *picture.size]]) if boxes is None else boxes,
+                whole=boxes is None,
             )
 
     def _run(self, people, bucket: int):
@@ -230,6 +198,13 @@ class Predictor:
         center, scale = _frame(squares)
         joints = inference.image_joints(joints[:, -1], center, scale, size=self.network.size)
         return zip(joints, scores[:, -1], seen, strict=True)
+
+
+def check_threshold(threshold: float) -> float:
+    """Raises ValueError for a threshold that no score reaches."""
+    if not threshold <= 1:
+        raise ValueError(f"threshold={threshold}: scores reach about 1; give a number from 0 to 1.")
+    return threshold
 
 
 def whole(size) -> np.ndarray:
@@ -288,10 +263,10 @@ def _with_boxes(items: Iterable, boxes) -> Iterable[tuple]:
     if boxes is None:
         return ((item, None) for item in items)
     if isinstance(boxes, dict):
-        boxes = {str(name): _sound(name, value) for name, value in boxes.items()}
+        boxes = {_normal(name): _sound(name, value) for name, value in boxes.items()}
         if counted:
             _check_names(boxes, [item for item in items if pictures.is_path(item)])
-        return ((item, boxes.get(str(item), boxes.get(getattr(item, "name", None)))) for item in items)
+        return ((item, _by_name(boxes, item)) for item in items)
     if counted and len(boxes) != len(items):
         raise ValueError(f"boxes: {len(boxes)} for {len(items)} pictures; give one or None for each.")
     if counted:
@@ -300,13 +275,24 @@ def _with_boxes(items: Iterable, boxes) -> Iterable[tuple]:
     return ((item, _sound(number, value)) for number, (item, value) in pairs)
 
 
+def _normal(name) -> str:
+    """One spelling of names: macOS composes letters with accents in another way than other systems."""
+    return unicodedata.normalize("NFC", str(name))
+
+
+def _by_name(boxes: dict, item) -> np.ndarray | None:
+    """By path, or else by the name alone."""
+    name = getattr(item, "name", None)
+    return boxes.get(_normal(item), boxes.get(None if name is None else _normal(name)))
+
+
 def _sound(name, boxes) -> np.ndarray | None:
     """(p, 4) float64, or None."""
     if boxes is None:
         return None
     try:
         values = np.atleast_2d(np.asarray(boxes, np.float64))
-        values = values if values.size else np.empty((0, 4))  # nobody
+        values = values if values.size else np.empty((0, 4))  # no people
     except (TypeError, ValueError, OverflowError):
         values = np.full((1, 4), np.nan)
     if values.shape[1:] != (4,) or not np.isfinite(values).all() or not (values[:, 2:] > 0).all():
@@ -318,7 +304,7 @@ def _sound(name, boxes) -> np.ndarray | None:
 
 
 def _check_names(boxes, paths):
-    known = {name for path in paths for name in (path.name, str(path))}
+    known = {_normal(name) for path in paths for name in (path.name, path)}
     for name in sorted(boxes.keys() - known):
         near = difflib.get_close_matches(pathlib.Path(name).name, {path.name for path in paths})
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {_few(paths)}."

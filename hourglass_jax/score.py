@@ -243,6 +243,7 @@ def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotation
     names = {str(image["id"]): image["file_name"] for image in images}
     if not images and annotated.images is not None:  # COCO's results: a list of people alone
         names = dict(zip(annotated.images, annotated.pictures, strict=True))
+    names |= {str(person["image_id"]): person["file_name"] for person in people if "file_name" in person}
     known = dict.fromkeys(map(str, annotated.pictures))
     short = _stem if len(known) == len(set(map(_stem, known))) else str
     whole = {short(name): name for name in known}

@@ -195,7 +195,7 @@ def test_the_papers_crops_are_factors_of_the_nominal_one(spots):
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
 def test_scales_that_are_none_are_refused(scales):
     network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
-    with pytest.raises(ValueError, match="must be one or more numbers above 0"):
+    with pytest.raises(ValueError, match="must be one or more numbers from 0.1 to 10"):
         inference.Estimator(network, canvas=96, margin=1.5, flip=False, scales=scales)
 
 

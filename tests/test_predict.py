@@ -16,7 +16,7 @@ from PIL import Image
 
 from hourglass_jax import loading, predict
 from hourglass_jax.media import draw, pictures, videos
-from hourglass_jax.network import Network
+from hourglass_jax.network import Metadata, Network
 from hourglass_jax.pose import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -48,34 +48,72 @@ def shown(path):
 # Files.
 
 
-def test_file_is_coco_keypoint_json(spots, tmp_path):
+@pytest.mark.parametrize("form", ["results", "dataset"])
+def test_files_are_cocos_results_or_a_data_set(spots, tmp_path, form):
     save(tmp_path / "in/a.png", picture(100, 160, (40, 30), (120, 60), (80, 50), radius=0.02))
     save(tmp_path / "in/b.png", picture(60, 60, (30, 30)))
     (tmp_path / "boxes.json").write_text('{"a.png": [[20, 10, 40, 40], [100, 40, 40, 20]]}')
-    code, result = run(tmp_path, tmp_path / "in", boxes=tmp_path / "boxes.json")
-    assert code == 0 and result.keys() == {"images", "annotations", "categories"}
-    (category,) = result["categories"]
-    assert (category["id"], category["name"]) == (1, "person")
-    assert category["keypoints"] == list(skeletons.MPII.joints)
-    limbs = np.array(category["skeleton"])
-    assert limbs.min() == 1 and limbs.max() == 16 and [1, 2] in category["skeleton"]
-    assert result["images"] == [
-        {"id": 1, "file_name": "a.png", "width": 160, "height": 100},
-        {"id": 2, "file_name": "b.png", "width": 60, "height": 60},
-    ]
-    people = result["annotations"]
-    assert [(p["id"], p["image_id"], p["category_id"]) for p in people] == [(1, 1, 1), (2, 1, 1), (3, 2, 1)]
+    code, people = run(tmp_path, tmp_path / "in", boxes=tmp_path / "boxes.json", format=form)
+    assert code == 0
+    if form == "dataset":
+        assert people.keys() == {"images", "annotations", "categories"}
+        (category,) = people["categories"]
+        assert (category["id"], category["name"]) == (1, "person")
+        assert category["keypoints"] == list(skeletons.MPII.joints)
+        limbs = np.array(category["skeleton"])
+        assert limbs.min() == 1 and limbs.max() == 16 and [1, 2] in category["skeleton"]
+        assert people["images"] == [
+            {"id": 1, "file_name": "a.png", "width": 160, "height": 100},
+            {"id": 2, "file_name": "b.png", "width": 60, "height": 60},
+        ]
+        people = people["annotations"]
+        assert [p["id"] for p in people] == [1, 2, 3]
+        for person in people:
+            assert person["num_keypoints"] == (keypoints(person)[:, 2] == 2).sum()
+    else:
+        assert [p["file_name"] for p in people] == ["a.png", "a.png", "b.png"]
+    assert isinstance(people, list)  # which `loadRes` asks for
+    assert [(p["image_id"], p["category_id"]) for p in people] == [(1, 1), (1, 1), (2, 1)]
     for person in people:
         points, scores = keypoints(person), np.array(person["keypoint_scores"])
-        assert len(person["keypoints"]) == 48 and person["num_keypoints"] == (points[:, 2] == 2).sum()
-        np.testing.assert_array_equal(points[:, 2], np.where(scores >= 0.1, 2, 1))
+        assert len(person["keypoints"]) == 48
+        np.testing.assert_array_equal(points[:, 2], np.where(scores >= 0.1, 2, 0))  # 1 would be occluded
         assert person["score"] == pytest.approx(scores.mean(), abs=1e-4)
-    # Two boxes in one picture: each one's crop is 1.25 times the longer side around its middle.
-    assert people[0]["bbox"] == [15, 5, 50, 50] and people[1]["bbox"] == [95, 25, 50, 50]
+    # The boxes that were given, or the picture's, and not the network's squares.
+    assert people[0]["bbox"] == [20, 10, 40, 40] and people[1]["bbox"] == [100, 40, 40, 20]
     assert people[2]["bbox"] == [0, 0, 60, 60]
     assert np.abs(keypoints(people[0])[RED, :2] - (40, 30)).max() < 3
     assert np.abs(keypoints(people[1])[GREEN, :2] - (120, 60)).max() < 3
-    assert keypoints(people[0])[GREEN, 2] == 1  # the green spot is not in this crop
+    assert keypoints(people[0])[GREEN, 2] == 0  # the green spot is not in this crop
+
+
+def test_names_tell_files_of_one_name_apart_and_are_cocos_ids(spots, tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/\udce9.png"):  # the last is no UTF-8
+        save(tmp_path / name, picture(40, 40, (20, 20)))
+    code, people = run(tmp_path, tmp_path / "a", tmp_path / "b", "--csv")
+    assert code == 0 and [p["file_name"] for p in people] == ["a/1.png", "b/1.png", "b/\udce9.png"]
+    with open(tmp_path / "out/predictions.csv", newline="", encoding="utf-8") as file:
+        assert {row["file"] for row in csv.DictReader(file)} == {"a/1.png", "b/1.png", "b/\\udce9.png"}
+    save(tmp_path / "c/000000397133.png", picture(40, 40, (20, 20)))
+    _, people = run(tmp_path, tmp_path / "c")
+    assert [(p["image_id"], p["file_name"]) for p in people] == [(397133, "000000397133.png")]
+
+
+def test_what_is_passed_over_and_changed_is_noted(spots, tmp_path, capfd):
+    save(tmp_path / "in/a.png", picture(40, 60, (20, 20))[..., 0].astype(np.uint16) * 16)
+    (tmp_path / "in/note.txt").touch()
+    (tmp_path / "in/clip.mp4").mkdir()
+    code, people = run(tmp_path, tmp_path / "in")
+    output, errors = capfd.readouterr()
+    assert code == 1 and len(people) == 1
+    for line in (
+        f"Note: {tmp_path}/in: passed over 1 .txt.",
+        f"Note: {tmp_path}/in/a.png: its values fill 12 of 16 bits, and were brightened.",
+        "Note: without boxes the picture as a whole was taken for one person; --boxes gives people's places.",
+        f"Skipped {tmp_path}/in/clip.mp4: a folder, not a picture or video",
+    ):
+        assert line in errors.splitlines()
+    assert output.splitlines()[-1] == f"1 crop in 1 picture, 1 skipped -> {tmp_path / 'out'}"
 
 
 def test_table_has_a_row_for_each_joint(spots, tmp_path):
@@ -83,10 +121,11 @@ def test_table_has_a_row_for_each_joint(spots, tmp_path):
     code, result = run(tmp_path, tmp_path / "in", "--csv")
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert code == 0 and rows[0] == ["file", "frame", "person", "joint", "x", "y", "score"]
-    assert [row[:4] for row in rows[1:]] == [["a, b.png", "", "1", name] for name in skeletons.MPII.joints]
-    (person,) = result["annotations"]
-    found = np.array([row[4:] for row in rows[1:]], float)
+    assert code == 0 and rows[0] == ["file", "frame", "time", "person", "joint", "x", "y", "score"]
+    names = skeletons.MPII.joints
+    assert [row[:5] for row in rows[1:]] == [["a, b.png", "", "", "1", name] for name in names]
+    (person,) = result
+    found = np.array([row[5:] for row in rows[1:]], float)
     np.testing.assert_allclose(found[:, :2], keypoints(person)[:, :2])
     np.testing.assert_allclose(found[:, 2], person["keypoint_scores"])
 
@@ -98,12 +137,16 @@ def test_protocol_is_the_predictors(spots, tmp_path, capsys, monkeypatch):
         predict, "Predictor", lambda *args, **options: asked.append(options) or real(*args, **options)
     )
     code, result = run(tmp_path, tmp_path / "a.png", scales="0.8,1,1.2", decode="dark")
-    assert code == 0 and np.abs(keypoints(result["annotations"][0])[RED, :2] - (30, 40)).max() < 3
+    assert code == 0 and np.abs(keypoints(result[0])[RED, :2] - (30, 40)).max() < 3
     assert (asked[0]["scales"], asked[0]["decode"]) == ((0.8, 1.0, 1.2), "dark")
-    for wrong in ("1,a", "1,,2", "0,1", "nan", ""):
+    for wrong in ("1,a", "1,,2", "0,1", "nan", "", "0.001"):
         with pytest.raises(SystemExit):
             run(tmp_path, tmp_path / "a.png", scales=wrong)
-        assert f"{wrong!r} is not numbers above 0, such as 0.8,1,1.2" in capsys.readouterr().err
+        assert f"{wrong!r} is not numbers from 0.1 to 10, such as 0.8,1,1.2" in capsys.readouterr().err
+    for wrong in ("2", "nan"):
+        with pytest.raises(SystemExit):
+            run(tmp_path, tmp_path / "a.png", threshold=wrong)
+        assert f"--threshold={float(wrong)}: scores reach about 1" in capsys.readouterr().err
 
 
 def test_videos_come_out_as_videos(spots, tmp_path, capsys):
@@ -122,20 +165,22 @@ def test_videos_come_out_as_videos(spots, tmp_path, capsys):
         "predictions.csv",
         "predictions.json",
     ]
-    assert [(i["file_name"], i.get("frame")) for i in result["images"]] == [
-        ("a.png", None), ("clip.mp4", 0), ("clip.mp4", 1), ("clip.mp4", 2)
+    assert [(p["file_name"], p.get("frame"), p.get("time")) for p in result] == [
+        ("a.png", None, None), ("clip.mp4", 0, 0), ("clip.mp4", 1, 0.1), ("clip.mp4", 2, 0.2)
     ]  # fmt: skip
-    assert videos.about(tmp_path / "out/clip.mp4") == (3, fractions.Fraction(10))
+    about = videos.about(tmp_path / "out/clip.mp4")
+    assert (about.frames, about.rate) == (3, fractions.Fraction(10))
     for x, before, after, person in zip(
         (80, 160, 240),
         videos.frames(tmp_path / "in/clip.mp4"),
         videos.frames(tmp_path / "out/clip.mp4"),
-        result["annotations"][1:],
+        result[1:],
         strict=True,
     ):
         assert np.abs(keypoints(person)[RED, :2] - (x, 120)).max() < 15
-        assert after.shape == before.shape and np.abs(after.astype(int) - before).max() > 50
-    assert "4 people in 4 pictures, 1 skipped" in capsys.readouterr().out
+        assert after.time == before.time and after.image.shape == before.image.shape
+        assert np.abs(after.image.astype(int) - before.image).max() > 50
+    assert "4 crops in 4 pictures, 1 skipped" in capsys.readouterr().out
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 1 + 4 * 16
 
 
@@ -151,7 +196,7 @@ class Attending(nn.Module):
 
 def test_attention_is_drawn_for_each_person_and_joint(spots, monkeypatch, tmp_path):
     network = Network(Attending(), skeletons.MPII, 64, (0.0, 0.0, 0.0), 1.0, logits=False)
-    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {"step": 1}))
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, Metadata({}, {}, 1)))
     save(tmp_path / "in/a.png", picture(100, 160, (40, 30)))
     (tmp_path / "boxes.json").write_text('{"a.png": [[20, 10, 40, 40], [100, 40, 40, 20]]}')
     code, _ = run(tmp_path, tmp_path / "in", "--attention", boxes=tmp_path / "boxes.json")
@@ -223,19 +268,19 @@ def test_both_people_of_a_picture_are_drawn_in_one_overlay(spots, tmp_path):
 def test_overlays_show_joints_above_the_threshold(spots, tmp_path):
     image = picture(400, 400, (140, 140), (280, 280))
     save(tmp_path / "a.png", image)
-    for threshold, drawn in ((0.1, True), (1.1, False)):
+    for threshold, drawn in ((0.1, True), (1.0, False)):
         output = tmp_path / f"out{threshold}"
         code, result = run(tmp_path, tmp_path / "a.png", threshold=threshold, output=output)
         overlay = shown(output / "a.png")
         assert overlay.shape == image.shape and (overlay != image).any() == drawn
-        assert (result["annotations"][0]["num_keypoints"] > 0) == drawn
+        assert (keypoints(result[0])[:, 2] > 0).any() == drawn
 
 
 def test_pictures_of_the_same_name_do_not_collide(spots, tmp_path):
     for name, size in (("a/x.png", 340), ("b/x.png", 350), ("b/x.jpg", 360), ("b/x_2.png", 370)):
         save(tmp_path / name, picture(size, size, (20, 20)))
     code, result = run(tmp_path, tmp_path / "a", tmp_path / "b", tmp_path / "a/x.png")
-    assert code == 0 and len(result["images"]) == 4  # given twice, taken once
+    assert code == 0 and len(result) == 4  # given twice, taken once
     overlays = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
     assert overlays == ["x.png", "x_2.png", "x_2_2.png", "x_3.png"]
     for file, size in (("x.png", 340), ("x_2.png", 360), ("x_3.png", 350), ("x_2_2.png", 370)):
@@ -250,12 +295,12 @@ def test_unreadable_pictures_are_named_and_the_others_written(spots, tmp_path, c
     (tmp_path / "in/text.png").write_bytes(b"no picture")
     code, result = run(tmp_path, tmp_path / "in")
     assert code == 1
-    assert [image["file_name"] for image in result["images"]] == ["a.png", "z.jpg"]
+    assert [person["file_name"] for person in result] == ["a.png", "z.jpg"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "predictions.json", "z.png"]
     output, errors = capfd.readouterr()
     skipped = [line.partition(" (")[0] for line in errors.splitlines() if line.startswith("Skipped")]
     assert skipped == [f"Skipped {tmp_path}/in/{name}: not a picture that can be read" for name in names]
-    assert output.splitlines()[-1] == f"2 people in 2 pictures, 2 skipped -> {tmp_path / 'out'}"
+    assert output.splitlines()[-1] == f"2 crops in 2 pictures, 2 skipped -> {tmp_path / 'out'}"
 
 
 @pytest.mark.parametrize("what", ["picture", "boxes"])
@@ -279,16 +324,16 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
         save(tmp_path / f"in/{name}.png", picture(50, 50, (20, 20)))
     skeleton, calls = draw.skeleton, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return skeleton(*arguments)
+        return skeleton(*arguments, **options)
 
     monkeypatch.setattr(draw, "skeleton", interrupted)
     code, result = run(tmp_path, tmp_path / "in")
     assert code == 130 and os.listdir(tmp_path / "out") == ["a.png"]
-    assert shown(tmp_path / "out/a.png").shape == (350, 350, 3)  # enlarged
+    assert shown(tmp_path / "out/a.png").shape == (50, 50, 3)
     assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; what has been written is whole."
 
 
@@ -300,7 +345,7 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
     [
         (["none"], {}, "none: there is no such file or folder."),
         (["in", "none.jpg"], {}, "none.jpg: there is no such file or folder."),
-        (["nothing"], {}, "nothing holds no pictures or videos (.avi, .bmp,"),
+        (["nothing"], {}, "nothing holds no pictures or videos (.3g2, .3gp,"),
         (["in"], {"boxes": "none.json"}, "none.json"),
         (["in"], {"boxes": "list.json"}, "list.json: expected json like {"),
         (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),
@@ -334,8 +379,9 @@ def test_a_folder_without_a_network_is_refused(tmp_path, capsys, flag):
     save(tmp_path / "a.png", picture(50, 50, (20, 20)))
     code = predict.main([str(tmp_path / "a.png"), f"--{flag}={tmp_path}", f"--output={tmp_path / 'out'}"])
     assert code == 1
-    message = f"Error: {tmp_path} holds no checkpoints; is it the --workdir of a training?\n"
-    assert capsys.readouterr().err == message
+    message = f"Error: {tmp_path} holds no checkpoints; is it the --workdir of a training?"
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
 
 
 def test_command_explains_itself(capsys):

@@ -1,5 +1,6 @@
 """Joints in pictures from Python: where they are, from which sources, in which batches."""
 
+import json
 import subprocess
 import sys
 
@@ -111,7 +112,7 @@ class Red(nn.Module):
 
 def replaced(monkeypatch, model):
     network = Network(model, skeletons.MPII, 60, (0.0, 0.0, 0.0), 1.5, logits=False)
-    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, {}))
+    monkeypatch.setattr(loading, "load", lambda path, mesh: (network, {}, Metadata({}, {})))
 
 
 @pytest.mark.parametrize(
@@ -159,9 +160,12 @@ def test_all_protocols_find_the_same_joints(monkeypatch, scales, decode):
 
 
 def test_scales_and_decodings_that_are_none_are_refused(spots):
-    for scales in ((), (0.0,), (-1.0, 1.0), (np.nan,), (np.inf,)):
-        with pytest.raises(ValueError, match="must be one or more numbers above 0"):
+    for scales in ((), (0.0,), (0.001,), (-1.0, 1.0), (np.nan,), (np.inf,)):
+        with pytest.raises(ValueError, match="must be one or more numbers from 0.1 to 10"):
             Predictor("any", scales=scales)
+    for threshold in (2, np.nan):
+        with pytest.raises(ValueError, match=f"threshold={threshold}: scores reach about 1"):
+            Predictor("any", threshold=threshold)
     with pytest.raises(ValueError, match="decode='best' is unknown"):
         Predictor("any", decode="best")
 
@@ -211,7 +215,7 @@ def test_batches_across_pictures_and_people_change_nothing(spots, batch_size):
 
 
 def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
-    monkeypatch.setattr(per_example, "answers", lambda mesh: False)
+    monkeypatch.setattr(per_example, "suits", lambda mesh: False)
     find = Predictor("any", batch_size=6, flip=False)
     spots.clear()  # it is traced once to be folded
     image = picture(40, 40, (20, 20))
@@ -405,10 +409,69 @@ def test_joints_from_the_threshold_on_are_drawn(spots):
     np.testing.assert_array_equal(result.image, image)
 
 
-@pytest.mark.parametrize("shape, factor", [((320, 100), 1), ((319, 100), 2), ((20, 30), 11), ((1, 1), 320)])
-def test_small_pictures_are_enlarged_to_be_drawn(spots, shape, factor):
+@pytest.mark.parametrize("shape", [(320, 100), (20, 30), (1, 1)])
+def test_pictures_are_drawn_at_their_own_size(spots, shape):
     overlay = Predictor("any")(picture(*shape, (shape[1] / 2, shape[0] / 2))).draw(0.0)
-    assert overlay.shape == (factor * shape[0], factor * shape[1], 3)
+    assert overlay.shape == (*shape, 3)
+
+
+def test_a_result_is_a_collection_of_people(spots, tmp_path):
+    image = picture(100, 600, (50, 50), (550, 50))
+    boxes = [[10, 10, 80, 80], [510, 20, 80, 60]]
+    result = Predictor("any")(save(tmp_path / "a.png", image), boxes=boxes)
+    mean = f"{result.scores.mean():.2f}"
+    assert repr(result) == f"Result(a.png, 2 people, 16 joints, mean {mean})" and len(result) == 2
+    np.testing.assert_array_equal(result.boxes, boxes)
+    first, second = result
+    np.testing.assert_array_equal(second.joints, result.joints[1])
+    np.testing.assert_array_equal(second.box, boxes[1])
+    assert first.id is None and first.names == skeletons.MPII.joints
+    content = json.loads(result.to_json())
+    assert content == result.to_dict() and (content["width"], content["height"]) == (600, 100)
+    assert content["file"] == str(tmp_path / "a.png") and content["frame"] is content["time"] is None
+    np.testing.assert_allclose(content["people"][0]["joints"]["pelvis"][:2], first.joints[RED], atol=0.006)
+    (one, two) = result.to_coco(image_id=7)
+    assert one["image_id"] == 7 and two["bbox"] == boxes[1] and len(two["keypoints"]) == 48
+    result.save(tmp_path / "out.png", boxes=True, labels=True, colours="person")
+    assert pictures.read(tmp_path / "out.png").size == (600, 100)
+    assert result._repr_png_().startswith(b"\x89PNG")
+    box = result.draw(1.0, boxes=True)
+    assert (box[10, 15:85] != image[10, 15:85]).any(-1).all()  # its upper edge
+    assert (result.draw(lines=False, points=False) == image).all()
+    with pytest.raises(ValueError, match="colours='red': choose 'side' or 'person'"):
+        result.draw(colours="red")
+    empty = Predictor("any")(image, boxes=[])
+    assert repr(empty) == "Result(array 600x100, 0 people, 16 joints)" and list(empty) == []
+
+
+def test_other_packages_forms(spots, monkeypatch):
+    import types
+
+    result = Predictor("any")(picture(100, 600, (50, 50)))
+    made = types.SimpleNamespace(
+        DataFrame=lambda rows, columns: (rows, columns), KeyPoints=lambda **values: values
+    )
+    monkeypatch.setitem(sys.modules, "pandas", made)
+    monkeypatch.setitem(sys.modules, "supervision", made)
+    rows, columns = result.to_pandas()
+    assert columns[3:] == ["person", "joint", "x", "y", "score"] and len(rows) == 16 and rows[0][3] == 1
+    points = result.to_supervision()
+    assert points["xy"].shape == (1, 16, 2) and points["confidence"].shape == (1, 16)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        result.to_pandas()
+
+
+def test_a_predictor_says_what_it_knows(spots):
+    find = Predictor("any")
+    assert find.names == skeletons.MPII.joints and find.skeleton is skeletons.MPII
+    assert repr(find) == "Predictor(Spots, 16 joints of mpii, 64 px, threshold 0.1)"
+
+
+def test_names_are_one_however_their_accents_are_stored(spots, tmp_path):
+    path = save(tmp_path / "e\u0301.png", picture(60, 80, (40, 30)))  # as macOS stores it
+    (result,) = Predictor("any")([path], boxes={"\u00e9.png": [0, 0, 8, 8]})
+    np.testing.assert_array_equal(result.boxes, [[0, 0, 8, 8]])
 
 
 def test_everybody_is_drawn(spots):

@@ -1,5 +1,6 @@
 """Pictures: skeletons, heatmaps, attention and contact sheets. Images are (h, w, 3) uint8 RGB."""
 
+import colorsys
 import itertools
 import os
 import pathlib
@@ -22,7 +23,23 @@ def side_colour(joint_names: tuple[str, ...]) -> tuple[int, int, int]:
     return {frozenset({"right"}): RIGHT, frozenset({"left"}): LEFT}.get(frozenset(sides), MIDDLE)
 
 
-def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def person_colour(number: int) -> tuple[int, int, int]:
+    """A colour for each person: hues a golden section apart, so that neighbours differ."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def skeleton(
+    image: np.ndarray,
+    joints: np.ndarray,
+    drawn: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    colour: tuple[int, int, int] | None = None,
+    lines: bool = True,
+    points: bool = True,
+    labels: bool = False,
+) -> np.ndarray:
     """Draws limbs and joints on a copy of the image.
 
     Args:
@@ -30,6 +47,8 @@ def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton:
       joints: (k, 2) pixels of this image.
       drawn: (k,) bool; limbs need both ends.
       skeleton: the joint set.
+      colour: of all; None for those of the sides.
+      lines, points, labels: limbs, joints and the joints' names.
     """
     image = image.copy()
     drawn = drawn & np.isfinite(joints).all(axis=-1)
@@ -40,14 +59,30 @@ def skeleton(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray, skeleton:
     least = 0.1 * np.sqrt(np.prod(image.shape[:2]))
     extent = np.clip(np.ptp(known, axis=0).max(), least, max(image.shape[:2]))
     width = max(1, round(extent / 60))
-    for width_, outline in ((width + 2 * max(1, width // 2), True), (width, False)):
-        for a, b in skeleton.limbs:
+    # On small people an outline would hide what the lines show.
+    passes = [(width + 2 * max(1, width // 2), True)] * bool(extent >= 100) + [(width, False)]
+    for width_, outline in passes:
+        for a, b in skeleton.limbs if lines else ():
             if drawn[a] and drawn[b]:
-                colour = side_colour((skeleton.joints[a], skeleton.joints[b]))
-                _line(image, joints[a], joints[b], (255, 255, 255) if outline else colour, width_)
-        for joint in np.flatnonzero(drawn):
-            colour = side_colour((skeleton.joints[joint],))
-            _disc(image, joints[joint], width_, (255, 255, 255) if outline else colour)
+                own = colour or side_colour((skeleton.joints[a], skeleton.joints[b]))
+                _line(image, joints[a], joints[b], (255, 255, 255) if outline else own, width_)
+        for joint in np.flatnonzero(drawn) if points else ():
+            own = colour or side_colour((skeleton.joints[joint],))
+            _disc(image, joints[joint], width_, (255, 255, 255) if outline else own)
+    for joint in np.flatnonzero(drawn) if labels else ():
+        own = colour or side_colour((skeleton.joints[joint],))
+        _text(image, skeleton.joints[joint], joints[joint] + 2 * width, own, extent)
+    return image
+
+
+def box(image: np.ndarray, box, colour: tuple[int, int, int], title: str = "") -> np.ndarray:
+    """Draws a box (x, y, width, height) px on a copy of the image, with a title at its corner."""
+    image, (x, y, width, height) = image.copy(), np.asarray(box, float)
+    first, second = np.array([x, y]), np.array([x + width, y + height])
+    thick = max(1, round(max(width, height) / 150))
+    cv2.rectangle(image, _fixed(first), _fixed(second), colour, thick, cv2.LINE_AA, shift=4)
+    if title:
+        _text(image, title, first + (3, 12), colour, max(width, height))
     return image
 
 
@@ -121,6 +156,12 @@ def save(path: str | os.PathLike, image: np.ndarray) -> None:
     suffix = pathlib.Path(path).suffix or ".png"
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     files.write(path, data.tobytes())
+
+
+def _text(image, text, place, colour, extent):
+    x, y = (int(value) for value in np.clip(place, -(2**15), 2**15))
+    size = float(np.clip(extent / 600, 0.3, 1.5))
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def _line(image, start, end, colour, width):
