@@ -89,6 +89,18 @@ def test_outputs_are_the_ports(quick_compiles):
 
 
 @golden
+def test_the_authors_own_versions_outputs_are_theirs(quick_compiles):
+    net, variables, _ = loading.load(GOLDEN / "princeton_2hg_narrow_checkpoint.pt")
+    assert (net.model.stacks, net.model.width, net.model.depth, net.model.stem) == (2, 64, 4, "princeton")
+    assert net.mean == (0.0, 0.0, 0.0)  # images in [0, 1] enter as they are
+    with np.load(GOLDEN / "princeton_2hg_narrow_io.npz") as known:
+        found = jax.jit(lambda x: net.outputs(variables, x, flip=False).heatmaps)(known["image_nhwc"])
+        for stack, maps in enumerate(found):
+            expected = known["heatmaps"][:, stack].transpose(0, 2, 3, 1)
+            np.testing.assert_allclose(maps, expected, atol=1e-4)
+
+
+@golden
 def test_an_imported_workdir_finds_the_ports_maxima_in_pictures(tmp_path, quick_compiles):
     content = torch.load(GOLDEN / "hg_s2_b1_narrow_dataparallel.pth.tar", weights_only=True)
     # A first layer of twice the weights sees half the image, whose values of at most 0.5 a picture can hold

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import http.server
+import pathlib
+import re
 import threading
 import time
 
@@ -10,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from hourglass_jax import loading, models
+from hourglass_jax import loading
 from hourglass_jax.network import Metadata, abstract, network_of
 from hourglass_jax.pose import skeletons
 from hourglass_jax.weights import command, published
 
+GOLDEN = pathlib.Path(__file__).parents[2] / "shared" / "golden"
 CONFIG = {
     "model": {"name": "newell", "stacks": 2, "width": 8, "depth": 1},
     "data": {"size": 32, "mean": [0.0, 0.0, 0.0]},
@@ -195,12 +198,23 @@ def test_the_list_names_size_score_and_licence(server, capsys):
     assert "not measured here" in "".join(lines[6:])
 
 
-def test_sizes_are_those_of_the_networks_parameters():
-    assert {name: (one.stacks, one.digits) for name, one in published.NAMES.items()} == {
-        "hg1": (1, "ce125879"),
-        "hg2": (2, "15e342d9"),
-        "hg8": (8, "90e5d470"),
-        "princeton-2hg": (2, ""),
-        "princeton-8hg": (8, ""),
-    }
-    assert models.defaults("newell")["width"] == 256
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="without the authors' shapes")
+@pytest.mark.parametrize("stacks", [2, 8])
+def test_names_and_shapes_of_the_authors_own_version_are_a_network_of_ours(stacks, monkeypatch):
+    lines = (GOLDEN / "state_dict_princeton_8hg.txt").read_text().splitlines()
+    tensors = {}
+    for line in lines:
+        name, shape = line.removeprefix("model.module.").split(" ", 1)
+        place = re.match(r"[a-z_]+\.(\d+)\.", name)
+        last = name.startswith("merge_") and int(place[1]) == stacks - 1  # the last stack passes nothing on
+        if name.startswith("pre.") or (int(place[1]) < stacks and not last):
+            if not name.endswith("num_batches_tracked"):
+                shape = tuple(map(int, re.findall(r"\d+", shape)))
+                tensors[name] = np.broadcast_to(np.float32(0), shape)
+    monkeypatch.setattr(published.torch, "_read", lambda path: tensors)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    network, variables, metadata = published.torch.load("checkpoint.pt", sharding=sharding)
+    assert (network.model.stacks, network.model.width, network.model.stem) == (stacks, 256, "newell")
+    assert network.mean == (0.0, 0.0, 0.0) and metadata.config["data"]["size"] == 256
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert count == {2: 6_570_400, 8: 25_434_112}[stacks]  # Newell's stem, see `test_newell`

@@ -19,13 +19,27 @@ from hourglass_jax.benchmarks import (
     input,
     learning,
     memory,
+    peers,
     scaling,
     systems,
     train,
 )
 from hourglass_jax.benchmarks.common import machine, save
 
-BENCHMARKS = (systems, inference, account, train, gpu, input, memory, growth, compiling, scaling, learning)
+BENCHMARKS = (
+    systems,
+    inference,
+    account,
+    train,
+    gpu,
+    input,
+    memory,
+    growth,
+    compiling,
+    scaling,
+    learning,
+    peers,
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -95,6 +95,34 @@ class Newell(nn.Module):
         return heatmaps
 
 
+class HourglassUnit(nn.Module):
+    """`chu.HourglassUnit`, whose width is that of its input."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        for i in range(2):
+            self.add_module(f"pool_norm{i}", nn.BatchNorm2d(width))
+            self.add_module(f"pool_conv{i}", nn.Conv2d(width, width, 3, padding=1))
+        self.residual = Unit(width, width)
+
+    def forward(self, x):
+        y = self.pool_conv0(F.max_pool2d(F.relu(self.pool_norm0(x)), 2))
+        y = self.pool_conv1(F.relu(self.pool_norm1(y)))
+        return self.residual(x) + F.interpolate(y, scale_factor=2)
+
+
+class OneUnit(nn.Module):
+    """`peers.OneUnit`."""
+
+    def __init__(self, *, joints: int, width: int):
+        super().__init__()
+        self.conv, self.unit = nn.Conv2d(3, width, 4, 4), HourglassUnit(width)
+        self.heatmaps = nn.Conv2d(width, joints, 1)
+
+    def forward(self, x):
+        return [self.heatmaps(self.unit(self.conv(x)))]
+
+
 _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -110,7 +138,16 @@ def named(variables: dict) -> dict[str, np.ndarray]:
 
 def create(variables: dict, **fields) -> Newell:
     """The twin with the variables {"params", "batch_stats"} of a `newell.Model` of these fields."""
-    network = Newell(**fields)
+    return _with(Newell(**fields), variables)
+
+
+def one_unit(variables: dict, **fields) -> OneUnit:
+    """The twin of a `peers.OneUnit`."""
+    return _with(OneUnit(**fields), variables)
+
+
+def _with(network, variables: dict):
+    """A network with variables under its own names."""
     weights = named(variables["params"]) | named(variables["batch_stats"])
     weights = {name: torch.from_numpy(value) for name, value in weights.items()}
     missing, unexpected = network.load_state_dict(weights, strict=False)
