@@ -101,7 +101,9 @@ def run(argv: list[str] | None = None) -> None:
     Args:
       argv: the program's name and its flags, by default those of the process.
     """
-    sys.exit(console.run(app.run, main, argv=argv, flags_parser=parse))
+    if argv is not None:
+        sys.argv = argv  # ml_collections looks there for the fields of --config
+    sys.exit(console.run(app.run, main, flags_parser=parse))
 
 
 if __name__ == "__main__":
