@@ -27,8 +27,8 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     Args:
       config: its `data` and `evaluate` sections are used; the model is the checkpoint's, and has to be the
         config's.
-      workdir: gets evaluation.json, predictions.json and pictures/evaluation.png, and of a network with
-        attention pictures/evaluation_attention.png.
+      workdir: gets evaluation.json, predictions.json, curves.csv, and in pictures/ evaluation.png, of several
+        stacks evaluation_stacks.png, and of a network with attention evaluation_attention.png.
       path: of the checkpoint, see `loading.load`.
 
     Returns:
@@ -71,6 +71,8 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
         if predictions.pictures:
             folder = pathlib.Path(workdir) / "pictures"
             draw.save(folder / "evaluation.png", sheets.predictions_sheet(predictions, network))
+            if (sheet := sheets.stacks_sheet(predictions)) is not None:
+                draw.save(folder / "evaluation_stacks.png", sheet)
             if (sheet := sheets.attention_sheet(predictions)) is not None:
                 draw.save(folder / "evaluation_attention.png", sheet)
         with contextlib.suppress(ModuleNotFoundError):  # Matplotlib; `results.write` has said so

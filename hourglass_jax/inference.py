@@ -18,8 +18,8 @@ class Estimator:
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
     for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
-    all cells (b, k), and the attention by name, as `outputs` has them. For a network that
-    regresses coordinates s is 1.
+    all cells (b, k), of every stack the largest value at each cell (b, h, w), and the attention by name, as
+    `outputs` has them. For a network that regresses coordinates s is 1.
 
     Args:
       network: with its meaning.
@@ -70,7 +70,12 @@ class Estimator:
         """Joints, scores and maps of b canvases from the outputs of their views."""
         outputs = self.network.averaged(outputs) if self._flip else outputs
         maps, coordinates, attention = merged(outputs, self._scales, released=self._released)
-        seen = {"heatmaps": maps[-1], "attention": attention or {}, "mean": maps[-1].mean(axis=(1, 2))}
+        seen = {
+            "heatmaps": maps[-1],
+            "stacks": tuple(of_stack.max(axis=-1) for of_stack in maps),
+            "attention": attention or {},
+            "mean": maps[-1].mean(axis=(1, 2)),
+        }
         return *joints_of(self.network, Outputs(maps, coordinates), decode=self._decode), seen
 
 

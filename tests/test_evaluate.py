@@ -230,6 +230,18 @@ def test_each_stack_has_its_table():
     assert scores["table"] == scores["stacks"][-1]
 
 
+def test_heatmaps_are_drawn_stack_by_stack():
+    source = Source(6)
+    predictions = predict(told(source, offsets=(1.0, 0.0)), source, pictures=6)
+    for kept in predictions.pictures:
+        np.testing.assert_array_equal(kept["stacks"][1], kept["heatmaps"].max(axis=-1))
+        # The first stack's Gaussians lie one cell to the right and below.
+        np.testing.assert_allclose(kept["stacks"][0][1:, 1:], kept["stacks"][1][:-1, :-1], atol=1e-2)
+    sheet = sheets.stacks_sheet(predictions)
+    assert sheet.shape[1] == 3 * 196 and sheet.shape[0] % 4 == 0  # the first four: crop and two stacks
+    assert sheets.stacks_sheet(predict(told(source), source, pictures=2)) is None
+
+
 def test_kept_pictures_hold_crop_truth_and_answer():
     source = Source(5)
     source.visible[1, 3] = 0

@@ -24,6 +24,25 @@ def predictions_sheet(predictions: Predictions, network: Network) -> np.ndarray:
     return draw.sheet(tiles, columns=6)
 
 
+def stacks_sheet(predictions: Predictions) -> np.ndarray | None:
+    """A row for each of the first few examples: the crop, and the heatmaps of each stack (MSSH, Figure 3).
+
+    Returns:
+      (h, w, 3) uint8, the largest value of all joints at each cell; None without examples, or for one stack.
+    """
+    kept = [one for one in predictions.pictures[:_ATTENDED] if len(one["stacks"]) > 1]
+    if not kept:
+        return None
+    tiles = []
+    for one in kept:
+        image = cv2.resize(one["crop"], (_TILE, _TILE), interpolation=cv2.INTER_CUBIC)
+        tiles.append(draw.titled(image, ""))
+        for number, maps in enumerate(one["stacks"], 1):
+            title = f"stack {number}, {maps.shape[0]} cells"
+            tiles.append(draw.titled(draw.heatmap(image, maps), title))
+    return draw.sheet(tiles, columns=1 + len(kept[0]["stacks"]))
+
+
 def attention_sheet(predictions: Predictions) -> np.ndarray | None:
     """(h, w, 3) uint8: attention maps of the first few kept examples; None for a network without any."""
     kept = [one for one in predictions.pictures[:_ATTENDED] if one["attention"]]
