@@ -171,7 +171,7 @@ def last(workdir: pathlib.Path) -> int:
 
 
 def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
-    """What differs between the results of two runs."""
+    """The differences between the results of two runs."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np

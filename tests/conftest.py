@@ -1,4 +1,4 @@
-"""What several test files share: a tiny config, a model that compiles in a moment, and runs."""
+"""Shared by the tests: a tiny config, a model that compiles in a moment, and trainings in processes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What the benchmark makes of times, and that no system is missing from it."""
+"""Tables, timings and rows of the benchmarks; every system has a row."""
 
 import json
 import os
@@ -351,7 +351,7 @@ def test_a_batch_that_was_too_large_is_not_tried_larger(monkeypatch, tmp_path):
     assert rows[2]["of the product's rate"] == "20.0 %"
 
 
-def test_a_measurement_has_a_process_of_its_own_and_its_end_is_told(monkeypatch):
+def test_a_measurement_runs_in_its_own_process_and_reports_how_it_ended(monkeypatch):
     ends = [(0, "warning\n[1, 2, 3]\n", ""), (1, "", "XlaRuntimeError: RESOURCE_EXHAUSTED: 9 GB\n")]
     ends += [(1, "", "Traceback\nKeyError: 'x'\n"), (-9, "", "")]
 

@@ -1,4 +1,4 @@
-"""A run that goes on with other devices than it began with."""
+"""A run that resumes on other devices than it started on."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.usefixtures("small_model")
-def test_a_run_of_eight_devices_goes_on_with_any_number(run_python, start, tiny, state_of, alike, tmp_path):
+def test_a_run_of_eight_devices_resumes_on_any_number(run_python, start, tiny, state_of, alike, tmp_path):
     result = run_python("runs_on_fewer_devices.py", tmp_path, devices=8)
     assert result.returncode == 0, result.stderr
     changes = {"train.steps": 4, "train.save_every": 1, "loss.kind": "mean_squared_error"}

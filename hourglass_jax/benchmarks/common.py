@@ -1,4 +1,4 @@
-"""What all benchmarks share: times from interleaved runs, tables, and the train step of a config."""
+"""Shared by the benchmarks: times from interleaved runs, tables, and the train step of a config."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from hourglass_jax.training import step as train_step
 
 
 def machine() -> str:
-    """What the figures were seen on, and when."""
+    """The devices, processor, versions, date and load of a measurement."""
     return (
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores of {_processor()}, "
         f"Python {platform.python_version()}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}, load "

@@ -85,7 +85,7 @@ def run(args) -> dict:
 
 
 def cases(args) -> list[dict]:
-    """What is to be measured, the most telling first: the farther from the first choices, the later."""
+    """The measurements, the most informative first: those far from the first choices come last."""
     sizes = {name: getattr(args, name) for name in ("width", "depth", "size")}
     choices = itertools.product(args.networks, ("train", "inference"), args.dtypes, args.batch_sizes)
     ranked = []
