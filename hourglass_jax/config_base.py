@@ -96,6 +96,7 @@ def base() -> Any:
     c.train.epoch_steps = 0  # in an epoch of epochs, milestones and phases; 0 is a pass over the examples
     c.train.steps = 0  # if not 0, instead of epochs
     c.train.accumulate = 1
+    c.train.norm_group = 0  # examples that share batch statistics; 0: the whole batch, on all devices
     c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see hourglass_jax/remat.py
     c.train.init_from = ""  # fine-tuning: a workdir, a checkpoint, a file of weights or a PyTorch checkpoint
     # (tasks, epochs), ...: a round of phases, repeated; each trains some of the model's tasks and holds the

@@ -265,6 +265,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
         average_decay=config.train.average_decay,
         accumulate=config.train.accumulate,
         policy=config.train.remat,
+        norm_group=config.train.norm_group,
         trained=trained,
     )
     return steps.compiled(step, mesh, forms_of=forms_of)

@@ -15,7 +15,7 @@ from hourglass_jax import devices
 from hourglass_jax.kernels import platforms
 from hourglass_jax.pose import augment, crop
 from hourglass_jax.training import losses, phases
-from hourglass_jax.transforms import remat, shared_units
+from hourglass_jax.transforms import norm_groups, remat, shared_units
 
 INPUTS = ("image", "joints", "visible", "center", "scale")  # what of a batch a step needs
 
@@ -86,6 +86,7 @@ def make(
     average_decay: float = 0.0,
     accumulate: int = 1,
     policy: str = "",
+    norm_group: int = 0,
     trained: tuple[str, ...] | None = None,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
     """Makes step(state, batch) -> (state, metrics), to be jit-compiled; of a batch it needs `INPUTS`.
@@ -104,6 +105,7 @@ def make(
       accumulate: the batch goes through the network in so many parts, and their gradients are
         averaged. Each part has its own batch statistics.
       policy: which features are computed anew on the way back, see `remat`; "" keeps all.
+      norm_group: examples that share batch statistics, see `norm_groups`; 0 for the whole part.
       trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
         None trains all.
 
@@ -114,6 +116,7 @@ def make(
     model = model.clone(**tasks)
     mutable = ["batch_stats", "activity"] if activity_weight else ["batch_stats"]
     forward = functools.partial(model.apply, train=True, mutable=mutable)
+    forward = norm_groups.grouped(forward, norm_group)
     forward = shared_units.share(remat.create(forward, policy))
     select = functools.partial(phases.select, model, trained)
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
