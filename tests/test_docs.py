@@ -128,7 +128,7 @@ class Sandbox:
         with pytest.MonkeyPatch.context() as patch:
             # The commands are tested here, not the models. The package's weights are of a real one.
             if any("workdir" in word for word in words):
-                patch.setattr(models, "create", conftest.create_small)
+                patch.setattr(models, "build", conftest.create_small)
             return self._run(words)
 
     def _run(self, words):
@@ -263,6 +263,9 @@ def test_commands_within_the_text_have_these_options(capsys):
         if words[:2] == ["python", "launch/benchmark.py"] or words[:2] == ["hourglass", "benchmark"]:
             if words[2] != "WHAT":
                 benchmarks.parser().parse_args(words[2:])
+            continue
+        if words[0] == "python" and words[1].startswith("launch/"):
+            assert (ROOT / words[1]).exists()
             continue
         if words[:3] == ["python", "-m", "hourglass_jax"]:
             words = ["hourglass", *words[3:]]

@@ -44,7 +44,7 @@ def recipe(tmp_path, monkeypatch):
 
 def test_a_new_system_is_one_file_found_by_its_name(recipe, tiny, tmp_path, metrics_of, quick_compiles):
     assert models.defaults("mine") == {"width": 4}
-    model = models.create("mine", joints=16, width=2)
+    model = models.build("mine", joints=16, width=2)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     # 4 x 4 x 3 x 2 and 2; batch norm 2 and 2; 2 x 16 and 16
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 98 + 4 + 48
