@@ -287,6 +287,8 @@ def test_configs_and_fields_that_are_named_exist():
     named = re.findall(r"--config=([\w/.]+)(?::([\w=,+.]*))?", ALL)
     assert len(named) >= 15
     for name, arguments in named:
+        if name.isupper():  # "any"
+            continue
         config_base.named(pathlib.Path(name).stem).get_config(arguments.rstrip(".,") or None)
     fields = {".".join(field) for field in re.findall(r"--config\.(\w+)\.(\w+)", ALL)}
     there = set(config_base.base().to_dict())
