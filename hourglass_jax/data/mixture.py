@@ -51,17 +51,29 @@ class Mixture:
         visible[places[known]] = example["visible"][known]
         return {**example, "joints": joints, "visible": visible}
 
-    @functools.cached_property
+    @property
     def extras(self) -> dict[str, np.ndarray]:
         """Those that all sources have."""
+        return self._extras
+
+    @functools.cached_property
+    def _extras(self) -> dict[str, np.ndarray]:
         names = set.intersection(*(set(source.extras) for source in self.sources))
         return {name: np.concatenate([source.extras[name] for source in self.sources]) for name in names}
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         parts = [",".join(self.skeleton.joints), *(source.fingerprint for source in self.sources)]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    @functools.cached_property
+    @property
     def ids(self) -> list[str]:
+        return self._ids
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
         return [id_ for source in self.sources for id_ in source.ids]

@@ -48,7 +48,7 @@ class TfdsSource:
         self.name, self.skeleton = f"{builder.name}-{split}", builder.skeleton
         if config.allow_missing:
             self.name += "-partial"  # logs and packed files tell it from the whole split
-        self._extras = list(builder.extras)
+        self._names = list(builder.extras)
         self.canvas, self.margin = config.canvas, config.margin
         raw = {"image": tfds.decode.SkipDecoding()}
         self._folder = builder.data_dir
@@ -67,7 +67,7 @@ class TfdsSource:
         try:
             with self._lock:
                 record = self._records[index]
-            if "others" in self._extras:
+            if "others" in self._names:
                 record[ALONE] = not len(record["others"])
             example = {name: dtype(record[name]) for name, dtype in pipeline.FIELDS.items()}
             texts = {name: _text(record[name]) for name in ("id", *self.names)}
@@ -78,7 +78,7 @@ class TfdsSource:
     @property
     def names(self) -> list[str]:
         """Of all that an example has beyond the usual fields."""
-        return [*self._extras, ALONE] if "others" in self._extras else self._extras
+        return [*self._names, ALONE] if "others" in self._names else self._names
 
     @functools.cached_property
     def _columns(self) -> dict[str, list]:
@@ -91,15 +91,23 @@ class TfdsSource:
     def ids(self) -> list[str]:
         return self._columns["id"]
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         found = examples.Fingerprint()
         for example in self:
             found.add(example["id"], example, len(example["image"]))
         return found.hexdigest()
 
-    @functools.cached_property
+    @property
     def extras(self) -> dict[str, np.ndarray]:
+        return self._extras
+
+    @functools.cached_property
+    def _extras(self) -> dict[str, np.ndarray]:
         columns = {name: self._columns[name] for name in self.names}
         return {name: np.array(values) for name, values in columns.items() if not np.ndim(values[0])}
 
@@ -148,8 +156,12 @@ class PackedSource:
         for array in (*self._fields.values(), *self.extras.values()):
             array.flags.writeable = False  # examples are views
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         found = examples.Fingerprint()
         for index, size in enumerate(np.diff(self._offsets)):
             found.add(self.ids[index], {name: of[index] for name, of in self._fields.items()}, int(size))
@@ -176,7 +188,7 @@ def write(source, path) -> None:
     """
     content = _pack(source)
     with files.replacing(path) as file:  # an open file: savez would change a name's ending
-        np.savez(file, **content)
+        np.savez(file, allow_pickle=False, **content)
 
 
 def _pack(source) -> dict[str, np.ndarray]:

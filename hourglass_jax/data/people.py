@@ -95,9 +95,8 @@ def flaw(person: Person, box: str) -> str:
 
 def strays(person: Person, size: tuple[int, int], skeleton: Skeleton) -> list[str]:
     """Lines on the labelled joints far outside the picture: wrong annotations, most often."""
-    size = np.array(size)
-    outside = np.maximum(-person.joints, person.joints - size).max(axis=-1)
-    far = (outside > FAR * size.max()) & (person.visible > 0)
+    beyond = np.maximum(-person.joints, person.joints - np.array(size)).max(axis=-1)
+    far = (beyond > FAR * max(size)) & (person.visible > 0)
     about = f"{person.picture.name}: {person.id}:"
     return [
         f"{about} {skeleton.joints[k]} at ({x:.0f}, {y:.0f}) is far outside of {size[0]} x {size[1]} px"

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import typing
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -109,6 +110,18 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     license: str
     citation: str
 
+    annotations: tuple[Path, ...]  # that `preparation` found
+
+    @property
+    def crops(self) -> CropConfig:
+        """Its config."""
+        return typing.cast(CropConfig, self.builder_config)
+
+    @property
+    def notes(self) -> dict:
+        """What is stored with the prepared data: checksums, counts of problems."""
+        return typing.cast(dict, self.info.metadata)
+
     @property
     def joints(self) -> int | None:
         """How many; None where only the annotations tell."""
@@ -134,7 +147,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._odd.append(line)
 
     def _info(self):
-        size, joints = self.builder_config.canvas, self.joints
+        size, joints = self.crops.canvas, self.joints
         features = {
             "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
             "joints": tfds.features.Tensor(shape=(joints, 2), dtype=np.float32),
@@ -166,7 +179,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for folder in (Path(manual_dir) / self.folder, Path(manual_dir)):
                 if all((folder / name).is_file() for name in names):
                     return tuple(folder / name for name in names)
-        how = " ".join(self.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        how = " ".join((self.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
         raise FileNotFoundError(f"{manual_dir}: found no {self.folder}/{self.layouts[0][0]}. {how}")
 
     @property
@@ -177,11 +190,11 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def home(self) -> Path:
         """The folder of this dataset in this config, that of the prepared version in it."""
-        return Path(self.data_dir_root) / self.name / self.builder_config.name
+        return Path(self.data_dir_root) / self.name / self.crops.name
 
     def _split_generators(self, dl_manager):
         annotations = self.annotations
-        self.info.metadata["annotations"] = checksums(annotations)
+        self.notes["annotations"] = checksums(annotations)
         self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
         self._outside, self._labelled, self._first_outside = 0, 0, ""
         splits = self.people(*annotations)
@@ -189,7 +202,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         splits = self._sound(splits)
         if self._lost:
             self._conclude()
-        if self.builder_config.allow_missing:
+        if self.crops.allow_missing:
             splits = {split: people for split, people in splits.items() if people}
         if not splits or not all(splits.values()):
             empty = ", ".join(split for split in splits if not splits[split])
@@ -206,7 +219,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for split, person in ((name, person) for name, people in splits.items() for person in people):
             if person.picture not in there:
                 there[person.picture] = person.picture.is_file()
-            found = flaw(person, self.builder_config.box)
+            found = flaw(person, self.crops.box)
             if person.id in seen:
                 found = "its id is another person's, too"
             elif not found and not there[person.picture]:
@@ -240,7 +253,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _cut(self, people: list[Person]):
         """The examples of one picture, which is decoded once, and lines on what is wrong with it."""
         path = people[0].picture
-        picture = self.decode(path, functools.partial(reduction, people, self.builder_config))
+        picture = self.decode(path, functools.partial(reduction, people, self.crops))
         if picture is None:
             return [], [f"{path.name}: {person.id}: {self.unreadable}" for person in people], []
         flaws = [other_size(person, picture.size) for person in people]
@@ -249,7 +262,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ]
         people = [person for person, found in zip(people, flaws, strict=True) if not found]
         odd = [f"kept: {line}" for person in people for line in strays(person, picture.size, self.skeleton)]
-        examples = [make_example(person, picture, self.builder_config) for person in people]
+        examples = [make_example(person, picture, self.crops) for person in people]
         return examples, lost, odd
 
     def _count_outside(self, example: dict) -> None:
@@ -272,12 +285,12 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._outside:
             line = f"{self._outside:,} of {self._labelled:,} labelled joints lie outside their crops"
             line += f" ({self._first_outside} first)"
-            if self.builder_config.box == "annotated" and self._outside > self._labelled / 2:
+            if self.crops.box == "annotated" and self._outside > self._labelled / 2:
                 raise ValueError(f"{self.name}: {line}: the boxes are wrong; prepare with --box=joints")
             self._odd.append(line)
         self._list_problems()
-        self.info.metadata.update(left_out=len(self._lost), remarks=len(self._odd))
-        if self._lost and not self.builder_config.allow_missing:
+        self.notes.update(left_out=len(self._lost), remarks=len(self._odd))
+        if self._lost and not self.crops.allow_missing:
             # Never a dataset that lacks some people; TFDS removes what it has written so far.
             raise ValueError(
                 f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared "

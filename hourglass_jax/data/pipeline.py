@@ -132,9 +132,9 @@ def batches(
     if steps is not None:
         stop = min(stop, start_step + steps)
     load_batches = LOADERS[loader]
-    threads = threads or os.cpu_count()
-    steps = range(start_step, stop)
-    generator = load_batches(source, plan, steps, threads=threads, prefetch=prefetch)
+    threads = threads or os.cpu_count() or 1
+    wanted = range(start_step, stop)
+    generator = load_batches(source, plan, wanted, threads=threads, prefetch=prefetch)
     _open_generators.add(generator)
     return generator
 
@@ -303,10 +303,10 @@ def decode(encoded: bytes, reduction: int = 1) -> np.ndarray | None:
     end = encoded.rfind(b"\xff\xd9")
     if not 0 < encoded.find(b"\xff\xda") < end or encoded.find(b"\xff\xda", end) > 0:
         return None
-    encoded = np.frombuffer(encoded, np.uint8)
+    stored = np.frombuffer(encoded, np.uint8)
     if reduction == 1:
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    reduced = cv2.imdecode(encoded, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+        return cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    reduced = cv2.imdecode(stored, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if reduced is None else cv2.cvtColor(reduced, cv2.COLOR_BGR2RGB)
 
 

@@ -38,7 +38,7 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     except OSError:
         raise
     except Exception as error:  # TFDS has a dozen different ones for damaged files of its own
-        folder = Path(data_dir or tfds.core.constants.DATA_DIR) / dataset / config.name
+        folder = Path(data_dir or "~/tensorflow_datasets").expanduser() / dataset / config.name
         raise packed.damaged(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)

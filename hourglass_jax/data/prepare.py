@@ -84,11 +84,11 @@ def _prepare(flags):
     print(flip_pairs(next(iter(splits.values())).skeleton))
     if builder.problems.exists():
         kinds = {"left_out": "people left out", "remarks": "remarks"}
-        counts = [f"{builder.info.metadata[name]:,} {kind}" for name, kind in kinds.items()]
+        counts = [f"{builder.notes[name]:,} {kind}" for name, kind in kinds.items()]
         print(f"{', '.join(counts)}: see {builder.problems}")
         with builder.problems.open(errors="replace") as lines:
             print("".join(f"  {line}" for line in itertools.islice(lines, 5)), end="")
-    box = builder.builder_config.box
+    box = builder.crops.box
     for split, source in splits.items() if flags.pack else ():
         path = packed.path(flags.pack, flags.dataset, box, split)
         packed.write(source, path)

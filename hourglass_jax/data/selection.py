@@ -49,17 +49,29 @@ class Selection:
     def __getitem__(self, index: int) -> dict:
         return self._source[int(self._rows[index])]
 
-    @functools.cached_property
+    @property
     def ids(self) -> list[str]:
+        return self._ids
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
         ids = self._source.ids
         return [ids[row] for row in self._rows]
 
-    @functools.cached_property
+    @property
     def extras(self) -> dict[str, np.ndarray]:
-        return {name: values[self._rows] for name, values in self._source.extras.items()}
+        return self._extras
 
     @functools.cached_property
+    def _extras(self) -> dict[str, np.ndarray]:
+        return {name: values[self._rows] for name, values in self._source.extras.items()}
+
+    @property
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         text = self._source.fingerprint.encode() + self._rows.tobytes()
         return hashlib.sha256(text).hexdigest()[:16]
 

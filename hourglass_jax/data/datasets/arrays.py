@@ -27,12 +27,15 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path) as file:
             # HDF5 follows links and virtual datasets to other files, and makes up what was never written.
-            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-            items = {name: file[name] for name in own if isinstance(file[name], h5py.Dataset)}
-            items = {name: item for name, item in items.items() if not (item.is_virtual or item.external)}
+            own = [str(name) for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+            items: dict[str, h5py.Dataset] = {}
+            for name in own:
+                item = file[name]
+                if isinstance(item, h5py.Dataset) and not (item.is_virtual or item.external):
+                    items[name] = item
             if sum(item.size * item.dtype.itemsize for item in items.values()) > files.LARGEST:
                 raise ValueError(f"more than {files.LARGEST >> 20} MiB")
-            arrays = {name: item[()] for name, item in items.items()}
+            arrays = {name: np.asarray(item[()]) for name, item in items.items()}
         return {name: value.T for name, value in arrays.items()} if path.suffix == ".mat" else arrays
     except Exception as error:  # h5py has a dozen different ones for broken files
         reason = " ".join(str(error).split()) or type(error).__name__

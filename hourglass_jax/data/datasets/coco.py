@@ -16,4 +16,4 @@ class Coco(own.OwnPeople, skip_registration=True):
     homepage = "https://cocodataset.org/#format-data"
 
     def read(self, path):
-        return [coco_annotations.read(path, self.builder_config.category)]
+        return [coco_annotations.read(path, self.own.category)]

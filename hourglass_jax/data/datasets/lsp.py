@@ -14,6 +14,10 @@ class _LeedsSports(people_builder.PeopleBuilder, skip_registration=True):
     layouts = (("joints.mat",),)
     license = "No licence text. Published for research by its authors, who ask to be cited."
 
+    def _splits(self, annotations, length: int) -> dict[str, np.ndarray]:
+        """The positions of each split's people."""
+        raise NotImplementedError
+
     def people(self, annotations):
         joints, visible = lsp_annotations.read_joints(annotations)
         splits = self._splits(annotations, len(joints))

@@ -58,14 +58,15 @@ activities nor head boxes.
         places = {
             name: [(int(i), int(j)) for i, j in rows] for name, rows in mpii_annotations.split().items()
         }
-        splits = {name: [everybody.get(place) for place in places[name]] for name in places}
-        for name, found in splits.items():
-            if None in found:
-                image, person = places[name][found.index(None)]
+        splits = {}
+        for name, wanted in places.items():
+            if lacking := [place for place in wanted if place not in everybody]:
+                image, person = lacking[0]
                 raise ValueError(
-                    f"{annotations}: lacks {found.count(None):,} of the {len(found):,} people of {name} ("
+                    f"{annotations}: lacks {len(lacking):,} of the {len(wanted):,} people of {name} ("
                     f"annolist({image + 1}).annorect({person + 1}) first): shortened; download it again"
                 )
+            splits[name] = [everybody[place] for place in wanted]
         for a in (a for a in everybody.values() if not a.training):
             if np.isfinite([a.scale, *a.center]).all():
                 splits.setdefault("test", []).append(a)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,6 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
     """
 
     config_class = OwnConfig
-    joints = None  # as many as the files say
     unreadable = "truncated or no picture"
     homepage = ""
     license = "That of its owner."
@@ -93,12 +93,22 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
         raise NotImplementedError
 
     @property
+    def own(self) -> OwnConfig:
+        """Its config."""
+        return typing.cast(OwnConfig, self.builder_config)
+
+    @property
+    def joints(self) -> int | None:
+        """Known by the files alone."""
+        return None
+
+    @property
     def skeleton(self) -> Skeleton:
         """Of the files; it is stored with the prepared data."""
-        return Skeleton.from_dict(self.info.metadata["skeleton"])
+        return Skeleton.from_dict(self.notes["skeleton"])
 
     def find(self, manual_dir):
-        return self.builder_config.files
+        return self.own.files
 
     def decode(self, path, reduction):
         # Tools for labelling show pictures upright, and so does the predictor, whatever their format.
@@ -109,7 +119,7 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
 
     def people(self, *annotations):
         contents = [(path, self.read(path)) for path in annotations]
-        folders = self.builder_config.folders
+        folders = self.own.folders
         found = [
             (path, one, folder)
             for (path, parts), folder in zip(contents, folders, strict=True)
@@ -118,13 +128,13 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
         skeletons = [content.skeleton for _, content, _ in found]
         if skeletons[0] != skeletons[-1]:
             raise ValueError(f"{annotations[-1]}: its category differs from that of {annotations[0]}")
-        self.info.metadata["skeleton"] = skeletons[0].to_dict()
+        self.notes["skeleton"] = skeletons[0].to_dict()
         splits = []  # of each, {picture: people}
         for split, (path, content, folder) in zip(SPLITS, found, strict=False):
             lines = self._remarks(content)
             for line in lines:
                 self.remark(f"{split}: {line}" if line in content.remarks else f"not in {split}: {line}")
-            _check_units(path, content, self.builder_config.box)
+            _check_units(path, content, self.own.box)
             look = _Look(content, folder, path if path.is_dir() else path.parent)
             people = collections.defaultdict(list)
             for one in self._placed(path, content):
@@ -150,13 +160,13 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
     def _remarks(self, content: own_annotations.Content) -> list[str]:
         """Lines on who is not among the people, and on what is odd."""
         lines = [f"{count:,} {reason}" for reason, count in content.left_out.items()]
-        if self.builder_config.box == "annotated":
+        if self.own.box == "annotated":
             lines += [f"annotation {one.id}: {_boxless(one)}" for one in content.people if one.box is None]
         return lines + content.remarks
 
     def _placed(self, path: Path, content: own_annotations.Content) -> list[own_annotations.Person]:
         """The people whose place and size are known."""
-        if self.builder_config.box != "annotated":
+        if self.own.box != "annotated":
             return content.people
         people = [one for one in content.people if one.box is not None]
         if content.people and not people:

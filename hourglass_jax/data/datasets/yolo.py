@@ -1,6 +1,7 @@
 """Anyone's own people in the folders of YOLO pose, as a TFDS dataset."""
 
 import dataclasses
+import typing
 from pathlib import Path
 
 from hourglass_jax.data.datasets import own, yolo_annotations
@@ -30,5 +31,5 @@ class Yolo(own.OwnPeople, skip_registration=True):
     homepage = "https://docs.ultralytics.com/datasets/pose/"
 
     def read(self, path):
-        config = self.builder_config
+        config = typing.cast(YoloConfig, self.builder_config)
         return yolo_annotations.read(path, config.images_folder, config.category)

@@ -192,7 +192,9 @@ def test_missing_and_surplus_pictures(tmp_path):
         preparation.prepare(builder, manual_dir=tmp_path / "manual")
     for name in ("im00002.jpg", "im00005.jpg"):
         (images / name).unlink()
-    with pytest.raises(ValueError, match=r"1 of \d+ people .*\(im00002.jpg: \S+: the picture is missing\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of \d+ people .*\(im00002.jpg: \S+: the picture is missing in .*images\)"
+    ):
         preparation.prepare(builder, manual_dir=tmp_path / "manual")
 
 
