@@ -5,7 +5,7 @@
 
 The paper's own figures (theirs, not measured here), 8 stacks, six-scale pyramid with flipping: PCKh@0.5 on
 MPII test 91.5; PCK@0.2 on LSP 92.6 (trained on MPII as well). PCKh@0.5 on MPII's validation people, where
-the text tells it (Figure 8): ms 87.2, full 89.4.
+the text gives it (Figure 8): ms 87.2, full 89.4.
 """
 
 from hourglass_jax import config_base as common

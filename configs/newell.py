@@ -68,7 +68,7 @@ def get_config(string: str | None = None):
     c.data.size = args.size
     c.data.canvas = args.size * 3 // 2
 
-    # The released code's augmentation: no translation, since the centre tells whom to annotate.
+    # The released code's augmentation: no translation, since the centre shows whom to annotate.
     c.augment.scale_normal = (0.25, 0.5)
     c.augment.rotate_normal = (30.0, 60.0)
     c.augment.rotate_probability = 0.4

@@ -5,7 +5,7 @@ python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 from hourglass_jax import config_base as common
 
-# What belongs to each paper's network, beside the recipe that all share; its own config has it in full.
+# Values of each paper's network, beside the recipe that all share; its own config has them in full.
 SYSTEMS = {
     "newell": {},
     "chu": {},

@@ -18,7 +18,7 @@ NAMED = {
         *(_HEAD, ("left_wrist", "left_elbow", "left_shoulder")),
         *(("right_wrist", "right_elbow", "right_shoulder"), _LEFT_LEG, _RIGHT_LEG, _HIPS),
     ),
-    # What this module's command finds in MPII for 2, 5 and 8 groups. Five are the paper's Figure 2b.
+    # Found in MPII by `hourglass groups` for 2, 5 and 8 groups. Five are the paper's Figure 2b.
     # Eight depend on the seed; these come out most often, and they alone treat both sides alike.
     "data2": (_HIPS, (*_RIGHT_LEG, *_LEFT_LEG, *_HEAD, *_RIGHT_ARM, *_SHOULDERS, *_LEFT_ARM)),
     "data5": ((*_RIGHT_LEG, *_LEFT_LEG), _HIPS, (*_HEAD, *_SHOULDERS), _RIGHT_ARM, _LEFT_ARM),

@@ -137,7 +137,7 @@ class Model(nn.Module):
     # of networks that were trained before this field.
     coordinate_scale: float = 1.0
     slope: float = 0.01  # of leaky ReLU below 0; the paper gives none. Torch's default; Keras has 0.3
-    # Of the front module's residual unit. 0 is Newell's ReLU, and what networks from before this field have;
+    # Of the front module's residual unit. 0 is Newell's ReLU, which networks from before this field have;
     # "for all convolutional layers" (3.4) wants `slope`.
     stem_slope: float = 0.0
     show_features: bool = False  # return Figure 8's maps beside the masks
@@ -215,7 +215,7 @@ class Model(nn.Module):
             narrow = observed(functools.partial(Conv, self.attention_width, *of_mask, activation))
             mask = GlobalMask(self.depth, of_mask[0], narrow, name="global_attention")(x)
             seen["global"] = hold(mask)
-            x = x * seen["global"].astype(x.dtype)  # equation 2; what is masked gets the mean colour
+            x = x * seen["global"].astype(x.dtype)  # equation 2; masked pixels get the mean colour
         # Front module (3.1); its residual module is Newell's.
         x = conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="stem_conv")(x)
         x = activation(norm(name="stem_norm")(x))

@@ -78,7 +78,7 @@ class Model(nn.Module):
     branch_width: int = 64  # W
     branch_depth: int = 1  # D
     onward: str = "shared"  # features that go on to the next stack, or "specific" (3.3)
-    # What makes heatmaps of the trunk's features; the baselines of Figure 5c are "linear", a 1x1
+    # The layers from the trunk's features to heatmaps; the baselines of Figure 5c are "linear", a 1x1
     # convolution alone, and "unit", one more residual unit before it.
     head: str = "branches"
     dtype: jnp.dtype = jnp.float32

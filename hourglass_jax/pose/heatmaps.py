@@ -141,7 +141,7 @@ def _taylor(heatmaps, cell, sigma):
     h_xy = (value[1, 1] - value[1, -1] - value[-1, 1] + value[-1, -1]) / 4
     determinant = h_xx * h_yy - h_xy**2
     offset = jnp.stack([h_xy * g_y - h_yy * g_x, h_xy * g_x - h_xx * g_y], axis=-1) / determinant[..., None]
-    # Negative definite, and no farther than the next cell: what lies beyond is no expansion of this peak.
+    # Negative definite, and no farther than the next cell: beyond it this peak's expansion does not hold.
     peak = (h_xx < 0) & (determinant > 0) & (jnp.abs(offset) <= 1).all(axis=-1)
     return jnp.where(peak[..., None], offset, _quarter(heatmaps, cell))
 

@@ -16,7 +16,7 @@ def mean_squared_error(maps: jax.Array, targets: jax.Array, weights: jax.Array) 
 
     Args:
       maps, targets: (b, h, w, k).
-      weights: (b, k), 0 leaves a joint out; the mean is over what is left.
+      weights: (b, k), 0 leaves a joint out; the mean is over the others.
     """
     error = jnp.mean((maps - targets) ** 2, axis=(1, 2))  # b k
     return jnp.sum(error * weights) / jnp.maximum(jnp.sum(weights), 1.0)
@@ -349,8 +349,10 @@ def without(function: Callable | None, joints: Sequence[int]) -> Callable | None
 def measure(
     *, kind: str, size: int, sigma: float, mask_unlabelled: bool, adaptive: bool = False, **options
 ) -> Callable[[Outputs, jax.Array, jax.Array], dict[str, jax.Array]] | None:
-    """What a training with the loss of these options logs beside it: (outputs, joints, visible) -> numbers by
-    name; None without anything to log.
+    """The numbers that a training with the loss of these options logs beside it.
+
+    Returns:
+      (outputs, joints, visible) -> numbers by name; None without anything to log.
 
     With `adaptive` this is "moved_people", see there: while it is 0 the adaptive weights do nothing.
     """

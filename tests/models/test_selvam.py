@@ -399,6 +399,7 @@ def tiny():
     c.augment.update(scale_normal=(0.0, 0.0), rotate_normal=(0.0, 0.0), flip_probability=0.0, colour=0.0)
     c.train.update(batch_size=8, steps=64, average_decay=0.9, tensorboard=False, pictures=1)
     c.train.phases = (("pose", 20.0), ("attention", 20.0), ("pose+attention", 20.0))
+    c.optimizer.warmup_steps = 0
     c.train.update(log_every=4, save_every=10, keep_latest=7)
     c.evaluate.update(batch_size=8, flip=False)
     return c
