@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from hourglass_jax import files
 from hourglass_jax.kernels import platforms
 
 
@@ -89,10 +90,11 @@ def keep_programs() -> pathlib.Path | None:
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if (cache := files.user_cache()) is None:
+        return None
     # JAX stores a program for "cpu" whatever that supports: in a shared home an older processor would get
     # instructions that it does not have.
-    folder = pathlib.Path(home) / "hourglass_jax" / f"programs-{zlib.crc32(_processor()):08x}"
+    folder = cache / f"programs-{zlib.crc32(_processor()):08x}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
