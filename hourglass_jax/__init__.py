@@ -19,6 +19,11 @@ In reading order:
 Only what is used is imported: `Predictor` brings JAX, Orbax and OpenCV.
 """
 
+import typing
+
+if typing.TYPE_CHECKING:
+    from hourglass_jax.predictor import Predictor
+
 __version__ = "0.2.0"
 __all__ = ["Predictor"]
 
