@@ -6,7 +6,7 @@ import importlib
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What the rest of the project knows of a dataset.
+    """A dataset as the rest of the project sees it.
 
     Attributes:
       name: as in configs and commands; its builder is the class of that name, with a capital letter, in

@@ -82,7 +82,7 @@ class TfdsSource:
 
     @functools.cached_property
     def _columns(self) -> dict[str, list]:
-        """What is wanted of all examples at once; reading them takes a while."""
+        """The fields of all examples that are read at once; it takes a while."""
         names = ("id", *self.names)
         rows = [[example[name] for name in names] for example in self]
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))

@@ -1,4 +1,4 @@
-"""What the TFDS builders of all datasets share: from a list of people to canvases on disk.
+"""The TFDS builders of all datasets: from a list of people to canvases on disk.
 
 A dataset is a `PeopleBuilder` that lists its people (`Person`), split by split. Here each of them is cut to
 a square canvas, so that training reads small JPEGs of one size; the joints stay in pixels of the full
@@ -119,7 +119,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def notes(self) -> dict:
-        """What is stored with the prepared data: checksums, counts of problems."""
+        """Stored with the prepared data: checksums and counts of problems."""
         return typing.cast(dict, self.info.metadata)
 
     @property

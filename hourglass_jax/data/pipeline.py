@@ -191,7 +191,7 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
         while pending:
             yield finish(*pending.popleft())
     finally:
-        # Also when the consumer stops early or an example fails: never decode for nobody.
+        # Stop decoding when the consumer stops early or an example fails.
         pool.shutdown(cancel_futures=True)
 
 
@@ -256,7 +256,7 @@ LOADERS = {"tfdata": tfdata_batches, "threads": threaded_batches, "fields": fiel
 
 def tensorflow():
     """TensorFlow, for the CPU only: it would take all of an accelerator's memory from JAX."""
-    # It decodes, and does not multiply: without oneDNN it greets nobody on the console.
+    # Silences the oneDNN banner; TensorFlow only decodes here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
 

@@ -52,13 +52,13 @@ def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
       manual_dir: where the archive was unpacked; None for DATA_DIR/downloads/manual.
 
     Raises:
-      FileNotFoundError: the archive is not there; the message tells how to get it.
+      FileNotFoundError: the archive is not there; the message says how to get it.
       ValueError: it is not as it should be, or its annotations are not those of the prepared data.
     """
     usual = Path(builder.data_dir_root) / "downloads" / "manual"
     manual_dir = Path(manual_dir or usual).expanduser()
     if not builder.is_prepared():
-        builder.find(manual_dir)  # before TFDS answers with its own, longer message
+        builder.find(manual_dir)  # before TFDS raises its own, longer message
         with _alone(builder.home):
             _prepare(builder, manual_dir)
     if not builder.info.splits:
@@ -101,5 +101,5 @@ def _check_annotations(builder, manual_dir):
     if before and before != checksums(annotations):
         raise ValueError(
             f"{annotations[0]}: not the annotations from which {builder.data_dir} was prepared "
-            f"({', '.join(before)}): put those back, or delete that folder to prepare anew"
+            f"({', '.join(before)}): put those back, or delete that folder to prepare again"
         )

@@ -43,11 +43,13 @@ def _parser():
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
     text = "for coco: train.json,validation.json, or one file for both; for yolo: data.yaml; for dlc: a .csv"
     add("--annotations", default="", help=text)
-    text = "of these: the pictures' folder, or one for each file (default: images beside it, or its own)"
+    text = (
+        "of these: the pictures' folder, or one for each file (default: images in its folder, or that folder)"
+    )
     add("--images", default="", help=text)
     text = "for coco: of several categories with different keypoints, the name of the one to take"
     add("--category", default="", help=text)
-    text = "whence a person's place and size (default: annotated where the dataset has it, else joints)"
+    text = "source of a person's place and size (default: annotated where the dataset has it, else joints)"
     add("--box", default="auto", choices=("auto", "annotated", "joints", "image"), help=text)
     text = "side of the stored canvases, px (default: %(default)s)"
     add("--canvas", type=int, default=config.canvas, help=text)
@@ -76,7 +78,7 @@ def _prepare(flags):
         )
     builder = preparation.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
-        print(f"{flags.dataset} is prepared already; to prepare it anew, delete {builder.data_dir}")
+        print(f"{flags.dataset} is prepared already; to prepare it again, delete {builder.data_dir}")
     preparation.prepare(builder, manual_dir=flags.manual_dir)
     splits = {split: packed.TfdsSource(builder, split) for split in builder.info.splits}
     for split, source in splits.items():

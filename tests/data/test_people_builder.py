@@ -73,6 +73,14 @@ def test_a_scale_that_is_no_size_is_a_flaw(scale):
     assert "scale" in people.flaw(person, "annotated") and not people.flaw(person, "joints")
 
 
+def test_the_size_in_the_annotations_is_that_of_the_upright_picture():
+    person = people_builder.Person("a", pathlib.Path("a.jpg"), np.zeros((1, 2)), np.zeros(1), size=(200, 120))
+    assert people.other_size(person, (200, 120)) == ""
+    line = "the annotations say 200 x 120 px, the picture has {} px"
+    assert people.other_size(person, (100, 60)) == line.format("100 x 60")
+    assert people.other_size(person, (120, 200)) == line.format("120 x 200") + ", turned"
+
+
 @pytest.mark.parametrize(
     ("sides", "factor"),
     # A canvas of 48 px covers 1.5 times the crop's side: above 64, 128 and 256 px a half, ... of it will do.

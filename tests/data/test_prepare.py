@@ -228,7 +228,7 @@ def test_damaged_packed_file_is_refused(source, tmp_path):
         except ValueError as error:
             assert "a.npz: damaged" in str(error) and "write it again" in str(error)
             refused += 1
-    # A flip may hit what nobody reads, such as a date; the pictures are covered by checksums.
+    # A flip may hit what is not read, such as a date; the pictures are covered by checksums.
     assert refused >= len(damaged) - 4
 
 

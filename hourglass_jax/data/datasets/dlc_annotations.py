@@ -47,7 +47,7 @@ def table_of(path: Path) -> Path:
     """The .csv that DeepLabCut writes beside each .h5 of its own."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         if not path.with_suffix(".csv").is_file():
-            raise ValueError(f"{path}: give the CollectedData_*.csv that DeepLabCut writes beside it")
+            raise ValueError(f"{path}: give the CollectedData_*.csv that DeepLabCut writes with it")
         path = path.with_suffix(".csv")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {FORMAT}")

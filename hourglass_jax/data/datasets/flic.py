@@ -20,7 +20,7 @@ class Flic(people_builder.PeopleBuilder, skip_registration=True):
     """Frames Labeled in Cinema: 5,003 people in films, 11 upper-body joints, 1,016 of them for testing.
 
     Observer-centric: the left shoulder is always on the picture's right. The test people, by which the papers
-    report, are the split "validation". Nothing tells occluded joints.
+    report, are the split "validation". Occluded joints are not marked.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
@@ -49,7 +49,7 @@ examples.mat, Newell's train.h5 and valid.h5 with train_images.txt and valid_ima
             rows = {name: read_h5(*annotations[i::2]) for i, name in enumerate(SPLITS)}
         images = annotations[0].parent / "images"
         return {
-            # Some pictures are there twice: the row tells their people apart.
+            # Some pictures are there twice: the row number distinguishes their people.
             split: [_person(f"flic-{split}-{i}", images, *row) for i, row in enumerate(found)]
             for split, found in rows.items()
         }
@@ -113,5 +113,5 @@ def _check(path, rows, expected) -> None:
     if not rows:
         raise ValueError(f"{path}: has no people; {expected}")
     if not all(np.isfinite(center).all() for *_, center in rows):
-        raise ValueError(f"{path}: somebody's place is no finite number; {expected}")
+        raise ValueError(f"{path}: a person's place is no finite number; {expected}")
     files.check_names(path, (name for name, *_ in rows))

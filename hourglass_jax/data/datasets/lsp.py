@@ -69,7 +69,7 @@ MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
 class Lspet(_LeedsSports):
     """Leeds Sports Pose Extended: 10,000 people labelled by crowd workers, with 14 joints.
 
-    Every 18th of them is set aside for validation. Occluded joints are not told from visible ones.
+    Every 18th of them is set aside for validation. Occluded joints are not marked.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\

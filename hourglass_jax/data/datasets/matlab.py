@@ -1,4 +1,4 @@
-"""Files of MATLAB, versions 4 to 7, from strangers; those of 7.3 are HDF5."""
+"""Untrusted MATLAB files, versions 4 to 7; those of 7.3 are HDF5."""
 
 import math
 import os

@@ -155,7 +155,7 @@ def _read_json(path: Path) -> list[Annotation]:
 def _from_json(person) -> Annotation:
     table = np.array(person["joint_self"], np.float64).reshape(JOINTS, 3)
     others = person.get("joint_others", [])
-    # With nobody else there is a description of an empty array in the place of a list.
+    # Without other people there is a description of an empty array in the place of a list.
     others = np.array([] if isinstance(others, dict) else others, np.float32).reshape(-1, JOINTS, 3)
     visible = _flags(table)
     others[..., 2] = _flags(others)

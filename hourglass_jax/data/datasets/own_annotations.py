@@ -1,4 +1,4 @@
-"""What files of anyone's own people hold, whatever tool wrote them; without TensorFlow."""
+"""The content of files of anyone's own people, whatever tool wrote them; no TensorFlow."""
 
 import dataclasses
 

@@ -116,8 +116,8 @@ def _classes(fields: dict, wanted: str) -> set[int] | None:
 
 
 def _folders(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
-    """Folders of pictures. They lie below that of data.yaml or beside it, or below `images`: a file of
-    another person must not have any folder of this machine read."""
+    """Folders of pictures. They lie in data.yaml's folder, in its parent, or in `images`: an untrusted
+    file must not have any folder of this machine read."""
     base = Path(os.path.abspath(images or path.parent))
     root = fields.get("path") or ""
     found = []

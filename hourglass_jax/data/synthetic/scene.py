@@ -164,7 +164,7 @@ def _bystander(rng: np.random.Generator, view: View, side: float) -> tuple[Figur
 def visibility(picture: np.ndarray, figure: Figure, joints: np.ndarray) -> np.ndarray:
     """(16,) uint8: 2 where a part that adjoins the joint is on top at (16, 2) pixels, else 1."""
     places = joints.copy()
-    # The very top of the head is an edge; whether the head is seen is told from below it.
+    # The very top of the head is an edge; visibility of the head is read below it.
     places[9] += 0.25 * (joints[8] - joints[9])
     around = np.floor(places).astype(int)[:, None] + _AROUND
     column, row = np.clip(around, 0, len(picture) - 1).transpose(2, 0, 1)
