@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from hourglass_jax import files
 from hourglass_jax.data import pipeline
+from hourglass_jax.data.examples import Fingerprint
 from hourglass_jax.data.people import Person, flaw, other_size, outside, person_box, reduction, strays
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
@@ -210,7 +211,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             more = f"; see {self.problems}" if self.problems.exists() else ""
             raise ValueError(f"{annotations[0]}: no person is left in {empty or 'any split'}{more}")
         last = list(splits)[-1]
-        return {split: self._generate_examples(splits[split], split == last) for split in splits}
+        return {split: self._generate_examples(split, splits[split], split == last) for split in splits}
 
     def _sound(self, splits) -> dict[str, list[Person]]:
         """The people without those whose record or picture cannot be used; these are noted."""
@@ -231,16 +232,18 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 sound[split].append(person)
         return sound
 
-    def _generate_examples(self, people: list[Person], last: bool):
+    def _generate_examples(self, split: str, people: list[Person], last: bool):
         by_picture = [list(group) for _, group in itertools.groupby(people, lambda p: p.picture)]
-        key = 0
+        key, fingerprint = 0, Fingerprint()
         for examples, lost, odd in _map_in_order(self._cut, by_picture):
             self._lost += lost
             self._odd += odd
             for example in examples:
                 self._count_outside(example)
+                fingerprint.add(example["id"], example, len(example["image"]))
                 yield key, example
                 key += 1
+        self.notes[f"fingerprint_{split}"] = fingerprint.hexdigest()
         if last:
             self._conclude()
         if not key:

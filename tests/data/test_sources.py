@@ -144,6 +144,11 @@ def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
     assert all(isinstance(source, Source) for source in found)
     # Equal data have equal fingerprints, however they are stored.
     assert found[0].fingerprint == found[2].fingerprint != found[3].fingerprint == found[1].fingerprint
+    prepared = found[0]
+    assert isinstance(prepared, packed.TfdsSource) and prepared._noted == prepared.fingerprint
+    del prepared._fingerprint
+    prepared._noted = ""  # as of data that an earlier version prepared
+    assert prepared.fingerprint == found[2].fingerprint
 
 
 def write_leeds(folder):
