@@ -6,6 +6,7 @@ EXTRAS = {  # the module -> the extra
     "flatbuffers": "export",
     "h5py": "data",
     "jax2onnx": "export",
+    "libtpu": "tpu",
     "matplotlib": "data",
     "onnxruntime": "export",
     "pycocotools": "coco",

@@ -22,6 +22,7 @@ from hourglass_jax.benchmarks import (
     peers,
     scaling,
     systems,
+    tpu,
     train,
 )
 from hourglass_jax.benchmarks.common import machine, save
@@ -39,6 +40,7 @@ BENCHMARKS = (
     scaling,
     learning,
     peers,
+    tpu,
 )
 
 

@@ -1,0 +1,308 @@
+"""What a TPU's compiler expects of the train step, the evaluation and the prediction. No TPU is needed.
+
+    pip install libtpu
+    hourglass benchmark tpu --networks newell:2 --output=runs/tpu
+
+All figures are the compiler's estimates, not measured speed. libtpu compiles for a topology by name on any
+x86-64 Linux host, and writes `estimated_cycles` beside the operations of its schedule. Their sum is
+deterministic and compares two forms of a computation. It is no time: operations without an estimate count 0,
+collectives among them, and copies that overlap count whole.
+
+Each configuration is compiled in a process of its own, which takes minutes. With --output, finished ones are
+kept in `tpu_programs.json` with a checksum of the package, and the same command goes on from there.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import zlib
+
+import jax
+import numpy as np
+
+from hourglass_jax import config_base, devices, extras, files, models
+from hourglass_jax.benchmarks import scaling
+from hourglass_jax.benchmarks.common import compiled, save, step_of
+from hourglass_jax.data import pipeline
+from hourglass_jax.inference import Estimator
+from hourglass_jax.network import abstract
+from hourglass_jax.training import step as train_step
+from hourglass_jax.transforms import fold_norms, per_example
+
+NOTE = "Estimates of the TPU's compiler, not measured speed"
+TASKS = ("train", "evaluate", "predict")
+KEPT = "tpu_programs.json"
+# bfloat16 operations of a chip in a cycle: four matrix units of 128 x 128, a multiply-add counted as two.
+# https://docs.cloud.google.com/tpu/docs/v5e
+PER_CYCLE = {"v5e": 4 * 128 * 128 * 2}
+ACCELERATORS = {"v5e": "v5litepod-{chips}", "v6e": "v6e-{chips}"}
+BLIND = ("reduce-window", "select-and-scatter", "custom-call", "all-reduce", "gather", "scatter")
+_BLIND = re.compile(rf" ({'|'.join(BLIND)})\(")
+_ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
+_PATH = re.compile(r'op_name="([^"]*)"')
+KINDS = {  # the last part of an operation's path -> what it is; anything else is "other"
+    "dot_general": "products",
+    "conv_general_dilated": "convolutions",
+    "reduce_sum": "sums",
+    "reduce_max": "maxima",
+    "max": "maxima",
+    "broadcast_in_dim": "broadcasts",
+    "select_n": "selects",
+    "transpose": "copies",
+    "copy": "copies",
+    "reshape": "copies",
+    "concatenate": "copies",
+    "slice": "copies",
+    "pad": "copies",
+    "stack": "copies",
+    "convert_element_type": "conversions",
+    "gather": "gathers",
+} | dict.fromkeys(("add", "add_any", "sub", "mul", "div", "and", "neg", "rsqrt", "square"), "elementwise")
+
+
+def add(command) -> None:
+    parser = command("tpu", help="estimates of a TPU's compiler for all programs; needs libtpu, and no TPU")
+    parser.add_argument("--topology", default="v5e:2x4", help="such as v6e:2x4, v5e:16x16 (default: v5e:2x4)")
+    parser.add_argument("--chips", type=int, help="the first of the topology's (default: all)")
+    lists = {"networks": ("newell:2",), "tasks": TASKS, "dtypes": ("bfloat16",), "batch_sizes": (8,)}
+    for name, values in lists.items():
+        words = " ".join(map(str, values))
+        kind = type(values[0])
+        parser.add_argument(f"--{name}", type=kind, nargs="+", default=values, help=f"(default: {words})")
+    for name, value in (("width", 256), ("depth", 4), ("size", 256)):
+        parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    parser.add_argument("--remat", default="", help="train.remat (default: none)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for one program (default: 30)")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> dict:
+    """A row for each program; the pictures and the kept programs go into --output."""
+    with extras.needed("libtpu", "benchmark tpu"):
+        import libtpu  # noqa: F401  JAX loads it by the topology's platform
+    folder = pathlib.Path(args.output) if args.output else None
+    kept = json.loads((folder / KEPT).read_text()) if folder and (folder / KEPT).exists() else {}
+    result = {"title": f"{NOTE}; {args.topology}, {args.size} px, width {args.width}", "rows": []}
+    places = {}
+    for case in cases(args):
+        key = json.dumps(case | {"jax": jax.__version__, "package": _checksum()}, sort_keys=True)
+        if key not in kept:
+            kept[key] = _in_a_process(case, 60 * args.minutes)
+            if folder:
+                files.write_json(folder / KEPT, kept)
+        result["rows"].append(row(case, kept[key]))
+        print(json.dumps(result["rows"][-1]), flush=True)
+        for name, by in kept[key]["where"].items():
+            title = "{network} {task} {dtype} {batch}".format(**case)
+            places.setdefault(name, {})[title] = by
+        if folder:
+            save(result, args)
+    result["where"] = places
+    for name, of_programs in places.items():
+        for title, by in of_programs.items():
+            shares = ", ".join(f"{kind} {100 * n / sum(by.values()):.0f} %" for kind, n in by.items() if n)
+            print(f"{title}, cycles by {name}: {shares}", flush=True)
+    if folder:
+        plot(places, folder / "tpu.png")
+    return result
+
+
+def cases(args) -> list[dict]:
+    """All that is to be compiled; batch counts the images of a chip."""
+    if args.topology.partition(":")[0] not in ACCELERATORS:
+        raise ValueError(f"--topology={args.topology}: its chips are none of {', '.join(ACCELERATORS)}.")
+    sizes = {name: getattr(args, name) for name in ("topology", "chips", "width", "depth", "size", "remat")}
+    choices = itertools.product(args.networks, args.tasks, args.dtypes, args.batch_sizes)
+    made = []
+    for network, task, dtype, batch in choices:
+        system, _, stacks = network.partition(":")
+        if system not in models.names() or not stacks.isdigit() or task not in TASKS:
+            raise ValueError(
+                f"--networks={network} --tasks={task}: a network is a system ({', '.join(models.names())}) "
+                f"and its stacks, such as newell:2; a task is one of {', '.join(TASKS)}."
+            )
+        made.append({"network": network, "task": task, "dtype": dtype, "batch": batch} | sizes)
+    return made
+
+
+def row(case: dict, seen: dict) -> dict:
+    """A line of the table. The share of the peak is an upper bound: the estimate leaves operations out."""
+    system, _, stacks = case["network"].partition(":")
+    found = case | {"system": system, "stacks": int(stacks)}
+    line = {name: found[name] for name in ("system", "stacks", "task", "batch", "dtype")}
+    peak = PER_CYCLE.get(case["topology"].partition(":")[0])
+    share = seen["operations"] / (seen["cycles"] * peak) if peak and seen["cycles"] else None
+    sent = ", ".join(f"{len(sizes)} {kind} {sum(sizes) / 1e6:.2f} MB" for kind, sizes in seen["sent"].items())
+    return line | {
+        "M cycles": round(seen["cycles"] / 1e6, 2),
+        "of the peak, at best": "" if share is None else f"{100 * share:.1f} %",
+        "GB a chip": round(seen["bytes"] / 1e9, 2),
+        "temporary GB": round(seen["temporary"] / 1e9, 2),
+        "sent": sent or "nothing",
+        "without estimate": seen["blind"],
+        "compile s": round(seen["seconds"]),
+    }
+
+
+def analysed(text: str) -> dict:
+    """The cycles of a compiled program, and where they go.
+
+    Args:
+      text: of the program: optimised HLO, an operation a line.
+
+    Returns:
+      cycles; blind, the number of operations of `BLIND`, which have no estimate; sent, bytes by kind of
+      collective; where, cycles by kind of operation, by module, and by direction.
+    """
+    kinds, modules, passes = (collections.Counter() for _ in range(3))
+    for line in text.splitlines():
+        if not (found := _ESTIMATE.search(line)):
+            continue
+        cycles, path = int(found[1]), found_path[1] if (found_path := _PATH.search(line)) else ""
+        kinds[KINDS.get(path.rpartition("/")[2], "other")] += cycles
+        modules[module_of(path)] += cycles
+        passes["backward" if "transpose(" in path else "forward and the rest"] += cycles
+    where = {"kind": kinds, "module": modules, "pass": passes}
+    return {
+        "cycles": sum(kinds.values()),
+        "blind": len(_BLIND.findall(text)),
+        "sent": scaling.collectives(text),
+        "where": {name: dict(by.most_common()) for name, by in where.items()},
+    }
+
+
+def module_of(path: str) -> str:
+    """The part of a network to which an operation's path belongs, the same for all stacks."""
+    parts = [part for part in path.split("/") if not part.startswith("jit(")]
+    for part in parts:
+        if found := re.fullmatch(r"(?:[\w.]+\()*stack\d+_([a-z_]+?)\d*\)*", part):
+            return found[1]
+        if re.fullmatch(r"(?:[\w.]+\()*(stem|pre_processing|refinement|global_attention)\w*\)*", part):
+            return re.sub(r"[\w.]+\(|\)", "", part)
+    return "unit" if "jit(unit)" in path else "outside the network"
+
+
+def plot(places: dict, path: pathlib.Path) -> None:
+    """Bars of the programs' cycles, one picture for kinds, modules and passes."""
+    with extras.needed("matplotlib", "the picture"):
+        from matplotlib.figure import Figure
+
+    programs = list(places["kind"])
+    figure = Figure(figsize=(10, 3 * (1 + 0.3 * len(programs))), layout="constrained")
+    for axes, (name, of_programs) in zip(figure.subplots(len(places), 1), places.items(), strict=True):
+        left = np.zeros(len(programs))
+        for part in dict.fromkeys(itertools.chain(*of_programs.values())):
+            width = np.array([of_programs[program].get(part, 0) / 1e6 for program in programs])
+            axes.barh(programs, width, left=left, label=part)
+            left += width
+        axes.invert_yaxis()
+        axes.set(xlabel=f"M cycles by {name}")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    figure.suptitle(NOTE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+@functools.cache
+def _checksum() -> int:
+    """Of the package's code: a kept program of other code is compiled again."""
+    room = pathlib.Path(__file__).resolve().parents[1]
+    code = [path.read_bytes() for path in sorted(room.rglob("*.py")) if path.parent.name != "benchmarks"]
+    return zlib.crc32(b"".join(code))
+
+
+def _in_a_process(case: dict, seconds: float) -> dict:
+    """`measure` in a process of its own: libtpu reads its variables when it is loaded, and keeps memory."""
+    generation, _, shape = case["topology"].partition(":")
+    chips = math.prod(map(int, shape.split("x")))
+    described = {
+        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+        "TPU_ACCELERATOR_TYPE": ACCELERATORS[generation].format(chips=chips),
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "hourglass_jax.benchmarks.tpu", json.dumps(case)]
+    root = pathlib.Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=os.environ | described, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{case['network']} {case['task']}: not compiled after {seconds / 60:g} minutes; give --minutes."
+        ) from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ValueError(f"{case['network']} {case['task']}: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(case: dict) -> dict:
+    """Compiles a case for its topology; see `analysed`, with operations and bytes of a chip."""
+    mesh = _mesh(case["topology"], case["chips"] if case["task"] != "predict" else 1)
+    config = config_of(case)
+    config.train.batch_size = case["batch"] * mesh.size
+    step, network, source, optimiser = step_of(config, mesh)
+    start = time.perf_counter()
+    if case["task"] == "train":
+        fresh = functools.partial(
+            train_step.init, network.model, optimiser, seed=0, size=case["size"], average=False
+        )
+        one = next(pipeline.batches(source, train=True, batch_size=1, loader="threads"))
+        batch = {
+            name: jax.ShapeDtypeStruct((config.train.batch_size, *one[name].shape[1:]), one[name].dtype)
+            for name in train_step.INPUTS
+        }
+        program, _ = compiled(step, jax.eval_shape(fresh), batch)
+    else:
+        variables = abstract(network, devices.replicated(mesh))
+        if case["task"] == "predict":
+            folded = jax.eval_shape(lambda variables: fold_norms.fold(network, variables)[1], variables)
+            network = dataclasses.replace(network, model=fold_norms.Folded(network.model))
+            variables = folded
+        estimate = Estimator(network, canvas=source.canvas, margin=source.margin, flip=True)
+        canvases = (config.train.batch_size, source.canvas, source.canvas, 3)
+        program, _ = compiled(
+            per_example.estimator(estimate, mesh), variables, jax.ShapeDtypeStruct(canvases, np.uint8)
+        )
+    memory, costs, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
+    assert memory is not None and costs is not None and text is not None  # libtpu has them
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return analysed(text) | {
+        "operations": costs.get("flops", 0.0),
+        "temporary": memory.temp_size_in_bytes,
+        "bytes": held + memory.temp_size_in_bytes,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def config_of(case: dict):
+    """The system's own config on a few drawn figures."""
+    system, _, stacks = case["network"].partition(":")
+    sizes = f"stacks={stacks},width={case['width']},size={case['size']},dataset=synthetic"
+    config = config_base.named(system).get_config(sizes)
+    config.model.update(depth=case["depth"], dtype=case["dtype"])
+    config.train.remat, config.data.examples = case["remat"], (8, 1)
+    return config
+
+
+def _mesh(topology: str, chips: int | None) -> jax.sharding.Mesh:
+    from jax.experimental import topologies
+
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    chosen = np.array(described.devices[:chips])
+    return jax.sharding.Mesh(chosen, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))
