@@ -299,6 +299,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="average a pyramid, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
     )  # fmt: skip
     add(
+        "--second_look", action="store_true",
+        help="ask again with a crop around the joints found, for pictures without boxes (twice the time)",
+    )  # fmt: skip
+    add(
         "--decode", choices=("quarter", "argmax", "dark", "soft_argmax"), default="quarter",
         help="how joints are read from heatmaps (default: %(default)s)",
     )  # fmt: skip

@@ -27,6 +27,9 @@ from hourglass_jax.transforms import fold_norms, per_example
 
 ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
 THRESHOLD = 0.1  # of drawn joints, where the weights state none
+LEAST_JOINTS = 4  # that a first look has to find for a second one
+_LIKELY = 0.15  # score of such a joint
+_AROUND = 1.5  # side of the second crop / extent of the joints
 
 
 def _warn(error: pictures.Unreadable) -> None:
@@ -48,6 +51,8 @@ class Predictor:
       scales: of a pyramid, decode: of heatmaps, see `inference.Estimator`.
       threshold: of drawn joints; None for what suits these weights best by their evaluation, or else 0.1.
       device: "cpu", "gpu" or "tpu"; None for the best that there is.
+      second_look: ask again with a crop around the joints that were found, see `second_square`; meant
+        for pictures without boxes, and takes twice the time.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Predictor:
         decode: str = "quarter",
         threshold=None,
         device=None,
+        second_look: bool = False,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
@@ -72,7 +78,7 @@ class Predictor:
         if threshold is None:
             threshold = self.metadata.threshold
         self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)
-        self._batch_size = batch_size
+        self._batch_size, self._second_look = batch_size, second_look
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
@@ -100,6 +106,7 @@ class Predictor:
         boxes=None,
         unreadable: Callable[[pictures.Unreadable], None] = _warn,
         remark: Callable[[str], None] = _remark,
+        live: bool = False,
     ) -> Result | Iterator[Result]:
         """Finds joints.
 
@@ -113,6 +120,7 @@ class Predictor:
             single picture's is raised.
           remark: is called with a line on each folder with files of other kinds, which are passed over, and
             on each file that is not read as it is, for instance a picture of 12 bits in 16.
+          live: the next picture is taken only after the last one's result: for cameras.
 
         Returns:
           One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
@@ -131,13 +139,14 @@ class Predictor:
             items = pictures.expand(source, unreadable, remark)
         crops = self._crops(_with_boxes(items, boxes), unreadable, remark)
         # One more than a batch, so that batches of one are decoded ahead, too.
-        results = self._results(pictures.ahead(crops, depth=self._batch_size + 1))
+        prepared = crops if live else pictures.ahead(crops, depth=self._batch_size + 1)
+        results = self._results(prepared, live)
         if not single:
             return results
         (result,) = results
         return result
 
-    def _crops(self, items, unreadable, remark):
+    def _crops(self, items, unreadable, remark) -> Iterator[tuple]:
         """Yields each picture with the boxes and squares of its people and the canvases cut from it."""
         for item, boxes in items:
             try:
@@ -150,13 +159,18 @@ class Predictor:
             except pictures.Unreadable as error:
                 unreadable(error)
 
-    def _results(self, prepared) -> Iterator[Result]:
-        """Batches across pictures; a result as soon as its last person is done."""
+    def _results(self, prepared, live: bool) -> Iterator[Result]:
+        """Batches across pictures, or of each if `live`; a result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
         with contextlib.closing(prepared):  # its thread ends with the consumer
             for picture, boxes, squares, crops in prepared:
                 begun.append((picture, boxes, squares))
-                people += zip(crops, squares, strict=True)
+                people += [
+                    (*of, picture if self._second_look else None) for of in zip(crops, squares, strict=True)
+                ]
+                if live and people:
+                    answers.extend(self._run(people, len(people)))
+                    people = []
                 while len(people) >= self._batch_size:
                     batch, people, full = people[: self._batch_size], people[self._batch_size :], True
                     answers.extend(self._run(batch, self._batch_size))
@@ -178,26 +192,69 @@ class Predictor:
                 scores=np.reshape([scores for _, scores, *_ in found], (-1, len(skeleton))).astype(
                     np.float32
                 ),
-                crop=squares,
+                crop=np.reshape([square for *_, square in found], (-1, 3)),
                 skeleton=skeleton,
                 threshold=self.threshold,
                 picture=picture,
-                heatmaps=tuple(seen["heatmaps"] for *_, seen in found),
-                attention=tuple(seen["attention"] for *_, seen in found),
+                heatmaps=tuple(seen["heatmaps"] for *_, seen, _ in found),
+                attention=tuple(seen["attention"] for *_, seen, _ in found),
                 boxes=np.array([[0.0, 0.0, *picture.size]]) if boxes is None else boxes,
                 whole=boxes is None,
             )
 
-    def _run(self, people, bucket: int):
-        """One call of the network for at most `bucket` people: joints (k, 2) px, scores (k,) and maps."""
-        crops, squares = (np.stack(values) for values in zip(*people, strict=True))
-        padded = np.pad(crops, [(0, bucket - len(crops))] + [(0, 0)] * 3)
+    def _run(self, people, bucket: int) -> list[tuple]:
+        """At most `bucket` people: joints (k, 2) px, scores (k,), maps, and the square that was seen.
+
+        Args:
+          people: canvases, squares, and the pictures of those that get a second look, else None.
+        """
+        found = self._look([canvas for canvas, *_ in people], [square for _, square, _ in people], bucket)
+        again = {}
+        for i, (joints, scores, _, square) in enumerate(found):
+            if (picture := people[i][2]) is not None:
+                closer = second_square(joints, scores, square)
+                if closer is not None:
+                    again[i] = cut(picture, closer, self._canvas, margin=self._margin), closer
+        if again:
+            size = len(again) if self._one_program else bucket
+            seen = self._look([c for c, _ in again.values()], [q for _, q in again.values()], size)
+            for i, person in zip(again, seen, strict=True):
+                found[i] = person
+        return found
+
+    def _look(self, canvases, squares, bucket: int) -> list[tuple]:
+        """One call of the network."""
+        padded = np.pad(np.stack(canvases), [(0, bucket - len(canvases))] + [(0, 0)] * 3)
         joints, scores, seen = jax.device_get(self._estimate(self._variables, padded))
-        joints, scores = joints[: len(crops)], scores[: len(crops)]
-        seen = [jax.tree.map(lambda maps, i=i: maps[i], seen) for i in range(len(crops))]
-        center, scale = _frame(squares)
+        joints, scores = joints[: len(canvases)], scores[: len(canvases)]
+        seen = [jax.tree.map(lambda maps, i=i: maps[i], seen) for i in range(len(canvases))]
+        center, scale = _frame(np.stack(squares))
         joints = inference.image_joints(joints[:, -1], center, scale, size=self.network.size)
-        return zip(joints, scores[:, -1], seen, strict=True)
+        return list(zip(joints, scores[:, -1], seen, squares, strict=True))
+
+
+def second_square(joints: np.ndarray, scores: np.ndarray, square: np.ndarray) -> np.ndarray | None:
+    """The crop (x, y, side) around the joints that a first look found; None where they are too few.
+
+    Of the places, weighted by the scores, the 5th to the 95th percentile: a joint far off counts less.
+
+    Args:
+      joints: (k, 2) px; scores: (k,).
+      square: (x, y, side) of the first look; the new side is from a fifth of it to 1.25 times.
+    """
+    likely = (scores >= _LIKELY) & np.isfinite(joints).all(axis=-1)
+    if likely.sum() < LEAST_JOINTS:
+        return None
+    low, high = np.array([_percentiles(joints[likely, axis], scores[likely]) for axis in (0, 1)]).T
+    side = np.clip(_AROUND * (high - low).max(), 0.2 * square[2], 1.25 * square[2])
+    return np.array([*((low + high) / 2 - side / 2), side])
+
+
+def _percentiles(values, weights) -> np.ndarray:
+    """The 5th and the 95th, (2,), of values (n,) with weights (n,)."""
+    order = np.argsort(values)
+    share = np.cumsum(weights[order]) - weights[order] / 2
+    return np.interp([0.05, 0.95], share / weights.sum(), values[order])
 
 
 def check_threshold(threshold: float) -> float:

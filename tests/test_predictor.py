@@ -19,7 +19,14 @@ from hourglass_jax.network import Metadata, Network
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import per_example
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "one_look")
+
+
+@pytest.fixture
+def one_look(monkeypatch):
+    """The tests' spots are no body, whose extent would say how large a person is."""
+    monkeypatch.setattr(predictor, "LEAST_JOINTS", 99)
+
 
 CELLS = 16
 RED, GREEN, BLUE = (skeletons.MPII.joints.index(name) for name in SPOTS)
@@ -269,6 +276,59 @@ def test_a_frame_comes_as_soon_as_it_is_done(spots):
     results = Predictor("any", batch_size=1)(picture(40, 40, (x, 20)) for x in (10, 20, 30))
     for x, result in zip((10, 20, 30), results, strict=True):
         assert abs(result.joints[0, RED, 0] - x) < 3
+
+
+def test_a_live_picture_is_taken_after_the_last_ones_result(spots):
+    made = []
+
+    def camera():
+        for number in range(10):
+            made.append(number)
+            yield picture(40, 40, (20, 20))
+
+    results = Predictor("any", batch_size=8)(camera(), live=True)
+    for count in (1, 2, 3):
+        next(results)
+        assert len(made) == count
+    results.close()
+
+
+# A second look.
+
+
+def test_the_second_square_is_robust_and_bounded(monkeypatch):
+    monkeypatch.setattr(predictor, "LEAST_JOINTS", 4)
+    joints = np.array([[x, y] for x in (100.0, 120, 140) for y in (200.0, 240, 280, 300)])
+    scores, first = np.full(12, 0.5), np.array([0.0, 0, 400])
+    # Of 12 equal weights the 5th percentile lies at the middle of the first one, 1/24, and a bit.
+    x, y, side = predictor.second_square(joints, scores, first)
+    assert 1.5 * 90 < side <= 1.5 * 100 and abs(x + side / 2 - 120) < 1 and abs(y + side / 2 - 250) < 2
+    # A faint joint far off hardly counts, and one below 0.15 not at all.
+    far = np.concatenate([joints, [[1000, 1000]]])
+    for score in (0.01, 0.149):
+        found = predictor.second_square(far, np.append(scores, score), first)
+        np.testing.assert_allclose(found, [x, y, side])
+    assert predictor.second_square(np.zeros((12, 2)), scores, first)[2] == 80  # a fifth
+    assert predictor.second_square(100 * joints, scores, first)[2] == 500
+    assert predictor.second_square(joints, np.full(12, 0.1), first) is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_second_look_goes_where_the_first_found_joints(spots, monkeypatch, batch_size):
+    monkeypatch.setattr(predictor, "LEAST_JOINTS", 4)
+    monkeypatch.setattr(predictor, "second_square", lambda joints, scores, square: np.array([90.0, 30, 40]))
+    image = picture(120, 200, (110.3, 50.7), radius=0.02)
+    first, second = (
+        list(Predictor("any", batch_size=batch_size, second_look=look)([image] * 3)) for look in (False, True)
+    )
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.crop, [[0, -40, 200]])
+        np.testing.assert_array_equal(two.crop, [[90, 30, 40]])
+        np.testing.assert_array_equal(two.boxes, [[0, 0, 200, 120]])
+        assert np.abs(two.joints[0, RED] - (110.3, 50.7)).max() < 0.75 * 40 / CELLS
+    box = [[20, 10, 80, 80]]
+    assert Predictor("any")(image, boxes=box).crop[0, 2] == 100
+    assert Predictor("any", second_look=True)(image, boxes=box).crop[0, 2] == 40
 
 
 # Sources.
