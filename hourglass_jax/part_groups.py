@@ -22,7 +22,7 @@ from hourglass_jax.pose import skeletons
 from hourglass_jax.pose.skeletons import Skeleton
 
 LATTICE = 16  # cells a side: coarse, since 16,992 persons are few for the 256**2 cells of a pair
-SEEDS = 20  # that the command tries, to tell whether the groups depend on them
+SEEDS = 20  # tried by the command, to show whether the groups depend on them
 
 
 def cells(joints: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
 
     method = SpectralClustering(groups, affinity="precomputed", n_init=10, random_state=seed)
     with warnings.catch_warnings():
-        # Of few persons, whose pairs fall apart; the command tells that seeds disagree on such groups.
+        # With few persons the graph falls apart; the command shows how many seeds agree on the groups.
         warnings.filterwarnings("ignore", "Graph is not fully connected")
         labels = method.fit_predict(affinity)
     return tuple(sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in set(labels)))
@@ -135,7 +135,7 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
     from matplotlib.patches import Rectangle
 
     colours = 10 if len(groups) <= 10 else 20
-    palette = matplotlib.colormaps[f"tab{colours}"](np.arange(colours))
+    palette = list(map(tuple, matplotlib.colormaps[f"tab{colours}"](np.arange(colours)).tolist()))
     names = [_short(name) for name in skeleton.joints]
     order = [joint for group in groups for joint in group]
     colour = {joint: palette[i] for i, group in enumerate(groups) for joint in group}
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     return console.run(_main, flags)
 
 
-def _main(flags):
+def _main(flags: argparse.Namespace) -> None:
     skeleton = skeletons.MPII
     if not 2 <= flags.groups <= len(skeleton):
         raise ValueError(f"--groups={flags.groups} is out of range; choose 2 to {len(skeleton)}.")
@@ -235,7 +235,7 @@ def _main(flags):
         print(f"Wrote part_groups.png and part_groups.json to {folder}.")
 
 
-def _short(name):
+def _short(name: str) -> str:
     """ "right_ankle" as "r ankle"."""
     return name.replace("right_", "r ").replace("left_", "l ").replace("_", " ")
 

@@ -4,7 +4,7 @@
       --annotations=mpii_human_pose_v1_u12_1.mat --output=pred_keypoints_mpii.mat
 
 The toolkit's evaluatePCKh.m compares `pred` with annolist(img_train == 0): all test pictures in their order,
-also those without people, and all rectangles of each. It looks at those of single_person alone.
+also those without people, and all rectangles of each. Only people of single_person are scored.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _NOTHING = np.zeros((0, 0))  # MATLAB's []
 
 
 def read_predictions(path) -> dict[str, np.ndarray]:
-    """Joints (16, 2) float64, px of the picture, by person's id, of a predictions.json.
+    """Reads the joints of a predictions.json, (16, 2) float64 px of the picture, by the person's id.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -45,20 +45,20 @@ def read_predictions(path) -> dict[str, np.ndarray]:
 def check(
     pictures: list[mpii_annotations.Picture], joints: dict[str, np.ndarray], *, allow_missing: bool = False
 ) -> int:
-    """How many people who count have a prediction.
+    """Counts the people who count in the benchmark and have a prediction.
 
     Args:
       pictures: the test set.
       joints: by person's id.
-      allow_missing: people who count may be without one.
+      allow_missing: people who count may lack a prediction.
 
     Raises:
-      ValueError: they are not, or a prediction is of nobody in the test set; one line.
+      ValueError: a prediction is missing, or its person is not in the test set; one line.
     """
     known = {person.id for picture in pictures for person in picture.people}
-    if strangers := [id_ for id_ in joints if id_ not in known]:
+    if unknown := [id_ for id_ in joints if id_ not in known]:
         raise ValueError(
-            f"{len(strangers)} of {len(joints)} predictions are of nobody in the test set, {strangers[0]!r} "
+            f"{len(unknown)} of {len(joints)} predictions are of people outside the test set, {unknown[0]!r} "
             "first; evaluate with --config.data.validation_split=test."
         )
     count = [picture.people[i].id for picture in pictures for i in sorted(picture.single)]
@@ -69,7 +69,7 @@ def check(
             "their joints would be wrong: --allow_missing leaves them out."
         )
     if len(missing) == len(count):
-        raise ValueError("nobody who counts has a prediction; there is nothing to submit.")
+        raise ValueError("no person who counts has a prediction; there is nothing to submit.")
     return len(count) - len(missing)
 
 
@@ -88,9 +88,9 @@ def structure(pictures: list[mpii_annotations.Picture], joints: dict[str, np.nda
     )
 
 
-def _rectangle(person, joints) -> dict:
+def _rectangle(person: mpii_annotations.Annotation, joints: np.ndarray | None) -> dict:
     known = np.isfinite(person.center).all()
-    points = [{"x": x, "y": y, "id": float(i)} for i, (x, y) in enumerate(() if joints is None else joints)]
+    points = [] if joints is None else [{"x": x, "y": y, "id": float(i)} for i, (x, y) in enumerate(joints)]
     return {
         "scale": person.scale if np.isfinite(person.scale) else _NOTHING,
         "objpos": _structs([dict(zip("xy", person.center, strict=True))] if known else []),

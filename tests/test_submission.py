@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 import scipy.io
-from test_mpii import EMPTY, IMAGES, place, write_mat
 
 from hourglass_jax import submission
 from hourglass_jax.data.datasets import mpii_annotations
+from tests.data.datasets.test_mpii import EMPTY, IMAGES, place, write_mat
 
 TEST = [
     {
@@ -100,7 +100,7 @@ def test_people_without_prediction_have_no_points(tmp_path, capsys):
         ([], "3 of the 3 people who count have no prediction"),
         (
             [{"id": "mpii-a-0", "joints": [[1, 2]] * 16}],
-            "1 of 1 predictions are of nobody in the test set, 'mpii-a-0'",
+            "1 of 1 predictions are of people outside the test set, 'mpii-a-0'",
         ),
         ([{"id": "mpii-t-0", "joints": [[1, 2]] * 14}], "the joints of mpii-t-0 are not 16 finite"),
         ([{"id": "mpii-t-0", "joints": [[1, None]] * 16}], "the joints of mpii-t-0 are not 16 finite"),
@@ -122,7 +122,7 @@ def test_nobody_who_counts_is_no_submission(tmp_path, capsys):
     annotations(tmp_path / "a.mat")
     predictions(tmp_path / "p.json", "mpii-t-1")
     assert run(tmp_path, "--allow_missing") == 1
-    assert "nobody who counts has a prediction" in capsys.readouterr().err
+    assert "no person who counts has a prediction" in capsys.readouterr().err
 
 
 def test_other_annotations_are_refused(tmp_path, capsys):

@@ -18,7 +18,7 @@ import os
 import sys
 import weakref
 from concurrent import futures
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -235,7 +235,7 @@ def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
     iterator = dataset.with_options(options).as_numpy_iterator()
     for step in steps:
         try:
-            batch = next(iterator)
+            batch: Any = next(iterator)  # a dictionary; TensorFlow's stubs say an array
         except tf.errors.OpError:
             for index in plan(step)[0]:
                 load(source, index)  # raises the error that names the example
