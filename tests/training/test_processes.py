@@ -1,0 +1,92 @@
+"""Several processes of one training: refused together, ended together."""
+
+import time
+
+import conftest
+import numpy as np
+import pytest
+
+from hourglass_jax import train
+from hourglass_jax.network import Metadata
+from hourglass_jax.training import processes
+
+pytestmark = pytest.mark.usefixtures("small_model", "quick_compiles")
+
+
+def flags(number):
+    port = conftest.free_port()
+    shared = ["--distributed", f"--coordinator=localhost:{port}", f"--processes={number}"]
+    return [[*shared, f"--process={i}"] for i in range(number)]
+
+
+def errors(runs, timeout=240):
+    """The lines on stderr of runs that have ended with exit code 1."""
+    assert [run.end(timeout) for run in runs] == [1, 1], [run.errors for run in runs]
+    return [[line for line in run.errors if line.startswith("Error: ")] for run in runs]
+
+
+def test_processes_with_different_configs_and_data_are_all_refused(start, tiny, tmp_path):
+    a, b = flags(2)
+    b += ["--config.seed=1", "--config.data.variety=0.5"]
+    b.append("--config.data.threads=1")  # which may differ
+    runs = [start(tiny(), tmp_path / "w", *a), start(tiny(), tmp_path / "w", *b)]
+    expected = (
+        "Error: The processes differ: from process 0 to process 1, config.data.variety: 0.25 -> 0.5; "
+        "config.seed: 0 -> 1"
+    )
+    for lines in errors(runs):
+        assert len(lines) == 1 and lines[0].startswith(expected)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_process_that_cannot_begin_ends_all(start, tiny, tmp_path):
+    a, b = flags(2)
+    runs = [start(tiny(), tmp_path / "w", *a), start(tiny(), tmp_path / "w", *b, "--config.seed=-1")]
+    first, second = errors(runs)
+    assert second == ["Error: seed=-1 is out of range; choose 0 to 4294967295.\n"]
+    assert first == ["Error: Process 1: seed=-1 is out of range; choose 0 to 4294967295.\n"]
+
+
+def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
+    config = tiny({"train.steps": 500, "train.save_every": 1, "train.evaluate_every": 1000})
+    a, b = flags(2)
+    first = start(config, tmp_path / "w", *a, begins="step 3/")
+    second = start(config, tmp_path / "w", *b)
+    first.wait_for("step 3/")
+    second.kill()
+    began = time.monotonic()
+    first.go_on()
+    assert first.end(120) != 0
+    assert time.monotonic() - began < 60
+    (line,) = [line for line in first.errors if line.startswith("Error: ")]
+    assert line.startswith("Error: process 0 lost contact to another process (")
+    assert "Traceback" not in "".join(first.errors)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+def test_a_seed_that_would_not_be_used_as_it_is_is_refused(tiny, tmp_path, seed):
+    with pytest.raises(ValueError, match=f"seed={seed} is out of range; choose 0 to 4294967295.$"):
+        train.train(tiny({"seed": seed}), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_one_process_agrees_with_itself():
+    processes.agree({"config": {"seed": np.float64(0)}})
+    assert processes.together(lambda: 3) == 3
+
+
+def test_data_that_was_replaced_under_a_run_is_noticed(tiny, monkeypatch, tmp_path):
+    config = tiny({"train.steps": 1, "train.evaluate_every": 9})
+    source = train.sources.open_source(config.data, train=True)
+    for fingerprint in ("", "aaaaaaaaaa"):  # of a checkpoint without one all data are taken
+        monkeypatch.setattr(type(source), "fingerprint", fingerprint, raising=False)
+        train.train(config, tmp_path / "w")
+    longer = tiny({"train.steps": 2, "train.evaluate_every": 9})
+    train.train(longer, tmp_path / "w")
+    monkeypatch.setattr(type(source), "fingerprint", "bbbbbbbbbb")
+    longest = tiny({"train.steps": 3, "train.evaluate_every": 9})
+    with pytest.raises(ValueError, match=r"\(fingerprints aaaaaaaa and bbbbbbbb\); .*--allow_changed_data"):
+        train.train(longest, tmp_path / "w")
+    train.train(longest, tmp_path / "w", allow_changed_data=True)
+    train.train(longest, tmp_path / "w")
+    assert Metadata.from_dict(Metadata(data="b").to_dict()).data == "b"
