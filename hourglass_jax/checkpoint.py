@@ -125,7 +125,7 @@ class Checkpoints:
         content = metadata.to_dict() if isinstance(metadata, Metadata) else dict(metadata)
         content |= {"step": step, "checksums": checksums}
         content["checksum"] = _checksum_of_text(content)
-        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["metadata"] = ocp.args.JsonSave(content)
         # Not a number where nothing is labelled; among others it would count as the best.
         metrics = None if score is None or math.isnan(score) else {_SCORE: score}

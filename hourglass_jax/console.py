@@ -1,5 +1,6 @@
 """Lines on the console, and the errors of commands."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTE
     """
     for stream in (sys.stdout, sys.stderr):
         # A path may hold what the terminal's encoding cannot show.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         return command(*args, **kwargs) or 0

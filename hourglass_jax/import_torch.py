@@ -16,8 +16,8 @@ from hourglass_jax.network import Network
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 from hourglass_jax.training.step import State
 from hourglass_jax.training.workdir import Workdir
-from hourglass_jax.weights import torch
-from hourglass_jax.weights.torch import COMMAND
+from hourglass_jax.weights import pytorch
+from hourglass_jax.weights.pytorch import COMMAND
 
 
 def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) -> tuple[Network, dict]:
@@ -37,7 +37,7 @@ def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) 
       ValueError: no such checkpoint, or one that does not fit; all names that are missing, too much or of
         another shape are listed.
     """
-    network, variables, _ = torch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
+    network, variables, _ = pytorch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
     return network, variables
 
 
@@ -51,7 +51,7 @@ def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -
       ValueError: also where the workdir holds something already.
     """
     workdir = Workdir(workdir)
-    _, variables, metadata = torch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
+    _, variables, metadata = pytorch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
     if workdir.used:
         raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")
     with checkpoint.Checkpoints(workdir) as saved:

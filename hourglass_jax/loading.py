@@ -4,7 +4,7 @@ import pathlib
 
 from hourglass_jax import checkpoint, devices, weights
 from hourglass_jax.network import Metadata, Network, arrange, described
-from hourglass_jax.weights import published, torch
+from hourglass_jax.weights import published, pytorch
 
 
 def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
@@ -12,7 +12,7 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
 
     Args:
       path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
-        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.torch`), or the name of
+        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), or the name of
         published weights (`weights.published`), which are fetched once; a path of that name comes first.
       mesh: whose devices get the variables; None for all.
 
@@ -27,8 +27,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
         path = published.fetch(str(path))
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
-        if path.suffix in torch.SUFFIXES:
-            return torch.load(path, sharding=same)
+        if path.suffix in pytorch.SUFFIXES:
+            return pytorch.load(path, sharding=same)
         metadata, arrays = weights.read(path)
         network, like = described(path, metadata, same, len(arrays))
         return network, arrange(path, arrays, like), metadata

@@ -9,6 +9,7 @@ same, with `--mode=evaluate` to evaluate.
 """
 
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
         import jax
 
         # A process that is lost is missed after 30 s instead of JAX's 100.
-        patience = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
+        patience: dict[str, Any] = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **patience)
     # Only now: `--help` and wrong flags are answered at once.
     from hourglass_jax import devices, evaluate, train
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
     devices.keep_programs()
     devices.keep_memory()
     if FLAGS.mode == "train":
-        allowed = {name: FLAGS[name].value for name in ("allow_changed_config", "allow_changed_data")}
+        allowed = {name: bool(FLAGS[name].value) for name in ("allow_changed_config", "allow_changed_data")}
         train.train(FLAGS.config, FLAGS.workdir, **allowed)
     else:
         evaluate.evaluate(FLAGS.config, FLAGS.workdir, FLAGS.checkpoint or FLAGS.workdir)

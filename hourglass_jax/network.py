@@ -136,7 +136,8 @@ class Network:
 
     def answers(self, variables: dict, views: jax.Array) -> Outputs:
         """As `outputs`, of each of the `views` for itself."""
-        maps, coordinates, attention = self.model.apply(variables, views, train=False)
+        outputs: Any = self.model.apply(variables, views, train=False)
+        maps, coordinates, attention = outputs
         if self.logits:
             maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
         if self.signed:  # before the average: one of the two may take the joint for visible
@@ -226,6 +227,11 @@ def abstract(network: Network, sharding) -> dict:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
+def flatten(tree, **options) -> dict[str, Any]:
+    """Variables by their path: {"params": {"stem": ...}} -> {"params/stem/...": leaf}."""
+    return dict(traverse_util.flatten_dict(tree, sep="/", **options))
+
+
 def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
     """Variables by their path -> the tree of a network, on its devices.
 
@@ -238,7 +244,7 @@ def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
       ValueError: they are another network's; all names that are missing, too much or of another shape are
         listed.
     """
-    wanted = traverse_util.flatten_dict(like, sep="/", keep_empty_nodes=True)
+    wanted = flatten(like, keep_empty_nodes=True)
     shapes = {name: value.shape for name, value in wanted.items() if hasattr(value, "shape")}
     if differ := misfits({name: value.shape for name, value in arrays.items()}, shapes):
         raise ValueError(f"{path}: the weights are of another network: {'; '.join(differ)}.")

@@ -215,7 +215,7 @@ def check_data(workdir: Workdir, saved: checkpoint.Checkpoints, fingerprint: str
         )
 
 
-def make_optimizer(config, examples: int, model=None, plan: phases.Phases = phases.ALL):
+def make_optimizer(config, examples: int, model: Any = None, plan: phases.Phases = phases.ALL):
     """The last step, the learning rate by step, and the optimiser; phases need the model's tasks."""
     options = config.optimizer.to_dict()
     epoch = optimizer.epoch_steps(config.train, examples)
@@ -334,7 +334,8 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
     ids = [source.ids[i] for i in batch["index"]]
     if jax.process_index() == 0:
         with files.replacing(path) as file:
-            np.savez(file, ids=ids, **batch, **{f"step_{k}": v for k, v in values.items()})
+            arrays: dict[str, Any] = batch | {f"step_{k}": v for k, v in values.items()}
+            np.savez(file, ids=ids, **arrays)
     last = "nothing is saved yet" if saved_step is None else f"the last checkpoint is of step {saved_step}"
     what = {"loss": "loss", "gradient_norm": "gradient's norm"}[name]
     return FloatingPointError(

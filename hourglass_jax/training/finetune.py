@@ -8,11 +8,10 @@ import dataclasses
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from hourglass_jax import loading
 from hourglass_jax.config import differences
-from hourglass_jax.network import Network, abstract, misfits
+from hourglass_jax.network import Network, abstract, flatten, misfits
 
 
 def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
@@ -51,7 +50,7 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
       ValueError: the networks differ in more than their heads; the message lists where.
     """
     joints, like = (len(source.skeleton), len(network.skeleton)), abstract(network, None)
-    found, like = (traverse_util.flatten_dict(tree, sep="/") for tree in (jax.device_get(found), like))
+    found, like = (flatten(tree) for tree in (jax.device_get(found), like))
     if type(source.model) is type(network.model) and hasattr(network.model, "adopt"):
         found = network.model.adopt(source.model, found)  # in the units of this model's fields
     old, new = ({name: value.shape for name, value in tree.items()} for tree in (found, like))

@@ -143,7 +143,8 @@ def by_label(
     def init(params):
         return parts.init(params), rate.init(params)
 
-    def update(gradients, state, params, *, trained, **_):
+    def update(gradients, state: Any, params=None, *, trained, **_):
+        moved: Any
         updates, moved = parts.update(gradients, state[0], params)
         updates, count = rate.update(updates, state[1])
         held = jax.tree.map(

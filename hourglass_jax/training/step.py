@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 
 from hourglass_jax import devices
 from hourglass_jax.kernels import platforms
@@ -20,7 +21,7 @@ from hourglass_jax.transforms import norm_groups, remat, shared_units
 INPUTS = ("image", "joints", "visible", "center", "scale")  # what of a batch a step needs
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class State:
     """All that training changes. Parameters and statistics are float32.
 
@@ -60,8 +61,8 @@ def init(
     """A fresh state. Better not jitted: parameters of one shape then share a small program, while one program
     for all those of eight stacks takes a minute to compile."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = model.lazy_init(jax.random.key(seed), image)
-    variables = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    drawn: Any = model.lazy_init(jax.random.key(seed), image)
+    variables = {name: drawn.get(name, {}) for name in ("params", "batch_stats")}
     return State(
         step=jnp.zeros((), jnp.int32),
         optimizer=optimizer.init(variables["params"]),
@@ -112,7 +113,7 @@ def make(
     A step whose loss or gradient is not finite changes nothing but the number of the step.
     """
     optimizer = optax.with_extra_args_support(optimizer)
-    tasks = {} if trained is None else {"trained": trained}
+    tasks: dict[str, Any] = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
     mutable = ["batch_stats", "activity"] if activity_weight else ["batch_stats"]
     forward = functools.partial(model.apply, train=True, mutable=mutable)

@@ -15,10 +15,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from hourglass_jax import files
-from hourglass_jax.network import Metadata
+from hourglass_jax.network import Metadata, flatten
 
 FORMAT = "hourglass_jax-weights-1"
 COMMAND = "python -m hourglass_jax.weights"
@@ -56,13 +55,14 @@ def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half
     """
     described = metadata.to_dict() if isinstance(metadata, Metadata) else dict(metadata)
     content = {"metadata": np.frombuffer(json.dumps({"format": FORMAT} | described).encode(), np.uint8)}
-    for name, value in traverse_util.flatten_dict(jax.device_get(variables), sep="/").items():
+    for name, value in flatten(jax.device_get(variables)).items():
         with np.errstate(over="ignore"):  # refused below
             content[name] = value.astype(np.float16 if half and value.ndim > 1 else np.float32)
         if not np.isfinite(content[name]).all():
             raise ValueError(f"{name} holds values that are no numbers or beyond 65504; train more stably.")
     with files.replacing(path) as file:  # an open file: savez would change a name's ending
-        np.savez(file, **content, checksum=_checksum(content))
+        arrays: dict[str, Any] = content | {"checksum": _checksum(content)}
+        np.savez(file, **arrays)
 
 
 def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ import tqdm
 
 from hourglass_jax import files, weights
 from hourglass_jax.console import say
-from hourglass_jax.weights import torch
+from hourglass_jax.weights import pytorch
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 3  # connections, each of which goes on where the one before ended
@@ -97,7 +97,7 @@ def fetch(name: str) -> pathlib.Path:
             _download(name, published, foreign)
         try:
             digest = _check(name, published, foreign)
-            network, variables, metadata = torch.load(foreign)
+            network, variables, metadata = pytorch.load(foreign)
             if (stacks := network.model.stacks) != published.stacks:
                 raise ValueError(f"{foreign}: expected {published.stacks} stacks, found {stacks}.")
         except ValueError:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from hourglass_jax import extras, files
-from hourglass_jax.network import Metadata, Network, arrange, described
+from hourglass_jax.network import Metadata, Network, arrange, described, flatten
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
 COMMAND = "python -m hourglass_jax.import_torch"
@@ -108,7 +108,7 @@ def load(
     known = _format(path, tensors)
     metadata = _metadata(path, tensors, known, skeleton or SKELETONS["mpii"], size)
     network, like = described(path, metadata, sharding, len(tensors))
-    like = traverse_util.flatten_dict(like, sep="/")
+    like = flatten(like)
     names = {name: _foreign_name(name, network.model.depth, known) for name in like}
     found = {name: _ours(tensor) for name, tensor in tensors.items()}
     if known is _PRINCETON:  # stores a skip layer for each unit, used where the width changes
