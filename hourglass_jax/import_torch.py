@@ -9,6 +9,7 @@ network predicts and is evaluated like one of our own.
 import argparse
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 
 from hourglass_jax import checkpoint, console, devices, files
@@ -55,7 +56,7 @@ def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -
     if workdir.used:
         raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")
     with checkpoint.Checkpoints(workdir) as saved:
-        state = State(step=np.int32(0), optimizer={"none": np.zeros(())}, averaged=None, **variables)
+        state = State(step=jnp.int32(0), optimizer={"none": np.zeros(())}, averaged=None, **variables)
         saved.save(state, metadata, None)
     files.write_json(workdir.config, metadata.config)
     return metadata.config
@@ -66,8 +67,10 @@ def _everywhere():
 
 
 def _skeleton(name: str | None) -> Skeleton | None:
-    if name is None or name in SKELETONS:
-        return SKELETONS.get(name)
+    if name is None:
+        return None
+    if name in SKELETONS:
+        return SKELETONS[name]
     try:
         return Skeleton.from_dict(files.read_json(name))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,8 +12,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
 
     Args:
       path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
-        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), or the name of
-        published weights (`weights.published`), which are fetched once; a path of that name comes first.
+        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), or the name
+        of published weights (`weights.published`), which are fetched once; a path of that name comes first.
       mesh: whose devices get the variables; None for all.
 
     Returns:

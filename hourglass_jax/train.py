@@ -148,7 +148,9 @@ def train(
                     values["skipped"] = len(broken)
                     say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
                 pace, values["input_share"], left = progress.lap(step)
-                values["learning_rate"] = float(rate(step - 1)) * optimizer.plateau_scale(state.optimizer)
+                values["learning_rate"] = float(np.asarray(rate(step - 1))) * optimizer.plateau_scale(
+                    state.optimizer
+                )
                 values["images_per_second"] = config.train.batch_size / pace
                 log.scalars(step, values)
                 say(line(step, last_step, values, left))
@@ -250,6 +252,8 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
     options = config.loss.to_dict()
     left_out = losses.indices(network.skeleton, options.pop("leave_out", ()))
     kernel_weight, activity_weight = options.pop("kernel_weight"), options.pop("activity_weight", 0.0)
+    loss = losses.without(losses.named(size=network.size, **options), left_out)
+    assert loss is not None  # of a loss comes a loss
     step = steps.make(
         network.model,
         optimiser,
@@ -258,7 +262,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
         seed=config.seed,
         mean=network.mean,
         augmentation=config.augment.to_dict(),
-        loss=losses.without(losses.named(size=network.size, **options), left_out),
+        loss=loss,
         measure=losses.without(losses.measure(size=network.size, **options), left_out),
         kernel_weight=kernel_weight,
         activity_weight=activity_weight,

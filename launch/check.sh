@@ -7,4 +7,5 @@ esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
+pyright
 python -m pytest -n auto --dist loadfile

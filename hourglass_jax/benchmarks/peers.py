@@ -15,6 +15,7 @@ by (n - 1) / n for n values of a channel. They are compared with that factor tak
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,7 +67,7 @@ def networks(*, stacks: int, width: int, depth: int) -> dict:
     """The two networks by name: ours, and a function of its variables that makes PyTorch's."""
     from hourglass_jax.benchmarks import torch_twin
 
-    fields = {"joints": JOINTS, "stacks": stacks, "width": width, "depth": depth}
+    fields: dict[str, Any] = {"joints": JOINTS, "stacks": stacks, "width": width, "depth": depth}
     one_unit = functools.partial(torch_twin.one_unit, joints=JOINTS, width=width)
     return {
         "hourglass": (newell.Model(**fields), functools.partial(torch_twin.create, **fields)),
@@ -137,9 +138,10 @@ def _torch_step(twin, rmsprop, batch: dict[str, np.ndarray], size: int) -> float
     from torch.nn import functional
 
     images = (batch["image"] / np.float32(255) - np.array(MEAN, np.float32)).transpose(0, 3, 1, 2)
-    maps = heatmaps.render(batch["joints"] / 4, batch["visible"] > 0, size=size // 4, sigma=1.0)
+    joints, shown = jnp.asarray(batch["joints"] / 4), jnp.asarray(batch["visible"] > 0)
+    maps = heatmaps.render(joints, shown, size=size // 4, sigma=1.0)
     targets = torch.from_numpy(np.moveaxis(np.asarray(maps), -1, 1).copy())
-    loss = sum(functional.mse_loss(found, targets) for found in twin(torch.from_numpy(images.copy())))
+    loss: Any = sum(functional.mse_loss(found, targets) for found in twin(torch.from_numpy(images.copy())))
     rmsprop.zero_grad()
     loss.backward()
     rmsprop.step()

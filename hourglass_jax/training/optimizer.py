@@ -154,4 +154,4 @@ def by_label(
         inner = {name: moved.inner_states[name] if name in trained else before[name] for name in before}
         return held, (moved._replace(inner_states=inner), count)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

@@ -6,6 +6,7 @@ statistics need no communication.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,6 +43,7 @@ def _interceptor(size: int) -> Callable:
         alone, variables = module.clone(parent=None, name=None), module.variables
 
         def of_group(x):
+            new: Any
             y, new = alone.apply(variables, x, mutable=["batch_stats"])
             return y, new["batch_stats"]
 
