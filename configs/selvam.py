@@ -24,7 +24,7 @@ def get_config(string: str | None = None):
 
     attention: baseline, global, heatmap, multi_resolution (Table 1) or all.
     heatmap_alone: the next network and the Refinement Net see the heatmap and nothing else, as the text says
-      (3.1 to 3.3); by default the features go on beside it.
+      (3.1 to 3.3); by default the features go on with it.
     features: draw the intermediate features of Figure 8 at each evaluation.
     slope: of leaky ReLU, which the paper does not give; 0.01 is Torch's default, 0.3 that of Keras.
     size: px of the input.

@@ -32,7 +32,7 @@ def base() -> Any:
     c.data.manual_dir = ""  # where the downloaded sets lie; "" is DATA_DIR/downloads/manual
     c.data.packed_dir = ""
     c.data.annotations = ""  # for coco, anyone's own: "train.json,validation.json", or one file for both
-    c.data.images = ""  # their folders, if the pictures are neither in images/ beside a file nor beside it
+    c.data.images = ""  # their folders, if the pictures are neither beside a file nor in images/ there
     c.data.category = ""  # of several categories with different joints, the one to take
     c.data.train_split = "train"  # also train_all: MPII's train and validation; LSP extended with LSP's train
     c.data.people = "all"  # labelled: all joints are; visible: all are; single: alone; see data/selection.py
@@ -40,7 +40,7 @@ def base() -> Any:
     c.data.validation_split = "auto"  # validation; test for lsp, which has no other
     c.data.examples = (20_000, 500)  # drawn figures in train and validation, for synthetic
     c.data.variety = 1.0  # in [0, 1], how hard the drawn figures are
-    c.data.box = "auto"  # whence a training crop: annotated, joints, image; auto is the dataset's own
+    c.data.box = "auto"  # of a training crop: annotated, joints or image; auto is the dataset's own
     c.data.validation_box = "auto"
     c.data.allow_missing = False  # train on a part of a dataset, prepared with --allow_missing
     c.data.canvas = 384  # px, side of the stored crop
@@ -50,7 +50,7 @@ def base() -> Any:
     c.data.mean = (0.4404, 0.4440, 0.4327)  # MPII's, as in the public PyTorch port
     c.data.threads = 0  # that decode; 0 is one for each core
 
-    c.augment = ConfigDict()  # see hourglass_jax/data/augment.py
+    c.augment = ConfigDict()  # see hourglass_jax/pose/augment.py
     c.augment.scale_normal = (0.0, 0.0)
     c.augment.scale_range = (1.0, 1.0)
     c.augment.rotate_normal = (0.0, 0.0)
@@ -97,7 +97,7 @@ def base() -> Any:
     c.train.steps = 0  # if not 0, instead of epochs
     c.train.accumulate = 1
     c.train.norm_group = 0  # examples that share batch statistics; 0: the whole batch, on all devices
-    c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see hourglass_jax/remat.py
+    c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see transforms/remat.py
     c.train.init_from = ""  # fine-tuning: a workdir, a checkpoint, a file of weights or a PyTorch checkpoint
     # (tasks, epochs), ...: a round of phases, repeated; each trains some of the model's tasks and holds the
     # others. With the schedule "steps" every round ends with a milestone. () trains everything.
@@ -191,7 +191,7 @@ def _parse(value: str, kind: type):
 
 
 def folder() -> pathlib.Path:
-    """Where the package's configs lie: in it, or in a checkout beside it."""
+    """Where the package's configs lie: inside it or, in a checkout, next to it."""
     package = pathlib.Path(__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"

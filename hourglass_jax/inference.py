@@ -14,7 +14,7 @@ from hourglass_jax.pose import augment, crop, heatmaps
 class Estimator:
     """estimate(variables, canvases) -> (joints, scores, maps to look at).
 
-    To be jit-compiled as a whole, or by its steps: `views`, `network.answers` and `result`.
+    To be jit-compiled as a whole, or by its steps: `views`, `network.forward` and `result`.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
     for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
@@ -54,7 +54,7 @@ class Estimator:
         heatmaps.check_method(decode)
 
     def __call__(self, variables: dict, canvases: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
-        return self.result(self.network.answers(variables, self.views(canvases)))
+        return self.result(self.network.forward(variables, self.views(canvases)))
 
     def views(self, canvases: jax.Array) -> jax.Array:
         """The model's inputs for canvases (b, canvas, canvas, 3): (v b, size, size, 3), v views of each."""

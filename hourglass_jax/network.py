@@ -126,16 +126,16 @@ class Network:
           images: (b, size, size, 3) in [0, 1].
           flip: average with the mirrored image's outputs, mirrored back, sides swapped.
         """
-        outputs = self.answers(variables, self.views(images, flip=flip))
+        outputs = self.forward(variables, self.views(images, flip=flip))
         return self.averaged(outputs) if flip else outputs
 
     def views(self, images: jax.Array, *, flip: bool) -> jax.Array:
-        """What the model is to see of images: as many, or twice as many with the mirrored ones at the end."""
+        """The model's inputs: the images and, with `flip`, their mirror images after them."""
         images = images - jnp.asarray(self.mean)
         return jnp.concatenate([images, images[:, :, ::-1]]) if flip else images
 
-    def answers(self, variables: dict, views: jax.Array) -> Outputs:
-        """As `outputs`, of each of the `views` for itself."""
+    def forward(self, variables: dict, views: jax.Array) -> Outputs:
+        """As `outputs`, for each of the `views` alone."""
         outputs: Any = self.model.apply(variables, views, train=False)
         maps, coordinates, attention = outputs
         if self.logits:
@@ -145,7 +145,7 @@ class Network:
         return Outputs(maps, coordinates, attention)
 
     def averaged(self, outputs: Outputs) -> Outputs:
-        """Of images and, after them, the mirrored ones: the means, as the images have it."""
+        """The means of the outputs of images and of their mirror images, which follow them."""
         maps, coordinates, attention = outputs
         b = len(maps[0]) // 2
         maps, attention = jax.tree.map(

@@ -249,7 +249,7 @@ def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(t
     monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", looked_through)
     failing = 3
     assert loading.load(tmp_path)[2]["step"] == 1 and len(calls) == 3
-    failing = 10**6  # a lasting error is told
+    failing = 10**6  # a lasting error is raised
     with pytest.raises(FileNotFoundError, match="checkpoints/0"):
         loading.load(tmp_path)
     del calls[:]

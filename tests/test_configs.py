@@ -184,9 +184,9 @@ def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
     (row,) = [r for r in rows if f"`configs/{name}.py`" in r]
     assert f"`hourglass_jax/models/{name}.py`" in row
-    told = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # of a config's arguments, so many
-    assert told
-    for arguments, number in told:
+    expected = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # of a config's arguments, so many
+    assert expected
+    for arguments, number in expected:
         model = models.build(joints=16, **load(name, f"{arguments},dataset=synthetic").model)
         image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
         params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]

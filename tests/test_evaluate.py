@@ -20,9 +20,9 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 SIZE, CANVAS, MARGIN = 32, 48, 1.5
 
 
-class Told(nn.Module):
+class Exact(nn.Module):
     """A perfect network without parameters: the canvas' red value names the example, and the brighter half
-    tells whether it is mirrored. `offsets` (s) are errors of its stacks, in cells."""
+    shows whether it is mirrored. `offsets` (s) are errors of its stacks, in cells."""
 
     joints: tuple  # (n, k, 2) input pixels
     flip: tuple
@@ -42,9 +42,9 @@ class Told(nn.Module):
 
 
 class Source:
-    """Examples that `Told` knows: random joints in pictures of various frames."""
+    """Examples that `Exact` knows: random joints in pictures of various frames."""
 
-    name, canvas, margin, loader = "told", CANVAS, MARGIN, "threads"
+    name, canvas, margin, loader = "exact", CANVAS, MARGIN, "threads"
 
     def __init__(self, n, skeleton=skeletons.MPII, seed=0):
         rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ class Source:
         self.visible = np.full((n, k), 2, np.uint8)
         # A quarter cell in x and in y is 1.42 px of the input; half of this head size is 1.6 px.
         self.head_size = (3.2 * 200 * self.scale / SIZE).astype(np.float32)
-        self.ids = [f"told-{i}" for i in range(n)]
+        self.ids = [f"exact-{i}" for i in range(n)]
 
     def __len__(self):
         return self.n
@@ -71,10 +71,10 @@ class Source:
         return {"image": image, "id": self.ids[i]} | {name: getattr(self, name)[i] for name in names}
 
 
-def told(source, offsets=(0.0,)):
+def exact(source, offsets=(0.0,)):
     tuples = jax.tree.map(float, source.inputs.tolist(), is_leaf=lambda x: isinstance(x, float))
     joints = tuple(tuple(map(tuple, example)) for example in tuples)
-    model = Told(joints, tuple(source.skeleton.flip.tolist()), offsets)
+    model = Exact(joints, tuple(source.skeleton.flip.tolist()), offsets)
     zero = (0.0, 0.0, 0.0)
     return Network(model, source.skeleton, SIZE, zero, 1.0, logits=False)
 
@@ -90,7 +90,7 @@ def predict(network, source, batch_size=8, flip=False, variables=None, **options
 @pytest.mark.parametrize("flip", [False, True])
 def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
     source = Source(10)
-    predictions = predict(told(source), source, flip=flip)
+    predictions = predict(exact(source), source, flip=flip)
     scores = results.score_predictions(predictions, source.skeleton)
     assert scores["metric"] == "PCKh@0.5" and scores["examples"] == 10 and scores["left_out"] == 0
     assert set(scores["table"].values()) == {100.0} and set(scores["joints"].values()) == {100.0}
@@ -103,14 +103,14 @@ def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
     np.testing.assert_array_equal(predictions.truth, source.joints)
     assert predictions.joints.dtype == np.float64
     maps = np.stack(
-        [kept["heatmaps"] for kept in predict(told(source), source, pictures=10, flip=flip).pictures]
+        [kept["heatmaps"] for kept in predict(exact(source), source, pictures=10, flip=flip).pictures]
     )
     np.testing.assert_allclose(predictions.means, maps.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_batch():
     source = Source(10)
-    network = told(source)
+    network = exact(source)
     whole = predict(network, source, 16)
     for batch_size in (1, 3, 8):
         done = []
@@ -160,7 +160,7 @@ def test_flip_averages_with_the_mirrored_picture():
 
 
 class Attending(nn.Module):
-    """Attention that tells the place: the red channel's cells, once for all joints and once for each."""
+    """Attention that shows the place: the red channel's cells, once for all joints and once for each."""
 
     @nn.compact
     def __call__(self, image, train=False):
@@ -197,7 +197,7 @@ def test_kept_pictures_hold_their_attention():
     one = draw.attention_sheet(predictions.pictures[0]["crop"], predictions.pictures[0]["attention"])
     assert sheet.shape == (4 * one.shape[0], *one.shape[1:])  # of the first four
     np.testing.assert_array_equal(sheet[: len(one)], one)
-    assert sheets.attention_sheet(predict(told(source), source, pictures=2)) is None
+    assert sheets.attention_sheet(predict(exact(source), source, pictures=2)) is None
     assert sheets.attention_sheet(predict(network, source)) is None
 
 
@@ -223,7 +223,7 @@ def test_logits_become_heatmaps_before_they_are_averaged():
 def test_each_stack_has_its_table():
     source = Source(6)
     # One cell off in x and y is 5.66 px of the input, more than the 1.6 that count as right.
-    predictions = predict(told(source, offsets=(1.0, 0.0)), source)
+    predictions = predict(exact(source, offsets=(1.0, 0.0)), source)
     scores = results.score_predictions(predictions, source.skeleton)
     assert predictions.joints.shape == (6, 2, 16, 2)
     assert [table["Mean"] for table in scores["stacks"]] == [0.0, 100.0]
@@ -232,20 +232,20 @@ def test_each_stack_has_its_table():
 
 def test_heatmaps_are_drawn_stack_by_stack():
     source = Source(6)
-    predictions = predict(told(source, offsets=(1.0, 0.0)), source, pictures=6)
+    predictions = predict(exact(source, offsets=(1.0, 0.0)), source, pictures=6)
     for kept in predictions.pictures:
         np.testing.assert_array_equal(kept["stacks"][1], kept["heatmaps"].max(axis=-1))
         # The first stack's Gaussians lie one cell to the right and below.
         np.testing.assert_allclose(kept["stacks"][0][1:, 1:], kept["stacks"][1][:-1, :-1], atol=1e-2)
     sheet = sheets.stacks_sheet(predictions)
     assert sheet.shape[1] == 3 * 196 and sheet.shape[0] % 4 == 0  # the first four: crop and two stacks
-    assert sheets.stacks_sheet(predict(told(source), source, pictures=2)) is None
+    assert sheets.stacks_sheet(predict(exact(source), source, pictures=2)) is None
 
 
 def test_kept_pictures_hold_crop_truth_and_answer():
     source = Source(5)
     source.visible[1, 3] = 0
-    predictions = predict(told(source), source, batch_size=4, pictures=5)
+    predictions = predict(exact(source), source, batch_size=4, pictures=5)
     assert len(predictions.pictures) == 5  # also from the second batch, but none of its padding
     for i, kept in enumerate(predictions.pictures):
         np.testing.assert_allclose(kept["truth"], source.inputs[i], atol=1e-3)
@@ -253,7 +253,7 @@ def test_kept_pictures_hold_crop_truth_and_answer():
         assert kept["crop"].shape == (SIZE, SIZE, 3) and abs(kept["crop"][..., 0].mean() - 8 * i) < 0.5
         assert kept["heatmaps"].shape == (8, 8, 16)
     assert not predictions.pictures[1]["labelled"][3] and predictions.pictures[1]["labelled"].sum() == 15
-    sheet = sheets.predictions_sheet(predictions, told(source))
+    sheet = sheets.predictions_sheet(predictions, exact(source))
     assert sheet.shape == (3 * 196, 6 * 196, 3)  # 15 tiles of 192 px in rows of 6
 
 
@@ -437,7 +437,7 @@ def test_files_hold_what_was_predicted(tmp_path):
     assert people[0]["joints"][12] == [0.6, 50.8] and people[0]["scores"][0] == 0.1235
     assert people[1]["joints"][5] == [None, None]
     assert people[0]["stacks"] == [{"joints": people[0]["joints"], "scores": people[0]["scores"]}]
-    # Errors of 1 px and 2 px of a head of 10 px: nobody is right below 0.1, the first from there on.
+    # Errors of 1 px and 2 px of a head of 10 px: none is right below 0.1, the first from there on.
     rows = [line.split(",") for line in (tmp_path / "curves.csv").read_text().splitlines()]
     assert rows[0] == ["thresholds", *"Head Sho Elb Wri Hip Knee Ank Mean".split()] and len(rows) == 52
     assert [(row[0], row[1], row[3]) for row in (rows[1], rows[11], rows[51])] == [
@@ -503,7 +503,7 @@ def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, c
 def test_wrong_batch_and_wrong_joints_are_refused():
     source = Source(2)
     with pytest.raises(ValueError, match="evaluate.batch_size=0 must be a positive multiple of the 1"):
-        predict(told(source), source, batch_size=0)
+        predict(exact(source), source, batch_size=0)
     other = Source(2, skeletons.LSP)
-    with pytest.raises(ValueError, match=r"network has 16 joints \(mpii\), told has 14 \(lsp\)"):
-        predict(told(source), other)
+    with pytest.raises(ValueError, match=r"network has 16 joints \(mpii\), exact has 14 \(lsp\)"):
+        predict(exact(source), other)

@@ -133,8 +133,8 @@ def test_command_writes_heatmaps_and_says_how_to_load(file, tmp_path, capsys):
     output = tmp_path / "made" / "a.stablehlo"
     arguments = [f"--workdir={file}", "--format=stablehlo", f"--output={output}", "--heatmaps"]
     assert export.main(arguments) == 0
-    told = capsys.readouterr().out
-    assert "images of uint8 RGB in, heatmaps out" in told and "pip install jax" in told
+    said = capsys.readouterr().out
+    assert "images of uint8 RGB in, heatmaps out" in said and "pip install jax" in said
     exported = jax.export.deserialize(bytearray(output.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     agrees(exported.call, "newell", ("heatmaps",), (3,))

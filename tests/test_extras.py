@@ -1,4 +1,4 @@
-"""Optional packages: a missing one names its extra, and is told apart from one that does not load."""
+"""Optional packages: a missing one names its extra, and one that does not load another line."""
 
 import importlib
 import pathlib

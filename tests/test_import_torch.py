@@ -186,7 +186,7 @@ def test_sizes_are_inferred_and_every_value_arrives(tmp_path, fields, place, pre
 def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     arguments = [str(saved[1]), f"--workdir={tmp_path / 'run'}", "--size=32"]
     assert import_torch.main([*arguments, "--skeleton=lsp"]) == 0
-    told = capsys.readouterr().out
+    said = capsys.readouterr().out
     net, variables, metadata = loading.load(tmp_path / "run")
     expected, direct = import_torch.load_checkpoint(saved[1], skeleton=LSP, size=32)
     assert net == expected and net.mean == (0.4404, 0.4440, 0.4327) and metadata["step"] == 0
@@ -194,7 +194,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, variables, direct)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == metadata["config"]
     # The commands that it proposes are of this network.
-    evaluate, further = re.findall(r"main\.py --config=configs/newell\.py:(\S+) (.*)", told)
+    evaluate, further = re.findall(r"main\.py --config=configs/newell\.py:(\S+) (.*)", said)
     config = newell.get_config(evaluate[0])
     fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
     config.update_from_flattened_dict({k: int(v) if v.isdigit() else v for k, v in fields})
@@ -215,12 +215,12 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
 def test_training_goes_on_with_the_trunk_alone_on_other_joints(tmp_path):
     flat = drawn(network(MPII))
     torch.save(state_dict(flat), tmp_path / "hg.pth")
-    taken, told = finetune.load(tmp_path / "hg.pth", network(LSP), None)
+    taken, said = finetune.load(tmp_path / "hg.pth", network(LSP), None)
     heads = {name for name in flat if "_heatmaps" in name and name != "params/stack0_remap_heatmaps/bias"}
     assert len(heads) == 5 and taken.keys() == flat.keys() - heads
     for name in taken:
         np.testing.assert_array_equal(taken[name], flat[name], err_msg=name)
-    assert told == [f"Begins with {tmp_path / 'hg.pth'}; anew: {', '.join(sorted(heads))}."]
+    assert said == [f"Begins with {tmp_path / 'hg.pth'}; at random: {', '.join(sorted(heads))}."]
     with pytest.raises(ValueError, match="config.model: stem is port, not newell; .* and .* more"):
         finetune.load(tmp_path / "hg.pth", network(LSP, stem="newell"), None)
 

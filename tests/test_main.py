@@ -88,9 +88,9 @@ def config_file(tiny, tmp_path):
 )
 def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, message):
     (tmp_path / "file").write_text("not a folder")
-    code, told = command(*arguments)
+    code, said = command(*arguments)
     assert code == 1
-    assert told.startswith("Error: ") and "\n" not in told and message in told
+    assert said.startswith("Error: ") and "\n" not in said and message in said
     output, errors = capfd.readouterr()
     assert "Traceback" not in output + errors
     assert not [line for line in errors.splitlines() if line.strip()]
@@ -100,9 +100,9 @@ def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, 
 def test_wrong_values_of_the_model_are_told_in_one_line(command, monkeypatch, field):
     monkeypatch.undo()  # the real models
     values = [f"--config.{value}" for value in field]
-    code, told = command("--config=configs/newell.py:dataset=synthetic,width=4", W, *values)
-    assert code == 1 and told.startswith("Error: ") and "\n" not in told
-    assert field[0].partition("=")[2] in told
+    code, said = command("--config=configs/newell.py:dataset=synthetic,width=4", W, *values)
+    assert code == 1 and said.startswith("Error: ") and "\n" not in said
+    assert field[0].partition("=")[2] in said
 
 
 def test_failure_and_help_of_the_real_process(run_python, tmp_path):
@@ -123,8 +123,8 @@ def test_training_and_evaluation_from_the_command(
     assert [line["step"] for line in metrics_of(tmp_path / "w") if "loss" in line] == [1, 2]
     # Another config needs the flag that allows it.
     more = [config_file, W, "--config.train.steps=3", "--config.optimizer.learning_rate=1e-4"]
-    code, told = command(*more)
-    assert code == 1 and "learning_rate: 0.001 -> 0.0001" in told and "--allow_changed_config" in told
+    code, said = command(*more)
+    assert code == 1 and "learning_rate: 0.001 -> 0.0001" in said and "--allow_changed_config" in said
     assert command(*more, "--allow_changed_config") == (0, "")
     assert "Goes on after step 2 of 3." in capsys.readouterr().out
 
@@ -133,10 +133,10 @@ def test_training_and_evaluation_from_the_command(
     assert command(config_file, "--workdir=TMP/e", "--mode=evaluate", checkpoint) == (0, "")
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["step"] == 2
     assert "synthetic-validation, step 2, 10 people" in capsys.readouterr().out
-    code, told = command(config_file, W, "--mode=evaluate", "--config.model.width=8")
-    assert code == 1 and told.endswith("w is of another model than the config: model.width: 4 -> 8.")
+    code, said = command(config_file, W, "--mode=evaluate", "--config.model.width=8")
+    assert code == 1 and said.endswith("w is of another model than the config: model.width: 4 -> 8.")
 
 
 def test_divergence_is_told_in_one_line(command, config_file, quick_compiles):
-    code, told = command(config_file, W, "--config.optimizer.learning_rate=1e30")
-    assert code == 1 and told.startswith("Error: The loss is ") and "\n" not in told
+    code, said = command(config_file, W, "--config.optimizer.learning_rate=1e30")
+    assert code == 1 and said.startswith("Error: The loss is ") and "\n" not in said

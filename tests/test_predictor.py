@@ -389,9 +389,9 @@ def test_unreadable_files_are_told_and_the_others_answered(spots, tmp_path):
     save(tmp_path / "a.png", picture(60, 80, (40, 30)))
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     save(tmp_path / "c.png", picture(60, 80, (40, 30)))
-    find, told = Predictor("any"), []
-    names = [result.path.name for result in find(tmp_path, unreadable=told.append)]
-    assert names == ["a.png", "c.png"] and len(told) == 1 and "b.jpg: not a picture" in str(told[0])
+    find, said = Predictor("any"), []
+    names = [result.path.name for result in find(tmp_path, unreadable=said.append)]
+    assert names == ["a.png", "c.png"] and len(said) == 1 and "b.jpg: not a picture" in str(said[0])
     with pytest.warns(UserWarning, match="Skipped .*b.jpg: not a picture that can be read"):
         assert len(list(find(tmp_path))) == 2
     with pytest.raises(pictures.Unreadable, match="b.jpg"):
@@ -408,16 +408,16 @@ def test_boxes_go_with_their_pictures(spots, tmp_path):
     paths = [save(tmp_path / name, image) for name in ("a.png", "b.png", "in/a.png")]
     (tmp_path / "b.png").write_bytes(b"no picture")  # its boxes go with it
     find = Predictor("any")
-    two, one, nobody = [[0, 0, 8, 8], [9, 9, 8, 8]], [5, 5, 16, 8], []
+    two, one, none = [[0, 0, 8, 8], [9, 9, 8, 8]], [5, 5, 16, 8], []
     by_name = {"a.png": two, str(paths[2]): one}  # a path is nearer than a name
-    for boxes in (by_name, [two, nobody, one], [two, None, [one]]):
+    for boxes in (by_name, [two, none, one], [two, None, [one]]):
         found = list(find(paths, boxes=boxes, unreadable=lambda error: None))
         assert [result.path for result in found] == [paths[0], paths[2]]
         np.testing.assert_allclose(found[0].crop, [[-1, -1, 10], [8, 8, 10]])
         np.testing.assert_allclose(found[1].crop, [[3, -1, 20]])
         found = list(find(iter(paths), boxes=boxes, unreadable=lambda error: None))  # uncounted
         assert [len(result.crop) for result in found] == [2, 1]
-    result = find(paths[0], boxes=nobody)
+    result = find(paths[0], boxes=none)
     assert result.joints.shape == (0, 16, 2) and result.crop.shape == (0, 3)
     assert len(find(paths[0], boxes=by_name).joints) == 2
     (result,) = find([paths[0]], boxes={})

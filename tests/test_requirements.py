@@ -76,14 +76,14 @@ def test_setup_installs_only_what_is_not_there(tmp_path, stamp, lock, installs):
         "ranges": "$(cat requirements-minimal.txt requirements.txt | sha256sum)",
         "both": "$(cat requirements-minimal.txt requirements.txt | sha256sum) $(sha256sum < lock)",
     }
-    # In the place of pip: an interpreter that tells how it is called.
+    # In the place of pip: an interpreter that prints its arguments.
     script = f"""
         cd {tmp_path}; mkdir -p .venv/bin; echo "{hashes[stamp]}" > .venv/requirements.sha256
         printf '#!/bin/sh\\necho "$@" >> called' > .venv/bin/python; chmod +x .venv/bin/python
         LOCK={lock} PYTHON=.venv/bin/python; source launch/setup.sh; cat .venv/requirements.sha256
         """
     env = {name: value for name, value in os.environ.items() if name not in ("VENV", "LOCK", "PYTHON")}
-    told = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True, env=env).stdout
+    said = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True, env=env).stdout
     called = (tmp_path / "called").read_text() if (tmp_path / "called").exists() else ""
-    assert ("Installing" in told) == (installs is not None)
+    assert ("Installing" in said) == (installs is not None)
     assert not installs or f"-r {installs}\n" in called

@@ -254,7 +254,7 @@ def test_ones_own_joints_by_hand(tmp_path, capsys):
     found = said(results)
     assert found["metric"] == "PCK@0.2" and found["table"]["Mean"] == 100
     del category["torso"]
-    found = said(results[:1])  # nobody in the other picture: three of its joints are wrong
+    found = said(results[:1])  # no one in the other picture: three of its joints are wrong
     assert found["people"] == {"missing": 1, "extra": 0} and found["not_a_number"] == 3
     assert found["table"]["Mean"] == pytest.approx(100 * 1 / 5)
     path.write_text(json.dumps([{"image_id": 77, "keypoints": near_a}]))

@@ -505,7 +505,7 @@ def test_complete_training_says_so(tiny, tmp_path, capsys):
     assert saved_steps(tmp_path) == [2] and (tmp_path / "metrics.jsonl").read_text() == lines
 
 
-# What a run tells.
+# The logs of a run.
 
 
 def test_console_tells_model_data_progress_and_scores(tiny, tmp_path, capsys):

@@ -146,7 +146,7 @@ def _in_a_process(deadline: float, rounds: int, who: str, **job) -> list[float] 
     ]
     left = max(deadline - time.monotonic(), 0)
     root = pathlib.Path(__file__).resolve().parents[2]
-    # Nobody else wants the accelerator's memory now.
+    # No other process uses the accelerator's memory now.
     env = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ
     try:
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=left)

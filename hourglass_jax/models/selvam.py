@@ -130,7 +130,7 @@ class Model(nn.Module):
     multi_resolution_attention: bool = False  # Figure 6
     attention_width: int = 32  # of the global mask's hourglass, which has the input's resolution
     # The next network and the Refinement Net see the heatmap and nothing else (3.1 to 3.3, read literally).
-    # Otherwise the features go on beside it, as in the stacked hourglass: one channel alone loses most.
+    # Otherwise the features go on with it, as in the stacked hourglass: one channel alone loses most.
     heatmap_alone: bool = False
     # The coordinates' matrix reads the features times this. Its inputs are thousands, and Adam's first step
     # moves all weights alike: without a scale it throws the coordinates across the picture. 1 is the value

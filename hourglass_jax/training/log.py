@@ -1,4 +1,4 @@
-"""What a run tells: the console, WORKDIR/metrics.jsonl and TensorBoard."""
+"""The logs of a run: the console, WORKDIR/metrics.jsonl and TensorBoard."""
 
 import json
 import pathlib

@@ -349,7 +349,7 @@ def without(function: Callable | None, joints: Sequence[int]) -> Callable | None
 def measure(
     *, kind: str, size: int, sigma: float, mask_unlabelled: bool, adaptive: bool = False, **options
 ) -> Callable[[Outputs, jax.Array, jax.Array], dict[str, jax.Array]] | None:
-    """The numbers that a training with the loss of these options logs beside it.
+    """The numbers that a training with the loss of these options logs with it.
 
     Returns:
       (outputs, joints, visible) -> numbers by name; None without anything to log.

@@ -18,12 +18,12 @@ from hourglass_jax.pose import augment, crop
 from hourglass_jax.training import losses, phases
 from hourglass_jax.transforms import norm_groups, remat, shared_units
 
-INPUTS = ("image", "joints", "visible", "center", "scale")  # what of a batch a step needs
+INPUTS = ("image", "joints", "visible", "center", "scale")  # the fields of a batch that a step needs
 
 
 @struct.dataclass
 class State:
-    """All that training changes. Parameters and statistics are float32.
+    """The state of a training. Parameters and statistics are float32.
 
     `averaged` holds {"params", "batch_stats"} averaged over the steps, or None.
     """
@@ -36,7 +36,7 @@ class State:
 
     @property
     def variables(self) -> dict:
-        """What evaluation uses: the averaged variables where there are any."""
+        """The variables for evaluation: the averaged ones where there are any."""
         plain = {"params": self.params, "batch_stats": self.batch_stats}
         return self.averaged if self.averaged is not None else plain
 
@@ -105,7 +105,7 @@ def make(
       average_decay: of the averaged variables; 0 for none.
       accumulate: the batch goes through the network in so many parts, and their gradients are
         averaged. Each part has its own batch statistics.
-      policy: which features are computed anew on the way back, see `remat`; "" keeps all.
+      policy: which features the backward pass recomputes, see `remat`; "" keeps all.
       norm_group: examples that share batch statistics, see `norm_groups`; 0 for the whole part.
       trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
         None trains all.
@@ -187,8 +187,8 @@ def make(
             **measured,
         }
         new = State(state.step, params, batch_stats, optimizer_state, averaged)
-        # What is no number must not reach the state, whenever the host comes to look at the metrics.
-        # Behind the barrier XLA asks once, and not again with each of the state's leaves.
+        # A non-finite step must not change the state, however late the host looks at the metrics. Behind the
+        # barrier XLA tests once, and not again for each leaf of the state.
         finite = jax.lax.optimization_barrier(jnp.isfinite(value) & jnp.isfinite(norm))
         state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
         return state.replace(step=state.step + 1), metrics

@@ -26,7 +26,7 @@ def estimator(estimate: inference.Estimator, mesh: jax.sharding.Mesh) -> Callabl
     """The estimator, compiled for the devices: by `examples` where that `suits`, or as one program."""
     if suits(mesh):
         # A partial, for methods are hashed by the fields of their object.
-        of_view = functools.partial(Network.answers, estimate.network)
+        of_view = functools.partial(Network.forward, estimate.network)
         program, views, result = (
             devices.jit(function, mesh) for function in (of_view, estimate.views, estimate.result)
         )

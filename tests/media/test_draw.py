@@ -65,8 +65,8 @@ def test_what_is_not_drawn_or_not_a_number_takes_its_limbs_along():
     ):
         assert not image[:, :50].any()
         np.testing.assert_allclose(image[55, 80], draw.LEFT, atol=3)
-    for nobody in (drawn(joints, (False,) * 3), drawn(np.full((3, 2), np.nan))):
-        np.testing.assert_array_equal(nobody, BLACK)
+    for empty in (drawn(joints, (False,) * 3), drawn(np.full((3, 2), np.nan))):
+        np.testing.assert_array_equal(empty, BLACK)
 
 
 def test_joints_outside_of_the_image_are_drawn_towards():
@@ -138,7 +138,7 @@ def test_an_attention_sheet_has_a_row_for_each_stack_in_order(monkeypatch):
     one, three = np.full((4, 4, 1), 0.25), np.full((2, 2, 3), 0.5)
     maps = {"stack10_parts": three, "stack2_resolution16": one, "stack2_resolution8": one, "global": one}
     sheet = draw.attention_sheet(BLACK, maps)
-    told = [
+    expected = [
         "",
         "global 0.25",
         "",
@@ -147,7 +147,7 @@ def test_an_attention_sheet_has_a_row_for_each_stack_in_order(monkeypatch):
         "",
         "stack10_parts 0.5",
     ]
-    assert names == told
+    assert names == expected
     assert sheet.shape[0] % 3 == 0 and sheet.shape[1] == 3 * 164  # of three rows the longest has three tiles
     assert (sheet[: sheet.shape[0] // 3, 2 * 164 :] == 255).all()  # the first one's has two
     names.clear()

@@ -1,4 +1,4 @@
-"""Videos: what is written comes back; what is damaged is told."""
+"""Videos: what is written comes back; damaged ones are named."""
 
 import fractions
 import os

@@ -38,7 +38,7 @@ class Begun(Exception):
 
 
 def begun(config, workdir, monkeypatch):
-    """The state with which a training begins; it has told its first lines."""
+    """The state with which a training begins; it has said its first lines."""
     states, make_state = [], train.make_state
 
     def first_step(*_):
@@ -60,7 +60,7 @@ def begun(config, workdir, monkeypatch):
 def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
     network, variables, _ = loading.load(trained[1])
     lsp = {"skeleton": skeletons.LSP, "mean": (0.4, 0.5, 0.5), "model": network.model.clone(joints=14)}
-    taken, told = finetune.load(trained[1], dataclasses.replace(network, **lsp), None)
+    taken, said = finetune.load(trained[1], dataclasses.replace(network, **lsp), None)
     old = flat(variables)
     # Two stacks: kernel and bias of each one's heatmaps, and the kernel of the remap between them.
     heads = {
@@ -70,7 +70,7 @@ def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
     assert taken.keys() == old.keys() - heads
     for name in taken:
         np.testing.assert_array_equal(taken[name], old[name], err_msg=name)
-    assert told == [
+    assert said == [
         f"Begins with {trained[1]}; at random: {', '.join(sorted(heads))}.",
         "Note: it was trained with another mean of the channels: --config.data.mean=(0.5,0.5,0.5)",
     ]
@@ -96,15 +96,15 @@ def test_a_training_begins_with_a_file_of_weights_and_new_heads(
         np.testing.assert_array_equal(new[name], expected, err_msg=name)
         np.testing.assert_array_equal(flat(state.averaged)[name], expected, err_msg=name)
     assert all(new[name].shape == (*old[name].shape[:-1], 14) for name in heads) and state.step == 0
-    told = capsys.readouterr().out
-    assert f"Begins with {tmp_path / 'w.npz'}; at random: {', '.join(sorted(heads))}.\n" in told
+    said = capsys.readouterr().out
+    assert f"Begins with {tmp_path / 'w.npz'}; at random: {', '.join(sorted(heads))}.\n" in said
 
 
 def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
     shutil.copytree(trained[1], tmp_path / "a")
     train.train(tiny({"train.init_from": "gone"}), tmp_path / "a", allow_changed_config=True)
-    told = capsys.readouterr().out
-    assert "Begins with" not in told and "Trained to step 4 already" in told
+    said = capsys.readouterr().out
+    assert "Begins with" not in said and "Trained to step 4 already" in said
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_what_differs_besides_the_heads_is_told(trained):
     other = dataclasses.replace(
         network, skeleton=dataclasses.replace(network.skeleton, joints=names), logits=False, mean=(0, 0, 0)
     )
-    told = finetune.remarks("x", other, network, [])
-    assert told[1].startswith("Note: its joints are head, right_knee") and "for right_ankle" in told[1]
-    assert told[2].endswith("--config.data.mean=(0,0,0)")
-    assert told[3].endswith("--config.loss.kind=mean_squared_error")
+    said = finetune.remarks("x", other, network, [])
+    assert said[1].startswith("Note: its joints are head, right_knee") and "for right_ankle" in said[1]
+    assert said[2].endswith("--config.data.mean=(0,0,0)")
+    assert said[3].endswith("--config.loss.kind=mean_squared_error")
 
 
 def test_a_pytorch_checkpoint_is_told_by_its_ending(tmp_path, trained):

@@ -179,7 +179,7 @@ def test_average_follows_the_parameters_as_stated():
         close(state.averaged, average)
     assert state.variables is state.averaged
     difference = np.abs(average["params"]["conv"]["kernel"] - state.params["conv"]["kernel"])
-    assert difference.max() > 1e-4  # so that this tells the one from the other
+    assert difference.max() > 1e-4  # so that the two differ
 
 
 def test_without_an_average_evaluation_uses_the_parameters():

@@ -60,7 +60,7 @@ IMAGES = [
             },
             # A single point, in a single structure; no head box, and fields that are empty.
             {"scale": "2", "objpos": place("70", 40), "annopoints": points((12, 77, 33, 1))},
-            {"scale": EMPTY, "objpos": EMPTY, "annopoints": EMPTY},  # nobody has annotated them
+            {"scale": EMPTY, "objpos": EMPTY, "annopoints": EMPTY},  # not annotated
         ],
     },
     {"name": "empty.jpg", "people": []},
@@ -95,8 +95,8 @@ def write_mat(path, images=IMAGES, **changes):
 
 
 def json_person(image, person, name, joints, others=(), **fields):
-    nobody = {"_ArrayType_": "double", "_ArraySize_": [0, 0], "_ArrayData_": None}
-    others = others[0] if len(others) == 1 else list(others) or nobody  # as MATLAB's json has it
+    none = {"_ArrayType_": "double", "_ArraySize_": [0, 0], "_ArrayData_": None}
+    others = others[0] if len(others) == 1 else list(others) or none  # as MATLAB's json has it
     return {
         **{
             "img_paths": name,
@@ -137,7 +137,7 @@ def test_the_mat_file_and_its_irregularities(tmp_path):
             ("t.jpg", 3, 1),
         )
     ]
-    first, second, nobody, other, test, lost = people
+    first, second, none, other, test, lost = people
     assert first.joints[[0, 1, 8, 9, 10]].tolist() == [[30, 70], [31, 60], [40.5, 20.25], [40.5, -2], [12, 0]]
     # Neck and head top count as visible; (12, 0) is a place, and its "0" says occluded.
     assert first.visible.tolist() == [2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0]
@@ -146,7 +146,7 @@ def test_the_mat_file_and_its_irregularities(tmp_path):
     assert first.others.shape == (1, 16, 3) and first.others[0, 12].tolist() == [77, 33, 2]
     assert second.joints[12].tolist() == [77, 33] and second.visible.sum() == 2
     assert second.center.tolist() == [70, 40] and second.scale == 2 and second.head_size == 0
-    assert not nobody.visible.any() and len(nobody.others) == 2 and np.isnan(nobody.scale)
+    assert not none.visible.any() and len(none.others) == 2 and np.isnan(none.scale)
     assert other.head_size == 0.75 * 8  # no head box: 0.75 of neck to head top
     assert (other.category, other.activity) == ("", "") and other.others.shape == (0, 16, 3)
     assert [p.training for p in people] == [True] * 4 + [False] * 2
@@ -241,7 +241,7 @@ def test_from_archive_to_source(archive):
     assert test.extras["image_index"].tolist() == [3] and train.extras["person_index"].tolist() == [0, 1]
     assert not test[0]["visible"].any() and test[0]["scale"] == 2.5
     assert pipeline.load(test, 0)["image"].shape == (48, 48, 3)
-    # The person without a place is told, and the joint at (12, 0) is not far outside.
+    # The person without a place is listed, and the joint at (12, 0) is not far outside.
     assert builder.problems.read_text() == "not in test: t.jpg: mpii-t-1: no centre or no scale\n"
 
 
