@@ -77,7 +77,7 @@ def server(monkeypatch, tmp_path):
                 raise ValueError(f"{path}: no state_dict of tensors alone")
         return network, variables, Metadata(CONFIG, skeletons.MPII.to_dict())
 
-    monkeypatch.setattr(published.torch, "load", load)
+    monkeypatch.setattr(published.pytorch, "load", load)
     monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(published, "TIMEOUT", 0.3)
     with Server(("localhost", 0), Handler) as server:
@@ -211,9 +211,9 @@ def test_names_and_shapes_of_the_authors_own_version_are_a_network_of_ours(stack
             if not name.endswith("num_batches_tracked"):
                 shape = tuple(map(int, re.findall(r"\d+", shape)))
                 tensors[name] = np.broadcast_to(np.float32(0), shape)
-    monkeypatch.setattr(published.torch, "_read", lambda path: tensors)
+    monkeypatch.setattr(published.pytorch, "_read", lambda path: tensors)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    network, variables, metadata = published.torch.load("checkpoint.pt", sharding=sharding)
+    network, variables, metadata = published.pytorch.load("checkpoint.pt", sharding=sharding)
     assert (network.model.stacks, network.model.width, network.model.stem) == (stacks, 256, "newell")
     assert network.mean == (0.0, 0.0, 0.0) and metadata.config["data"]["size"] == 256
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))

@@ -10,6 +10,7 @@ import pytest
 
 from configs import newell as config
 from hourglass_jax import inference, models
+from hourglass_jax.kernels import convolution
 from hourglass_jax.models import layers
 from hourglass_jax.network import Network
 from hourglass_jax.pose import heatmaps, skeletons
@@ -150,7 +151,7 @@ def test_convolutions_are_laxs_with_their_gradients(window, strides):
         return jnp.sum(jnp.sin(y) * weight), y
 
     gradients = []
-    for convolve in (layers._convolve, jax.lax.conv_general_dilated):
+    for convolve in (convolution.plain, jax.lax.conv_general_dilated):
         gradient = jax.value_and_grad(total, argnums=(1, 2), has_aux=True)
         gradients.append(jax.jit(gradient, static_argnums=0)(convolve, x, kernel))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *gradients)

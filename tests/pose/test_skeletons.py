@@ -67,7 +67,7 @@ def test_limbs_join_all_joints_into_one_figure(skeleton):
 @BOTH
 def test_parts_pool_each_joint_once_and_both_sides_together(skeleton):
     pooled = [joint for _, joints in skeleton.parts for joint in joints]
-    assert len(pooled) == len(set(pooled)) == {"mpii": 14, "lsp": 14, "flic": 4}[skeleton.name]
+    assert len(pooled) == len(set(pooled)) == {"mpii": 14, "lsp": 14, "flic": 6}[skeleton.name]
     for _, joints in skeleton.parts:
         assert set(skeleton.flip[list(joints)].tolist()) == set(joints)
 
