@@ -58,7 +58,7 @@ def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
     first.go_on()
     assert first.end(120) != 0
     assert time.monotonic() - began < 60
-    # Where a collective fails first, it is our line; where it hangs, JAX ends the process after its heartbeats.
+    # Our line, where a collective fails; where it hangs, JAX ends the process after its heartbeats.
     lines = [line for line in first.errors if line.startswith("Error: ")]
     assert lines or "JAX distributed service" in "".join(first.errors), first.errors
     assert all(line.startswith("Error: process 0 lost contact to another process (") for line in lines)
