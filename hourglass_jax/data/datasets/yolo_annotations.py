@@ -65,7 +65,7 @@ def labels(path, images: Path | None = None) -> list[Path]:
 
 def _fields(path: Path) -> dict:
     """The file's mapping."""
-    import yaml  # of Flax
+    import yaml  # only here: other datasets do without
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {FORMAT}")
