@@ -120,6 +120,7 @@ def quick_compiles(cache):
 def optimized(quick_compiles):
     """Programs as users get them, for tests of what the compiler makes of them."""
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # programs that an earlier test compiled quickly
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 
