@@ -18,7 +18,7 @@ from PIL import Image
 
 from hourglass_jax import config_base
 from hourglass_jax.benchmarks.common import Step, interleaved
-from hourglass_jax.data import packed, people_builder, pipeline, preparation, synthetic
+from hourglass_jax.data import packed, pipeline, synthetic
 from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import crop, skeletons
@@ -39,6 +39,8 @@ def add(command) -> None:
 
 def run(args) -> dict:
     """A row for each way from stored pictures to samples, and the share of a step that is no network."""
+    from hourglass_jax.data import people_builder  # imports TFDS, which the other benchmarks do without
+
     rng, seen = np.random.default_rng(0), args.batches * args.batch_size
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         frames = _frames(args, pathlib.Path(folder))
@@ -129,6 +131,8 @@ def _stored(frames, folder, canvas: int) -> dict:
     path = folder / "people.json"
     path.write_text(json.dumps(content))
     config = {"annotations": str(path), "canvas": canvas, "margin": MARGIN}
+    from hourglass_jax.data import preparation  # imports TFDS
+
     builder = preparation.builder("coco", data_dir=folder / "prepared", **config)
     preparation.prepare(builder)
     source = packed.TfdsSource(builder, "train")
@@ -147,6 +151,8 @@ def _feed(source, args) -> None:
 
 def prepared(frame, config) -> dict:
     """Prepares a frame, once: decode, cut, encode."""
+    from hourglass_jax.data import people_builder  # imports TFDS
+
     encoded, center, side = frame
     nowhere = np.zeros((16, 2), np.float32)
     scale = side / crop.REFERENCE
