@@ -31,6 +31,12 @@ def test_every_system_has_a_small_form_a_command_and_a_measured_row(name):
     config.train.steps = int(words["config.train.steps"])
     assert config == systems.system_config(name, 700) and config.model.name == name
     assert words["workdir"] == f"runs/systems/{name}"
+    small = {"width": 32, "size": 64}
+    words = systems.system_command(name, "runs/systems", 700, **small).split()
+    assert f"--config=configs/quickstart.py:model={name},stacks=2,width=32" in words
+    assert {"--config.data.size=64", "--config.data.canvas=96"} <= set(words)
+    config = systems.system_config(name, 700, **small)
+    assert (config.model.width, config.data.size, config.data.canvas) == (32, 64, 96)
 
 
 def test_all_systems_see_the_same_people_with_the_same_recipe():
@@ -83,7 +89,7 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
 ):
     monkeypatch.setattr(systems, "SYSTEMS", ("newell",))
     monkeypatch.setattr(
-        systems, "system_config", lambda name, steps, seed=0: tiny({"train.steps": steps, "seed": seed})
+        systems, "system_config", lambda name, steps, seed=0, **_: tiny({"train.steps": steps, "seed": seed})
     )
     folders = [f"--workdir={tmp_path}", f"--output={tmp_path / 'tables'}"]
     arguments = ["systems", *folders, "--steps=2", "--rounds=1", "--seeds=2"]

@@ -1,18 +1,21 @@
 """Our training step beside PyTorch's: equal weights, equal batches, RMSprop as released, step by step.
 
-Two networks are trained, in float32: the stacked hourglass, and a single one of Chu's hourglass residual
-units between a convolution and heatmaps. Ours takes `training.step` with Torch's constants; PyTorch's its own
-loss, BatchNorm2d and optim.RMSprop(alpha=0.99, eps=1e-8), as the released codes do.
+Two networks are trained: the stacked hourglass, and a single one of Chu's hourglass residual units between a
+convolution and heatmaps. Ours takes `training.step` with Torch's constants; PyTorch's its own loss,
+BatchNorm2d and optim.RMSprop(alpha=0.99, eps=1e-8), as the released codes do.
 
-The two agree to rounding in the first step and drift apart afterwards: RMSprop divides a gradient by its own
-root mean square, so that one which is 0 but for rounding (the bias of a convolution before a batch norm, the
-weight of a unit that is off) moves by up to 10 times the learning rate in a direction of chance. Such weights
-hardly change the loss; they do shift the means that the next norm sees.
+In float64 the two are one training. In float32 they agree to rounding in the first step and drift apart
+afterwards: RMSprop divides a gradient by its own root mean square, so that one which is 0 but for rounding
+(the bias of a convolution before a batch norm, the weight of a unit that is off) moves by up to 10 times the
+learning rate in a direction of chance. In float64 such a gradient is far below RMSprop's epsilon, and moves
+nothing. PyTorch's float32 training drifts as far from its own float64 one, and from one that begins with
+weights a few units of the last place away.
 
 BatchNorm2d updates its running variance by the unbiased estimate, ours, as Flax, by the biased one: smaller
-by (n - 1) / n for n values of a channel. They are compared with that factor taken out.
+by (n - 1) / n for n values of a channel. They are compared with that factor taken out; `unbiased` puts it in.
 """
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -21,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from hourglass_jax.models import chu, layers, newell
 from hourglass_jax.models.outputs import Outputs
@@ -38,21 +42,40 @@ class OneUnit(nn.Module):
     """A convolution to a quarter of the resolution, Chu's unit, heatmaps."""
 
     width: int = 16
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, image, train=False):
-        conv, norm = layers.parts(train=train, dtype=jnp.float32)
+        conv, norm = layers.parts(train=train, dtype=self.dtype)
         x = conv(self.width, (4, 4), (4, 4), padding="VALID", name="conv")(image)
         x = chu.HourglassUnit(self.width, conv, norm, name="unit")(x)
         return Outputs(heatmaps=(conv(JOINTS, (1, 1), name="heatmaps")(x),))
 
 
 @dataclasses.dataclass(frozen=True)
-class Differences:
-    """Between the two after each of n steps.
+class Trajectory:
+    """A training of n steps.
 
     Attributes:
-      loss: (n,) of ours; loss_error: (n,) relative.
+      loss: (n,).
+      means, variances: by norm, (n, c), the running statistics after each step, variances biased.
+      state: ours, `train_step.State` after the last step; None of PyTorch's.
+      counted: by norm, how many values of a channel a batch has; {} of ours.
+    """
+
+    loss: np.ndarray
+    means: dict[str, np.ndarray]
+    variances: dict[str, np.ndarray]
+    state: Any = None
+    counted: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """Of one training from another after each of n steps.
+
+    Attributes:
+      loss: (n,) of the first; loss_error: (n,) relative.
       mean_error: (n,) the largest difference of a norm's running means, in running deviations.
       variance_error: (n,) the largest relative difference of the running variances.
     """
@@ -61,6 +84,18 @@ class Differences:
     loss_error: np.ndarray
     mean_error: np.ndarray
     variance_error: np.ndarray
+
+    @classmethod
+    def between(cls, one: Trajectory, other: Trajectory) -> "Differences":
+        means, variances = [], []
+        for name, biased in other.variances.items():
+            means.append(np.abs(one.means[name] - other.means[name]) / np.sqrt(biased))
+            variances.append(np.abs(one.variances[name] - biased) / biased)
+        return cls(
+            one.loss,
+            np.abs(one.loss - other.loss) / other.loss,
+            *(np.concatenate(errors, axis=1).max(axis=1) for errors in (means, variances)),
+        )
 
 
 def networks(*, stacks: int, width: int, depth: int) -> dict:
@@ -93,54 +128,141 @@ def batch_of(number: int, *, size: int, count: int) -> dict[str, np.ndarray]:
 
 
 def compare(model: nn.Module, twin_of, *, size: int, count: int, steps: int) -> Differences:
-    """Trains a network and its twin on the same batches.
+    """Trains a network and its twin in float32 on the same batches; arguments as of `ours`."""
+    mine = ours(model, size=size, count=count, steps=steps)
+    return Differences.between(mine, theirs(model, twin_of, size=size, count=count, steps=steps))
+
+
+def ours(model: nn.Module, *, size: int, count: int, steps: int, dtype: str = "float32") -> Trajectory:
+    """Trains a network by this project's step.
 
     Args:
       model: returns `Outputs`.
-      twin_of: variables -> the same network in PyTorch.
       size: side of the input, px; count: people in a batch; steps: of the training.
+      dtype: "float32" or "float64", of the computation, the variables and the optimiser.
+    """
+    from hourglass_jax.benchmarks import torch_twin
+
+    with _precision(dtype):
+        optimiser = optimizer.transformation(lambda step: LEARNING_RATE)
+        loss = functools.partial(
+            losses.on_heatmaps, size=size, sigma=1.0, kind="mean_squared_error", mask_unlabelled=False
+        )
+        step = jax.jit(
+            train_step.make(
+                model.clone(dtype=jnp.dtype(dtype)),
+                optimiser,
+                geometry=train_step.Geometry(canvas=size, margin=1.0, size=size),
+                flip_order=MPII.flip,
+                seed=0,
+                mean=MEAN,
+                augmentation={},
+                loss=loss,
+            )
+        )
+        begin = _begin(model, size, dtype)
+        state = train_step.State(jnp.zeros((), jnp.int32), *begin, optimiser.init(begin[0]), None)
+        found, seen = [], []
+        for number in range(1, steps + 1):
+            state, metrics = step(state, batch_of(number, size=size, count=count))
+            found.append(float(metrics["loss"]))
+            seen.append(torch_twin.named(state.batch_stats))
+        return Trajectory(np.array(found), *_by_norm(seen), jax.device_get(state))
+
+
+def theirs(
+    model: nn.Module,
+    twin_of,
+    *,
+    size: int,
+    count: int,
+    steps: int,
+    dtype: str = "float32",
+    nudge: float = 0.0,
+) -> Trajectory:
+    """Trains a network's twin by PyTorch's own parts; other arguments as of `ours`.
+
+    Args:
+      model: the weights begin as its own.
+      twin_of: variables -> the same network in PyTorch.
+      nudge: the weights begin so far from these, relative to each, up or down by chance.
     """
     import torch
 
-    optimiser = optimizer.transformation(lambda step: LEARNING_RATE)
-    loss = functools.partial(
-        losses.on_heatmaps, size=size, sigma=1.0, kind="mean_squared_error", mask_unlabelled=False
+    params, batch_stats = _begin(model, size, "float32")
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: (np.asarray(x) * (1 + nudge * rng.choice([-1, 1], x.shape))).astype(np.float32), params
     )
-    step = jax.jit(
-        train_step.make(
-            model,
-            optimiser,
-            geometry=train_step.Geometry(canvas=size, margin=1.0, size=size),
-            flip_order=MPII.flip,
-            seed=0,
-            mean=MEAN,
-            augmentation={},
-            loss=loss,
-        )
-    )
-    state = train_step.init(model, optimiser, seed=0, size=size, average=False)
-    twin = twin_of({"params": state.params, "batch_stats": state.batch_stats}).train()
+    twin = twin_of({"params": params, "batch_stats": batch_stats}).train().to(getattr(torch, dtype))
     counted = _counts(twin)
     rmsprop = torch.optim.RMSprop(twin.parameters(), lr=LEARNING_RATE, alpha=0.99, eps=1e-8)
-    found = []
+    found, seen = [], []
     for number in range(1, steps + 1):
         batch = batch_of(number, size=size, count=count)
-        state, metrics = step(state, batch)
-        theirs = _torch_step(twin, rmsprop, batch, size)
-        value = float(metrics["loss"])
-        errors = _statistics(state.batch_stats, twin, counted, number)
-        found.append((value, abs(value - theirs) / theirs, *errors))
-    return Differences(*map(np.array, zip(*found, strict=True)))
+        found.append(_torch_step(twin, rmsprop, batch, size, np.dtype(dtype)))
+        kept = (1 - MOMENTUM) ** number  # of the variance at the start, 1
+        running = {name: value.numpy().copy() for name, value in twin.state_dict().items()}
+        for name, n in counted.items():
+            running[f"{name}.running_var"] = _biased(running[f"{name}.running_var"], n, kept)
+        seen.append(running)
+    return Trajectory(np.array(found), *_by_norm(seen), counted=counted)
 
 
-def _torch_step(twin, rmsprop, batch: dict[str, np.ndarray], size: int) -> float:
+def evaluated(model: nn.Module, run: Trajectory, counted: dict[str, int], *, size: int) -> float:
+    """What the choice of the running variance is worth: the largest difference of the heatmaps in evaluation,
+    as a share of the largest value, if BatchNorm2d's unbiased variances stood in the place of ours.
+
+    Args:
+      model: of `ours`, which made the run.
+      counted: of PyTorch's run on the same batches.
+      size: side of the input, px.
+    """
+    kept = (1 - MOMENTUM) ** len(run.loss)  # of the variance at the start, 1
+    stats = traverse_util.flatten_dict(run.state.batch_stats)
+    theirs = dict(stats)
+    for name, n in counted.items():
+        path = (*name.split("."), "var")
+        theirs[path] = kept + (stats[path] - kept) * n / (n - 1)
+    image = jnp.asarray(batch_of(0, size=size, count=4)["image"] / np.float32(255) - np.array(MEAN))
+    one, other = (
+        model.apply({"params": run.state.params, "batch_stats": traverse_util.unflatten_dict(of)}, image)
+        for of in (stats, theirs)
+    )
+    maps, others = one.heatmaps[-1], other.heatmaps[-1]
+    return float(jnp.abs(maps - others).max() / jnp.abs(maps).max())
+
+
+def _biased(var, n, kept):
+    return kept + (var - kept) * (n - 1) / n
+
+
+@contextlib.contextmanager
+def _precision(dtype: str):
+    before = bool(jax.config.values["jax_enable_x64"])
+    jax.config.update("jax_enable_x64", before or dtype == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def _begin(model, size, dtype) -> tuple[dict, dict]:
+    """Parameters and statistics that are the same in every precision."""
+    optimiser = optimizer.transformation(lambda step: LEARNING_RATE)
+    state = train_step.init(model, optimiser, seed=0, size=size, average=False)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), (state.params, state.batch_stats))
+
+
+def _torch_step(twin, rmsprop, batch: dict[str, np.ndarray], size: int, dtype: np.dtype) -> float:
     import torch
     from torch.nn import functional
 
-    images = (batch["image"] / np.float32(255) - np.array(MEAN, np.float32)).transpose(0, 3, 1, 2)
-    joints, shown = jnp.asarray(batch["joints"] / 4), jnp.asarray(batch["visible"] > 0)
-    maps = heatmaps.render(joints, shown, size=size // 4, sigma=1.0)
-    targets = torch.from_numpy(np.moveaxis(np.asarray(maps), -1, 1).copy())
+    images = (batch["image"] / dtype.type(255) - np.array(MEAN, dtype)).transpose(0, 3, 1, 2)
+    with _precision(dtype.name):
+        joints, shown = jnp.asarray(batch["joints"].astype(dtype) / 4), jnp.asarray(batch["visible"] > 0)
+        maps = np.asarray(heatmaps.render(joints, shown, size=size // 4, sigma=1.0))
+    targets = torch.from_numpy(np.moveaxis(maps, -1, 1).astype(dtype))
     loss: Any = sum(functional.mse_loss(found, targets) for found in twin(torch.from_numpy(images.copy())))
     rmsprop.zero_grad()
     loss.backward()
@@ -163,20 +285,14 @@ def _counts(twin) -> dict[str, int]:
     return counted
 
 
-def _statistics(batch_stats: dict, twin, counted: dict[str, int], step: int) -> tuple[float, float]:
-    """The largest differences of means and variances, see `Differences`."""
-    from hourglass_jax.benchmarks import torch_twin
+def _by_norm(seen: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The running means and variances (n, c) by norm, of n steps' statistics by the twin's names."""
 
-    ours, theirs = torch_twin.named(batch_stats), twin.state_dict()
-    kept = (1 - MOMENTUM) ** step  # of the variance at the start, 1
-    means, variances = [], []
-    for name, n in counted.items():
-        mean, var = (theirs[f"{name}.running_{kind}"].numpy() for kind in ("mean", "var"))
-        biased = kept + (var - kept) * (n - 1) / n
-        found = ours[f"{name}.running_var"]
-        means.append(np.abs(mean - ours[f"{name}.running_mean"]) / np.sqrt(biased))
-        variances.append(np.abs(found - biased) / biased)
-    return max(map(np.max, means)), max(map(np.max, variances))
+    def of(kind):
+        names = [name for name in seen[0] if name.endswith(f".{kind}")]
+        return {name.removesuffix(f".{kind}"): np.stack([one[name] for one in seen]) for name in names}
+
+    return of("running_mean"), of("running_var")
 
 
 def add(command) -> None:
@@ -191,22 +307,39 @@ def add(command) -> None:
 
 
 def run(args) -> dict:
-    """A row for each network and some of the steps."""
+    """Rows for each network: two trainings beside each other, their largest differences so far."""
     rows = []
     made = networks(stacks=args.stacks, width=args.width, depth=args.depth)
     for name, (model, twin_of) in made.items():
-        found = compare(model, twin_of, size=args.size, count=args.batch_size, steps=args.steps)
-        shown = sorted({1, 2, 5, 10, 20, 50, 100, args.steps} & set(range(1, args.steps + 1)))
-        for step in shown:
-            values = {
-                "loss": f"{found.loss[step - 1]:.6f}",
-                "relative difference": f"{found.loss_error[:step].max():.1e}",
-                "means, deviations": f"{found.mean_error[:step].max():.1e}",
-                "variances, relative": f"{found.variance_error[:step].max():.1e}",
-            }
-            rows.append({"network": name, "up to step": step} | values)
+        sizes = {"size": args.size, "count": args.batch_size, "steps": args.steps}
+        mine = {dtype: ours(model, dtype=dtype, **sizes) for dtype in ("float64", "float32")}
+        peer = {dtype: theirs(model, twin_of, dtype=dtype, **sizes) for dtype in ("float64", "float32")}
+        pairs = {
+            "ours, PyTorch; float64": (mine["float64"], peer["float64"]),
+            "ours, PyTorch; float32": (mine["float32"], peer["float32"]),
+            "ours; float32, float64": (mine["float32"], mine["float64"]),
+            "PyTorch; float32, float64": (peer["float32"], peer["float64"]),
+            "PyTorch; float32, weights 1e-7 away": (
+                theirs(model, twin_of, nudge=1e-7, **sizes),
+                peer["float32"],
+            ),
+        }
+        for title, pair in pairs.items():
+            found = Differences.between(*pair)
+            for step in sorted({1, 10, 100, args.steps} & set(range(1, args.steps + 1))):
+                values = {
+                    "loss": f"{found.loss[step - 1]:.6f}",
+                    "relative difference": f"{found.loss_error[:step].max():.1e}",
+                    "means, deviations": f"{found.mean_error[:step].max():.1e}",
+                    "variances, relative": f"{found.variance_error[:step].max():.1e}",
+                }
+                rows.append({"network": name, "trainings": title, "up to step": step} | values)
+        worth = evaluated(model, mine["float32"], peer["float32"].counted, size=args.size)
+        print(
+            f"{name}: unbiased running variances would change heatmaps by {100 * worth:.2f}% of the largest."
+        )
     title = (
         f"Training steps beside PyTorch's: {args.stacks} stacks, width {args.width}, {args.size} px, batch "
-        f"{args.batch_size}, RMSprop, float32; largest differences so far"
+        f"{args.batch_size}, RMSprop; largest differences so far"
     )
     return {"title": title, "rows": rows}

@@ -18,7 +18,7 @@ from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.transforms import flops
 
 SYSTEMS = tuple(models.names())
-STACKS = 2  # one has neither the scales nor the weights of MSSH
+STACKS, WIDTH, SIZE = 2, 64, 96  # one stack has neither the scales nor the weights of MSSH
 
 
 def add(command) -> None:
@@ -26,13 +26,16 @@ def add(command) -> None:
     parser.add_argument("--workdir", default="runs/systems", help="folder of the trainings' workdirs")
     parser.add_argument("--steps", type=int, default=1800, help="of each training (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of the features (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=SIZE, help="of the input, px (default: %(default)s)")
     parser.add_argument("--results", help="file to append scores to (default: results.jsonl in --workdir)")
     parser.set_defaults(run=run)
 
 
-def system_config(name: str, steps: int, seed: int = 0) -> Any:
+def system_config(name: str, steps: int, seed: int = 0, *, width: int = WIDTH, size: int = SIZE) -> Any:
     """The small form of a system, as `system_command` trains it."""
-    config = config_base.named("quickstart").get_config(f"model={name},stacks={STACKS}")
+    config = config_base.named("quickstart").get_config(f"model={name},stacks={STACKS},width={width}")
+    config.data.update(size=size, canvas=size * 3 // 2)
     config.train.steps = steps
     config.seed = seed
     return config
@@ -43,11 +46,21 @@ def system_workdir(name: str, workdir: str | pathlib.Path, seed: int = 0) -> pat
     return pathlib.Path(workdir) / (f"{name}-seed{seed}" if seed else name)
 
 
-def system_command(name: str, workdir: str | pathlib.Path, steps: int, seed: int = 0) -> str:
+def system_command(
+    name: str,
+    workdir: str | pathlib.Path,
+    steps: int,
+    seed: int = 0,
+    *,
+    width: int = WIDTH,
+    size: int = SIZE,
+) -> str:
     """The command that trains what `system_config` describes."""
+    wide = f",width={width}" if width != WIDTH else ""
+    sizes = f" --config.data.size={size} --config.data.canvas={size * 3 // 2}" if size != SIZE else ""
     return (
-        f"python main.py --config=configs/quickstart.py:model={name},stacks={STACKS} "
-        f"--workdir={system_workdir(name, workdir, seed)} --config.train.steps={steps}"
+        f"python main.py --config=configs/quickstart.py:model={name},stacks={STACKS}{wide} "
+        f"--workdir={system_workdir(name, workdir, seed)} --config.train.steps={steps}{sizes}"
         + (f" --config.seed={seed}" if seed else "")
     )
 
@@ -60,22 +73,24 @@ def run(args: argparse.Namespace) -> dict:
     """
     if args.seeds < 1:
         raise ValueError(f"--seeds={args.seeds} must be at least 1.")
-    configs = {name: system_config(name, args.steps) for name in SYSTEMS}
+    form = {"width": args.width, "size": args.size}
+    configs = {name: system_config(name, args.steps, **form) for name in SYSTEMS}
     steps = {name: Step(config) for name, config in configs.items()}
     seconds = interleaved(steps, args.rounds)
     results = args.results or pathlib.Path(args.workdir) / "results.jsonl"
-    rows, commands = [], []
-    for name, config in configs.items():
-        means, metric = [], ""
-        for seed in range(args.seeds):
+    found, commands = {name: [] for name in configs}, []
+    for seed in range(args.seeds):  # all systems have been trained when a second seed begins
+        for name in configs:
             scores = trained_scores(
-                system_config(name, args.steps, seed), system_workdir(name, args.workdir, seed)
+                system_config(name, args.steps, seed, **form), system_workdir(name, args.workdir, seed)
             )
-            metric = scores.metric
-            means.append(scores.table["Mean"])
-            commands.append(system_command(name, args.workdir, args.steps, seed))
-            found = {"system": name, "seed": seed, "steps": args.steps, metric: round(means[-1], 2)}
-            learning.append(results, found)
+            found[name].append(scores)
+            commands.append(system_command(name, args.workdir, args.steps, seed, **form))
+            about = {"system": name, "seed": seed, "steps": args.steps, **form}
+            learning.append(results, about | {scores.metric: round(scores.mean, 2)})
+    rows = []
+    for name, config in configs.items():
+        metric, means = found[name][0].metric, [scores.mean for scores in found[name]]
         model = models.build(joints=16, **config.model)
         operations, parameters = flops.of_model(model, config.data.size)
         low, median, high = (config.train.batch_size / value for value in reversed(seconds[name]))
@@ -94,7 +109,8 @@ def run(args: argparse.Namespace) -> dict:
         )
     print("One command for each training:", *commands, sep="\n")
     batch = next(iter(configs.values())).train.batch_size
-    title = f"{args.steps} steps of {batch}, {args.seeds} {'seed' if args.seeds == 1 else 'seeds'}"
+    seeds = "1 seed" if args.seeds == 1 else f"{args.seeds} seeds"
+    title = f"Width {args.width}, {args.size} px, {args.steps} steps of {batch}, {seeds}"
     return {"title": title, "rows": rows, "commands": commands}
 
 

@@ -102,7 +102,7 @@ class Crf(nn.Module):
     @nn.compact
     def __call__(self, x):
         # A few channels only: float32 costs little.
-        unary = self.conv(self.maps, (3, 3), name="unary")(x).astype(jnp.float32)
+        unary = layers.at_least_float32(self.conv(self.maps, (3, 3), name="unary")(x))
         size = (self.window, self.window, self.maps)
         windows = self.param("windows", nn.initializers.lecun_normal(), size)  # shared by the steps
         constant = unary
@@ -126,7 +126,7 @@ class Softmax(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        s = self.conv(self.maps, (3, 3), name="unary")(x).astype(jnp.float32)  # equation 3
+        s = layers.at_least_float32(self.conv(self.maps, (3, 3), name="unary")(x))  # equation 3
         phi = nn.softmax(s, axis=(1, 2))
         return phi, phi * (s.shape[1] * s.shape[2])
 
@@ -185,7 +185,7 @@ class ReleasedHead(nn.Module):
         seen["refined"], weights = self.attention(1, name="refined")(f)
         h1 = f * weights.astype(f.dtype)
         if not self.parts:
-            return self.conv(self.joints, (1, 1), name="scores")(h1).astype(jnp.float32), seen
+            return layers.at_least_float32(self.conv(self.joints, (1, 1), name="scores")(h1)), seen
         seen["parts"], weights = self.attention(self.joints, name="parts")(h1)
         scores = self.conv(self.joints, (1, 1), use_bias=False, name="scores")(h1)  # see Head
         return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
@@ -267,7 +267,7 @@ class Model(nn.Module):
                 maps, of_stack = head(f, features if self.multi_resolution else features[-1:])
                 seen |= {f"stack{s + 1}_{kind}": phi for kind, phi in of_stack.items()}
             else:
-                maps = point(self.joints, name=f"stack{s}_heatmaps")(f).astype(jnp.float32)
+                maps = layers.at_least_float32(point(self.joints, name=f"stack{s}_heatmaps")(f))
             heatmaps.append(maps)
             if not last:
                 # f as it was before attention goes on: weights close to zero, one after another,

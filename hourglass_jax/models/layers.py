@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from hourglass_jax.kernels import batch_norm, convolution
 from hourglass_jax.kernels.pooling import max_pool
@@ -34,6 +35,11 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
         dtype=dtype,
     )
     return conv, norm
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Outputs of a network that computes in bfloat16 as float32; wider ones as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Unit(nn.Module):

@@ -155,7 +155,7 @@ class Model(nn.Module):
             y = point(self.width, name=f"stack{s}_lin")(y)
             y = nn.relu(norm(name=f"stack{s}_lin_norm")(y))
             maps = point(self.joints, name=f"stack{s}_heatmaps")(y)
-            heatmaps.append(maps.astype(jnp.float32))
+            heatmaps.append(layers.at_least_float32(maps))
             if s + 1 < self.stacks:
                 # Summed over the stacks, as in Newell's network, whose first features are then replaced
                 # by those of the stack's own scale.

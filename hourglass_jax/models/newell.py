@@ -74,13 +74,13 @@ class Model(nn.Module):
                     # Sums of residual units, normalised as before any convolution that reads them.
                     z = nn.relu(norm(name=f"stack{s}_lower{i}_norm")(z))
                     z = point(self.joints, name=f"stack{s}_lower{i}_heatmaps")(z)
-                    heatmaps.append(z.astype(jnp.float32))
+                    heatmaps.append(layers.at_least_float32(z))
             for i in range(self.units):
                 y = full(name=f"stack{s}_unit{i}")(y)
             y = point(self.width, name=f"stack{s}_lin")(y)
             y = nn.relu(norm(name=f"stack{s}_lin_norm")(y))
             maps = point(self.joints, name=f"stack{s}_heatmaps")(y)
-            heatmaps.append(maps.astype(jnp.float32))
+            heatmaps.append(layers.at_least_float32(maps))
             if s + 1 < self.stacks:  # Figure 4: features and heatmaps go on to the next stack
                 y = point(self.width, name=f"stack{s}_remap_features")(y)
                 x = x + y + point(self.width, name=f"stack{s}_remap_heatmaps")(maps)
@@ -117,7 +117,7 @@ class Model(nn.Module):
             y = lin(y, 2 * c, f"stack{s}_lin0")
             y = lin(y, 2 * c if last else c, f"stack{s}_lin1")
             maps = point(self.joints, name=f"stack{s}_heatmaps")(y)
-            heatmaps.append(maps.astype(jnp.float32))
+            heatmaps.append(layers.at_least_float32(maps))
             if not last:
                 y = jnp.concatenate([y, pooled], axis=-1)  # 3/2 C
                 x = point(y.shape[-1], name=f"stack{s}_remap_features")(y)

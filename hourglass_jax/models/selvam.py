@@ -53,7 +53,7 @@ class Mask(nn.Module):
     @nn.compact
     def __call__(self, x):
         start = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.constant(3.0)}  # 0.95
-        return nn.sigmoid(self.conv(1, (3, 3), name="logit", **start)(x).astype(jnp.float32))
+        return nn.sigmoid(layers.at_least_float32(self.conv(1, (3, 3), name="logit", **start)(x)))
 
 
 class GlobalMask(nn.Module):
@@ -87,7 +87,7 @@ class Refinement(nn.Module):
     def __call__(self, x):
         for level in range(self.depth):  # 64 cells -> 4
             x = layers.max_pool(self.unit(name=f"conv{level}")(x))
-        x = x.reshape(x.shape[0], -1).astype(jnp.float32) * self.scale
+        x = layers.at_least_float32(x.reshape(x.shape[0], -1)) * self.scale
         start = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.constant(0.5)}
         return nn.Dense(2 * self.joints, name="coordinates", **start)(x).reshape(-1, self.joints, 2)
 
@@ -228,7 +228,7 @@ class Model(nn.Module):
             f = layers.Hourglass(self.depth, unit, name=f"stack{s}_mrn", **parts)(x)[-1]
             f = unit(name=f"stack{s}_conv")(f)
             # A probability in [0, 1] (3.1, 3.3).
-            maps = nn.sigmoid(point(1, name=f"stack{s}_heatmap")(f).astype(jnp.float32))
+            maps = nn.sigmoid(layers.at_least_float32(point(1, name=f"stack{s}_heatmap")(f)))
             heatmaps.append(maps)
             y = maps
             if self.heatmap_attention:

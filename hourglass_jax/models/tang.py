@@ -111,7 +111,7 @@ class Model(nn.Module):
             else:
                 specific = full(name=f"stack{s}_head")(shared) if self.head == "unit" else shared
                 maps = point(self.joints, name=f"stack{s}_heatmaps")(specific)
-            heatmaps.append(maps.astype(jnp.float32))
+            heatmaps.append(layers.at_least_float32(maps))
 
             if s + 1 < self.stacks:  # Figure 4: orange line, shared, or green line, specific
                 y = shared if self.onward == "shared" else specific
