@@ -124,7 +124,7 @@ class Predictor:
 
         Returns:
           One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
-          ahead of the network, and no others are held.
+          ahead of the network, of large ones fewer (`pictures.HELD`), and no others are held.
 
         Raises:
           FileNotFoundError: there is nothing at a path.
@@ -139,7 +139,7 @@ class Predictor:
             items = pictures.expand(source, unreadable, remark)
         crops = self._crops(_with_boxes(items, boxes), unreadable, remark)
         # One more than a batch, so that batches of one are decoded ahead, too.
-        prepared = crops if live else pictures.ahead(crops, depth=self._batch_size + 1)
+        prepared = crops if live else pictures.ahead(crops, depth=self._batch_size + 1, size=_bytes)
         results = self._results(prepared, live)
         if not single:
             return results
@@ -171,15 +171,23 @@ class Predictor:
                 if live and people:
                     answers.extend(self._run(people, len(people)))
                     people = []
+                elif people and sum(picture.image.nbytes for picture, *_ in begun) >= pictures.HELD:
+                    answers.extend(self._run(people, self._bucket(len(people), full)))
+                    people = []
                 while len(people) >= self._batch_size:
                     batch, people, full = people[: self._batch_size], people[self._batch_size :], True
                     answers.extend(self._run(batch, self._batch_size))
                 yield from self._finished(begun, answers)
         if people:
-            # After full batches the rest is padded to one: compiling another would take longer.
-            bucket = self._batch_size if full else min(1 << (len(people) - 1).bit_length(), self._batch_size)
-            answers.extend(self._run(people, len(people) if self._one_program else bucket))
+            answers.extend(self._run(people, self._bucket(len(people), full)))
         yield from self._finished(begun, answers)
+
+    def _bucket(self, count: int, full: bool) -> int:
+        """How many people a batch of fewer than a whole one is padded to."""
+        if self._one_program:
+            return count
+        # After full batches it is padded to one: compiling another would take longer.
+        return self._batch_size if full else min(1 << (count - 1).bit_length(), self._batch_size)
 
     def _finished(self, begun, answers) -> Iterator[Result]:
         """Takes the pictures off whose people are all done."""
@@ -299,6 +307,12 @@ def _frame(square):
     """(x, y, side) -> MPII's center (x, y) and scale."""
     side = square[..., 2]
     return square[..., :2] + side[..., None] / 2, side / crop.REFERENCE
+
+
+def _bytes(prepared: tuple) -> int:
+    """Of a picture and of the canvases cut from it, as `Predictor._crops` yields them."""
+    picture, _, _, crops = prepared
+    return picture.image.nbytes + sum(canvas.nbytes for canvas in crops)
 
 
 def _raise(error):

@@ -221,6 +221,18 @@ def test_batches_across_pictures_and_people_change_nothing(spots, batch_size):
             np.testing.assert_allclose(result.crop[person], expected.crop[0])
 
 
+def test_large_pictures_do_not_wait_for_a_whole_batch(spots, monkeypatch):
+    images = [picture(40, 40, (x, 20)) for x in range(6, 36, 5)]
+    one = Predictor("any", batch_size=1)
+    expected = [result.joints for result in map(one, images)]
+    monkeypatch.setattr(pictures, "HELD", 2 * images[0].nbytes)
+    find, made = Predictor("any", batch_size=16), []
+    results = find(made.append(number) or image for number, image in enumerate(images))
+    first = next(results)
+    assert len(made) <= 5  # of six: two in the batch, two ahead of it, one that was decoded meanwhile
+    np.testing.assert_allclose([first.joints, *(r.joints for r in results)], expected, atol=1e-4)
+
+
 def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
     monkeypatch.setattr(per_example, "suits", lambda mesh: False)
     find = Predictor("any", batch_size=6, flip=False)

@@ -28,6 +28,7 @@ EXTENSIONS = {
 }
 _HEIF = {".heic", ".heif"}  # read where pillow-heif is installed
 LARGEST = 2**26  # px that are kept of a picture: 200 MB; larger ones are reduced
+HELD = 2**29  # bytes of decoded pictures that wait for the network, or for the rest of their batch
 _MEMORY = 2**31  # bytes that decoding and converting a picture may take; larger ones are refused
 # Bytes for each pixel at the peak, as measured: Pillow's 4, the result's 3, and decoders' own copies.
 _BYTES = {"AVIF": 13, "HEIF": 16, "TIFF": 10, "WEBP": 17}
@@ -322,18 +323,44 @@ def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda 
     )
 
 
-def ahead(items: Iterator, depth: int) -> Iterator:
-    """Runs a generator on a thread of its own, `depth` items ahead; closes it when the consumer stops."""
+def ahead(items: Iterator, depth: int, size: Callable[[Any], int] = lambda item: 0) -> Iterator:
+    """Runs a generator on a thread of its own, `depth` items ahead; closes it when the consumer stops.
+
+    Args:
+      items: the generator.
+      depth: how many items wait for the consumer, at most.
+      size: bytes of an item. While those that wait have HELD of them, the thread waits, too.
+    """
     end, pending = object(), collections.deque()
+    held, stopped, changed = 0, False, threading.Condition()
+
+    def one():
+        nonlocal held
+        with changed:
+            changed.wait_for(lambda: held < HELD or stopped)
+        if stopped:
+            return end
+        item = next(items, end)
+        if item is not end:
+            with changed:
+                held += size(item)
+        return item
+
     pool = futures.ThreadPoolExecutor(1)
     try:
         while True:
             while len(pending) < depth:
-                pending.append(pool.submit(next, items, end))
+                pending.append(pool.submit(one))
             if (item := pending.popleft().result()) is end:
                 return
+            with changed:
+                held -= size(item)
+                changed.notify()
             yield item
     finally:
+        with changed:
+            stopped = True
+            changed.notify()
         pool.shutdown(cancel_futures=True)  # waits for the one that runs: a generator has one caller
         close = getattr(items, "close", None)
         if close:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -366,6 +368,27 @@ def test_a_generator_runs_ahead_by_the_depth_and_ends_with_its_consumer():
     assert [next(items), next(items)] == [0, 1]
     items.close()
     assert closed and len(made) <= 4  # the second, and two more
+
+
+def test_a_generator_stops_ahead_when_its_items_take_too_many_bytes(monkeypatch):
+    monkeypatch.setattr(pictures, "HELD", 20)
+    made, third = [], threading.Event()
+
+    def numbers():
+        for number in range(6):
+            made.append(number)
+            if number == 2:
+                third.set()
+            yield number
+
+    items = pictures.ahead(numbers(), depth=5, size=lambda number: 10)
+    assert next(items) == 0 and third.wait(10)  # the second and the third have 20 bytes
+    time.sleep(0.05)
+    assert made == [0, 1, 2]
+    assert list(items) == [1, 2, 3, 4, 5]
+    stopped = pictures.ahead(numbers(), depth=5, size=lambda number: 30)
+    assert next(stopped) == 0
+    stopped.close()  # while the thread waits
 
 
 def test_a_generators_error_comes_in_its_place():
