@@ -15,9 +15,10 @@ import math
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +42,7 @@ logging.getLogger("absl").addFilter(
 logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
 
 _SCORE = "score"
+_CLOSED = "Event loop is closed"
 _PLAIN = re.compile(r"[A-Za-z0-9_./=+,@~ -]*")
 _OVERHEAD = 4_000_000  # bytes of a checkpoint besides its arrays
 _LOOKS = 20  # at a folder in which a training is at work
@@ -244,12 +246,30 @@ class Checkpoints:
         return restored
 
     def _items(self, step, **items):
+        if not isinstance(sys.unraisablehook, _Unraisable):
+            sys.unraisablehook = _Unraisable(sys.unraisablehook)
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax, TensorStore, zstd and json each have their own
             found = self._found(error)[:200]
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
+
+
+class _Unraisable:
+    """`sys.unraisablehook` without what TensorStore says of a read that failed.
+
+    Orbax closes its event loop at the first array that it cannot read. TensorStore then finds the loop closed
+    for every other array, with a traceback each, from its own threads and up to the end of the process.
+    """
+
+    def __init__(self, before: Callable[[Any], Any]):
+        self._before = before
+
+    def __call__(self, unraisable) -> None:
+        if isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == _CLOSED:
+            return
+        self._before(unraisable)
 
 
 def _linked(directory: pathlib.Path) -> tuple[tempfile.TemporaryDirectory, pathlib.Path]:

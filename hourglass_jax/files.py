@@ -104,6 +104,19 @@ def user_cache() -> pathlib.Path | None:
     return pathlib.Path(home) / "hourglass_jax" if os.path.isabs(home) else None
 
 
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """A path in which ~ is the user's home.
+
+    Raises:
+      ValueError: the path begins with ~, and no home is known.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        found = f"{os.fspath(path)}: no home folder is known"
+        raise ValueError(f"{found}; set HOME, or name another folder.") from None
+
+
 def write(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as file:

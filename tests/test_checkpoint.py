@@ -1,5 +1,7 @@
 import gc
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -332,6 +334,35 @@ def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, ch
             same(jax.device_get(result[1]), expected)
     assert found >= 3
     gc.collect()  # what these threads left, before the next test
+
+
+def test_missing_chunks_are_one_line_and_no_traceback_of_each_array(tiny, tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(str(report.exc_value)))
+    many = {f"{number}": jax.numpy.ones(9) for number in range(150)}  # few are read before the first fails
+    state = filled(tiny(), 1).replace(step=jax.numpy.int32(1), params=many)
+    with checkpoint.Checkpoints(tmp_path) as saved:
+        saved.save(state, metadata_of(tiny()), None)
+    chunks = [path for path in (tmp_path / "checkpoints/1/model").rglob("d/*") if path.is_file()]
+    for path in chunks[:-1]:
+        path.unlink()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+    with checkpoint.Checkpoints(tmp_path, read_only=True) as saved:
+        with pytest.raises(ValueError, match=r"checkpoints/1: the checkpoint is damaged [^\n]*$"):
+            saved.variables(1, "model", {"params": like.params, "batch_stats": like.batch_stats})
+    gc.collect()  # what its threads left
+    assert len(chunks) > 1 and not reported
+    sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError("another")))
+    assert reported == ["another"]
+
+
+def test_a_step_folder_that_was_copied_is_refused(intact, tmp_path):
+    workdir = shutil.copytree(intact[0], tmp_path / "run")
+    shutil.copytree(workdir / "checkpoints/1", workdir / "checkpoints/12")
+    with pytest.raises(ValueError, match="checkpoints/12: the checkpoint is of step 1, so its folder was co"):
+        loading.load(workdir)
+    assert loading.load(workdir / "checkpoints/1")[2].step == 1
 
 
 def test_flipped_bits_are_noticed(tiny, same, tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pwd
 import socket
 import stat
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +114,20 @@ def test_an_interruption_leaves_the_old_file_too(tmp_path, monkeypatch):
         files.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["data"]
+
+
+def test_without_a_home_there_is_no_cache_and_no_folder_called_tilde(monkeypatch, tmp_path):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    # A user id that the system does not know, as in containers.
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    monkeypatch.chdir(tmp_path)
+    assert files.user_cache() is None and files.expanded("a/b") == Path("a/b")
+    with pytest.raises(ValueError, match="^~/data: no home folder is known; set HOME, or name another"):
+        files.expanded("~/data")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert files.user_cache() == Path("/home/x/.cache/hourglass_jax")
+    assert files.expanded("~/data") == Path("/home/x/data")
 
 
 def test_json_of_numpy_and_jax_values_reads_back_as_pythons(tmp_path):

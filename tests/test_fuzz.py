@@ -669,6 +669,16 @@ TRAPS = {
         "weights.npz",
         lambda: _weights_file(METADATA | {"config": METADATA["config"] | {"model": {"stacks": 10**9}}}),
     ),
+    "too wide": (
+        "weights.npz",
+        lambda: _weights_file(METADATA | {"config": METADATA["config"] | {"model": {"width": 10**6}}}),
+    ),
+    "too large": (
+        "weights.npz",
+        lambda: _weights_file(
+            METADATA | {"config": METADATA["config"] | {"data": {"size": 10**6, "mean": [0.5] * 3}}}
+        ),
+    ),
 }
 if TORCH:
     TRAPS |= {

@@ -22,7 +22,7 @@ COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 def path(folder, dataset: str, box: str, split: str) -> Path:
     """Where `data.prepare --pack` puts a split; `box` as in `people_builder.CropConfig`."""
-    return Path(folder).expanduser() / f"{dataset}-{box}-{split}.npz"
+    return files.expanded(folder) / f"{dataset}-{box}-{split}.npz"
 
 
 class TfdsSource:

@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
 
+from hourglass_jax import files
 from hourglass_jax.data import catalogue, packed
 from hourglass_jax.data.people_builder import PeopleBuilder, checksums
 
@@ -30,6 +32,8 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     kind = found.builder_class()
     config = kind.config_class(box=found.box_of(box), **config)
     config = kind.builder_configs.get(config.name, config)  # TFDS refuses an equal config that is not its own
+    if data_dir is None and "TFDS_DATA_DIR" not in os.environ:
+        data_dir = _home()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of each config that is not in its own list
     try:
@@ -38,10 +42,18 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     except OSError:
         raise
     except Exception as error:  # TFDS has a dozen different ones for damaged files of its own
-        folder = Path(data_dir or "~/tensorflow_datasets").expanduser() / dataset / config.name
+        folder = files.expanded(data_dir or "~/tensorflow_datasets") / dataset / config.name
         raise packed.damaged(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _home() -> Path:
+    """Where prepared data are kept, as TFDS has it."""
+    try:
+        return files.expanded("~/tensorflow_datasets")
+    except ValueError as error:
+        raise ValueError(f"{error} (--data_dir=FOLDER)") from None
 
 
 def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
@@ -56,7 +68,7 @@ def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
       ValueError: it is not as it should be, or its annotations are not those of the prepared data.
     """
     usual = Path(builder.data_dir_root) / "downloads" / "manual"
-    manual_dir = Path(manual_dir or usual).expanduser()
+    manual_dir = files.expanded(manual_dir or usual)
     if not builder.is_prepared():
         builder.find(manual_dir)  # before TFDS raises its own, longer message
         with _alone(builder.home):

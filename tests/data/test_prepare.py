@@ -1,5 +1,6 @@
 import os
 import pathlib
+import pwd
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def test_errors_are_one_line(tmp_path, capsys, flags, message):
     assert prepare.main(flags) == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and error.count("\n") == 1 and message in error
+
+
+def test_without_a_home_a_folder_has_to_be_named(tmp_path, monkeypatch, capsys):
+    for name in ("HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    monkeypatch.chdir(tmp_path)
+    assert prepare.main(["--dataset=lspet", "--manual_dir=nowhere"]) == 1
+    error = capsys.readouterr().err
+    assert "no home folder is known" in error and "--data_dir=FOLDER" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):

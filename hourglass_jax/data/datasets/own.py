@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hourglass_jax import files
 from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import own_annotations
 from hourglass_jax.media import pictures
@@ -72,7 +73,7 @@ class OwnConfig(people_builder.CropConfig):
 
 
 def paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(part.strip()).expanduser() for part in text.split(",") if part.strip())
+    return tuple(files.expanded(part.strip()) for part in text.split(",") if part.strip())
 
 
 class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
