@@ -11,6 +11,7 @@ In reading order:
     data         pipeline: from (seed, step) to a batch; its sources, and the preparation of datasets
     evaluation   metrics, tables; evaluate, score, compare: from joints to the papers' tables
     media        pictures, videos, drawing; inference, predictor, predict: the joints in your own pictures
+    people       boxes and the detectors that find them, people followed through films, smooth joints
     weights      a network as one file; loading, checkpoint, network: every kind of trained network
     export, import_torch, submission, part_groups      other runtimes, PyTorch, MPII's server, Tang's groups
     main, cli    the commands; config_base: the fields of all configs; console, files, devices, extras

@@ -15,6 +15,8 @@ EXTRAS = {  # the module -> the extra
     "tensorflow": "data",
     "tensorflow_datasets": "data",
     "torch": "torch",
+    "torchvision": "detect",
+    "transformers": "transformers",
 }
 _NAMES = {"av": "PyAV", "sklearn": "scikit-learn", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import itertools
+import math
 import os
 import pathlib
 import sys
@@ -23,6 +24,8 @@ import tqdm
 
 from hourglass_jax import console, devices, files, inference
 from hourglass_jax.media import draw, pictures, videos
+from hourglass_jax.people import detectors
+from hourglass_jax.people.boxes import Detections, Selection
 from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.predictor import Predictor, check_threshold, cut
 from hourglass_jax.result import COLUMNS, Result
@@ -55,7 +58,8 @@ def predict(
     items, unread, remarks = found.items, list(found.unreadable), list(found.remarks())
     sheets = {"heatmaps": heatmap_sheet} if heatmaps else {}
     sheets |= {"attention": attention_sheet} if attention else {}
-    boxes_by_name, names, titles = _read_boxes(boxes), _names(items, sheets), _titles(items)
+    names, titles = _names(items, sheets), _titles(items)
+    boxes_by_name = _read_boxes(boxes, items, options.get("selection"), remarks.append)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
     read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
@@ -66,7 +70,7 @@ def predict(
     # Asked for here, because a wrong box has to be refused before a bar shows.
     results = predictor(items, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
     results = cast(Iterator[Result], results)  # of a list
-    coco, rows, whole = _Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0
+    coco, rows, whole, crops = _Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0, 0
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
     for path, results_of_path in itertools.groupby(bar, key=_path):
         overlay, *maps = (output / name for name in names[path])
@@ -80,6 +84,7 @@ def predict(
                 coco.add(result, titles[path])
                 rows += _rows(result, titles[path])
                 whole += result.whole
+                crops += _crops(result)
                 if result.frame is None and len(result):
                     for path_of_sheet, sheet in zip(maps, sheets.values(), strict=True):
                         draw.save(path_of_sheet, sheet(result))
@@ -94,12 +99,12 @@ def predict(
     if whole:
         print(
             f"Note: without boxes {'each' if whole > 1 else 'the'} picture as a whole was taken for one "
-            "person; --boxes gives people's places.",
+            "person; --boxes or --detector gives people's places.",
             file=sys.stderr,
         )
     for error in unread:
         print(f"Skipped {error}", file=sys.stderr)
-    print(f"{_summary(coco, whole)}{f', {len(unread)} skipped' if unread else ''} -> {output}")
+    print(f"{_summary(coco, crops)}{f', {len(unread)} skipped' if unread else ''} -> {output}")
     return len(unread)
 
 
@@ -107,11 +112,16 @@ def _path(result: Result) -> pathlib.Path:
     return cast(pathlib.Path, result.path)  # the command knows no arrays
 
 
-def _summary(coco: "_Coco", whole: int) -> str:
+def _summary(coco: "_Coco", crops: int) -> str:
     """ "3 people in 2 pictures"; a picture that is taken as a whole may show anybody, and is a crop."""
     count, seen = len(coco.results), len(coco.dataset["images"])
-    kinds = ("crop", "crops") if whole and whole == count else ("person", "people")
+    kinds = ("crop", "crops") if crops and crops == count else ("person", "people")
     return f"{count} {kinds[count != 1]} in {seen} picture{'s' * (seen != 1)}"
+
+
+def _crops(result: Result) -> int:
+    """How many people's boxes, given or not, are the whole picture."""
+    return int((np.round(result.boxes) == [0, 0, *result.picture.size]).all(axis=1).sum())
 
 
 def _check_folder(output: pathlib.Path) -> None:
@@ -199,19 +209,81 @@ def attention_sheet(result: Result) -> np.ndarray:
     return np.concatenate(sheets)
 
 
-def _read_boxes(path: str | None) -> dict[str, list] | None:
+def _read_boxes(
+    path: str | None, items: list[pathlib.Path], selection: Selection | None, remark: Callable[[str], None]
+) -> dict[str, list] | None:
     """{file name: boxes} from a json file; the predictor looks at the boxes themselves.
+
+    Args:
+      path: of {file name: boxes}, of COCO's detection results or of a data set in COCO's format.
+      selection: of the people among COCO's results.
+      remark: is called with a line where pictures have no boxes among them.
 
     Raises:
       ValueError: anything else in the file.
     """
     if not path:
         return None
-    boxes = files.read_json(path)
-    if not isinstance(boxes, dict):
-        expected = '{"photo.jpg": [[x, y, width, height], ...], ...}'
-        raise ValueError(f"{path}: expected json like {expected}; found a {type(boxes).__name__}.")
+    content = files.read_json(path)
+    if isinstance(content, dict) and not {"images", "annotations"} <= content.keys():
+        return content
+    try:
+        found = _of_coco(content, items)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f'{path}: expected json like {{"photo.jpg": [[x, y, width, height], ...], ...}}, or COCO\'s '
+            f'detection results, [{{"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": '
+            f"0.9}}, ...]; {error}."
+        ) from None
+    boxes, selection = {}, selection or Selection()
+    for item in items:
+        rows = found.get(item, [])
+        people = Detections(np.array([box for box, _ in rows]), np.array([score for _, score in rows]))
+        chosen = people
+        if rows:
+            size = np.abs(people.boxes[:, :2] + people.boxes[:, 2:]).max(axis=0)
+            chosen, _ = selection.of(people, (math.ceil(size[0]), math.ceil(size[1])))
+        boxes[str(item)] = chosen.boxes.tolist()
+    if missing := [item for item in items if item not in found]:
+        some = f"{missing[0].name} and {len(missing) - 1} more" if len(missing) > 1 else missing[0].name
+        remark(f"{path} has no boxes of {some}: nobody is looked for there.")
     return boxes
+
+
+def _of_coco(content, items: list[pathlib.Path]) -> dict[pathlib.Path, list[tuple[list[float], float]]]:
+    """Boxes with scores of people by the picture.
+
+    A picture's id is, in this order, that of a data set's list of pictures, the `file_name` beside the box,
+    the file's name with or without its ending, or the number that the name is.
+    """
+    names, records = {}, content
+    if isinstance(content, dict):
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        records = content["annotations"]
+    places: dict[str | int, pathlib.Path] = {}
+    for item in items:
+        places |= {item.name: item, item.stem: item}
+        places |= {int(item.stem): item} if item.stem.isascii() and item.stem.isdigit() else {}
+    found: dict[pathlib.Path, list] = {}
+    if not isinstance(records, list):
+        raise ValueError(f"found a {type(records).__name__}")
+    for record in records:
+        if record.get("frame") is not None:
+            raise ValueError("boxes of single frames of a film are not read; a detector finds them")
+        name = names.get(record["image_id"], record.get("file_name", record["image_id"]))
+        name = pathlib.PurePath(name).name if isinstance(name, str) else name
+        if record.get("category_id", 1) != 1 or name not in places:
+            continue
+        box = [float(value) for value in record["bbox"]]
+        if len(box) != 4 or not np.isfinite(box).all():
+            raise ValueError(f"found the box {record['bbox']}")
+        found.setdefault(places[name], []).append((box, float(record.get("score", 1.0))))
+    if records and not found:
+        some = [record["image_id"] for record in records[:3]]
+        raise ValueError(
+            f"none of its boxes is of a person (category_id 1) in these pictures; image_id {some}"
+        )
+    return found
 
 
 class _Coco:
@@ -257,6 +329,10 @@ def _rows(result: Result, title: str) -> list[tuple]:
     return rows
 
 
+def _classes(text: str) -> tuple[str | int, ...]:
+    return tuple(int(name) if name.isdigit() else name for name in text.split(","))
+
+
 def _scales(text: str) -> tuple[float, ...]:
     try:
         scales = tuple(map(float, text.split(",")))
@@ -274,8 +350,8 @@ def main(arguments: list[str] | None = None) -> int:
         description="Finds the joints of people in pictures and videos, draws them and writes COCO keypoint "
         "json. Coordinates are pixels from the upper left corner, whose own centre is at (0.5, 0.5).",
         epilog='BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; a '
-        "video's are for all its frames. Exit code: 0, 1 where a file could not be read or an argument is "
-        "wrong, 130 where it was interrupted.",
+        "video's are for all its frames. Or COCO's detection results. Exit code: 0, 1 where a file could not "
+        "be read or an argument is wrong, 130 where it was interrupted.",
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="pictures and videos, folders of them, or quoted globs")
@@ -285,7 +361,31 @@ def main(arguments: list[str] | None = None) -> int:
         help="a training's workdir, one of its checkpoints or a file of weights (default: the weights that "
         "come with the package)",
     )  # fmt: skip
-    add("--boxes", help="json of people's boxes; without, the whole picture is the person's box")
+    add(
+        "--boxes",
+        help="json of people's boxes, or COCO's detection results; without boxes and detector, the whole "
+        "picture is the person's box",
+    )
+    add(
+        "--detector", metavar="NAME",
+        help=f"finds the people: {detectors.NAMES}; their packages are extras of their own",
+    )  # fmt: skip
+    add(
+        "--detector_threshold", type=float, default=Selection.threshold, metavar="SCORE",
+        help="least score of a detected person, also in COCO's results (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--detector_classes", type=_classes, default=Selection.classes, metavar="NAME,...",
+        help="names or numbers of the detector's classes that are people (default: person)",
+    )  # fmt: skip
+    add(
+        "--detector_overlap", type=float, default=Selection.overlap, metavar="SHARE",
+        help="of two boxes with a larger intersection / union the better one stays (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--people", type=int, default=Selection.limit, metavar="N",
+        help="detected people in a picture, at most: the best (default: %(default)s)",
+    )  # fmt: skip
     add(
         "--threshold", type=float,
         help="least score of a drawn joint (default: that of best F1 in the weights' evaluation, else 0.1)",
@@ -325,7 +425,13 @@ def main(arguments: list[str] | None = None) -> int:
     devices.keep_programs()
 
     def command() -> int:
-        return 1 if predict(**vars(args)) else 0
+        options = vars(args)
+        names = {
+            "detector_threshold": "threshold", "detector_classes": "classes", "detector_overlap": "overlap",
+            "people": "limit",
+        }  # fmt: skip
+        selection = Selection(**{name: options.pop(flag) for flag, name in names.items()})
+        return 1 if predict(**options, selection=selection) else 0
 
     return console.run(command, interrupted="Interrupted; what has been written is whole.")
 

@@ -14,12 +14,15 @@ import pathlib
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from hourglass_jax import inference, loading, weights
 from hourglass_jax.media import pictures
+from hourglass_jax.people import detectors
+from hourglass_jax.people.boxes import Selection, detections
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.result import Result
@@ -30,6 +33,22 @@ THRESHOLD = 0.1  # of drawn joints, where the weights state none
 LEAST_JOINTS = 4  # that a first look has to find for a second one
 _LIKELY = 0.15  # score of such a joint
 _AROUND = 1.5  # side of the second crop / extent of the joints
+_WIDE = 1.7  # width / height of a picture that hardly shows one person alone: 16:9 films
+
+
+class _Places(NamedTuple):
+    """Where the p people of a picture are.
+
+    Attributes:
+      boxes: (p, 4) px; squares: (p, 3), the crops.
+      scores: (p,) of a detector, else None.
+      whole: the picture is taken for one person.
+    """
+
+    boxes: np.ndarray
+    squares: np.ndarray
+    scores: np.ndarray | None = None
+    whole: bool = False
 
 
 def _warn(error: pictures.Unreadable) -> None:
@@ -53,6 +72,10 @@ class Predictor:
       device: "cpu", "gpu" or "tpu"; None for the best that there is.
       second_look: ask again with a crop around the joints that were found, see `second_square`; meant
         for pictures without boxes, and takes twice the time.
+      detector: of people, for pictures without boxes: a callable, image (h, w, 3) uint8 RGB -> boxes with
+        scores (see `people.boxes.detections`), or a name, see `people.detectors.named`. It is called on the
+        thread that reads pictures.
+      selection: which of its boxes are people.
     """
 
     def __init__(
@@ -66,9 +89,15 @@ class Predictor:
         threshold=None,
         device=None,
         second_look: bool = False,
+        detector: detectors.Detector | str | None = None,
+        selection: Selection | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if not (detector is None or isinstance(detector, str) or callable(detector)):
+            raise ValueError(f"detector={detector!r}: give a callable or one of {detectors.NAMES}.")
+        self._detector = detectors.named(detector) if isinstance(detector, str) else detector
+        self._selection = selection or Selection()
         # A few pictures need no mesh: one device.
         mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
         path = weights.shipped() if path is None else path
@@ -115,11 +144,13 @@ class Predictor:
             Pillow image. Or many: a folder, a glob, a video, a list or any other iterable of these.
           boxes: people (x, y, width, height) in pixels. For one picture (4,) or (p, 4); for many, one such
             for each (a video's are for all its frames; None is the whole picture), or by file name a
-            dictionary, in which pictures may be missing. None takes the whole picture for one person.
+            dictionary, in which pictures may be missing. Where there is None the detector finds people, and
+            without a detector the whole picture is taken for one person.
           unreadable: is called with the error of each file that cannot be read, which is then skipped. A
             single picture's is raised.
           remark: is called with a line on each folder with files of other kinds, which are passed over, and
-            on each file that is not read as it is, for instance a picture of 12 bits in 16.
+            on each file that is not read as it is, for instance a picture of 12 bits in 16, and with one on
+            the first wide picture that is taken for one person.
           live: the next picture is taken only after the last one's result: for cameras.
 
         Returns:
@@ -147,27 +178,49 @@ class Predictor:
         return result
 
     def _crops(self, items, unreadable, remark) -> Iterator[tuple]:
-        """Yields each picture with the boxes and squares of its people and the canvases cut from it."""
+        """Yields each picture with its people's places and the canvases cut from it."""
+        wide = False
         for item, boxes in items:
             try:
                 for picture in pictures.of(item):
                     if picture.remark:
                         remark(f"{picture.path or 'an array'}: {picture.remark}.")
-                    squares = whole(picture.size)[None] if boxes is None else around(boxes)
-                    crops = [cut(picture, square, self._canvas, margin=self._margin) for square in squares]
-                    yield picture, boxes, squares, crops
+                    places = self._places(picture, boxes, remark)
+                    if places.whole and not wide and picture.size[0] >= _WIDE * picture.size[1]:
+                        wide = True
+                        size = f"{picture.size[0]} x {picture.size[1]} px"
+                        remark(
+                            f"{picture.path or 'an array'} of {size} is taken for one person; boxes or a "
+                            "detector give people's places."
+                        )
+                    crops = [
+                        cut(picture, square, self._canvas, margin=self._margin) for square in places.squares
+                    ]
+                    yield picture, places, crops
             except pictures.Unreadable as error:
                 unreadable(error)
+
+    def _places(self, picture: pictures.Picture, boxes: np.ndarray | None, remark) -> "_Places":
+        if boxes is not None:
+            return _Places(boxes, around(boxes))
+        if self._detector is None:
+            return _Places(np.array([[0.0, 0.0, *picture.size]]), whole(picture.size)[None], whole=True)
+        found = detections(self._detector(picture.image))
+        start, reduction = np.array([*picture.start, 0, 0]), picture.reduction
+        people, more = self._selection.of(found._replace(boxes=found.boxes * reduction + start), picture.size)
+        if more:
+            limit = f"limit={self._selection.limit}"
+            remark(f"{picture.path or 'an array'}: {more} more people are left out by {limit}.")
+        return _Places(people.boxes, around(people.boxes), people.scores)
 
     def _results(self, prepared, live: bool) -> Iterator[Result]:
         """Batches across pictures, or of each if `live`; a result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
         with contextlib.closing(prepared):  # its thread ends with the consumer
-            for picture, boxes, squares, crops in prepared:
-                begun.append((picture, boxes, squares))
-                people += [
-                    (*of, picture if self._second_look else None) for of in zip(crops, squares, strict=True)
-                ]
+            for picture, places, crops in prepared:
+                begun.append((picture, places))
+                again = picture if self._second_look else None
+                people += [(*of, again) for of in zip(crops, places.squares, strict=True)]
                 if live and people:
                     answers.extend(self._run(people, len(people)))
                     people = []
@@ -191,9 +244,9 @@ class Predictor:
 
     def _finished(self, begun, answers) -> Iterator[Result]:
         """Takes the pictures off whose people are all done."""
-        while begun and len(answers) >= len(begun[0][2]):
-            picture, boxes, squares = begun.popleft()
-            found = [answers.popleft() for _ in squares]
+        while begun and len(answers) >= len(begun[0][1].squares):
+            picture, places = begun.popleft()
+            found = [answers.popleft() for _ in places.squares]
             skeleton = self.network.skeleton
             yield Result(
                 joints=np.reshape([joints for joints, *_ in found], (-1, len(skeleton), 2)),
@@ -206,8 +259,9 @@ class Predictor:
                 picture=picture,
                 heatmaps=tuple(seen["heatmaps"] for *_, seen, _ in found),
                 attention=tuple(seen["attention"] for *_, seen, _ in found),
-                boxes=np.array([[0.0, 0.0, *picture.size]]) if boxes is None else boxes,
-                whole=boxes is None,
+                boxes=places.boxes,
+                box_scores=places.scores,
+                whole=places.whole,
             )
 
     def _run(self, people, bucket: int) -> list[tuple]:

@@ -28,6 +28,7 @@ class Person:
       crop: (3,) float64, x, y, side: the square that the network saw.
       names: (k,) of the joints.
       id: kept between the frames of a film; None where people are not followed.
+      box_score: of the detector; None where none was asked.
     """
 
     joints: np.ndarray
@@ -36,6 +37,7 @@ class Person:
     crop: np.ndarray
     names: tuple[str, ...]
     id: int | None = None
+    box_score: float | None = None
 
     @property
     def score(self) -> float:
@@ -43,11 +45,13 @@ class Person:
         return float(self.scores.mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """{"id", "box", "score", "joints": {name: [x, y, score]}}, plain numbers."""
+        """{"id", "box", "box_score", "score", "joints": {name: [x, y, score]}}, plain numbers."""
         rows = zip(self.names, self.joints.tolist(), self.scores.tolist(), strict=True)
         joints = {name: [round(x, 2), round(y, 2), round(score, 4)] for name, (x, y), score in rows}
         box = [round(value, 2) for value in self.box.tolist()]
-        return {"id": self.id, "box": box, "score": round(self.score, 4), "joints": joints}
+        box_score = None if self.box_score is None else round(self.box_score, 4)
+        about = {"id": self.id, "box": box, "box_score": box_score, "score": round(self.score, 4)}
+        return about | {"joints": joints}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +73,7 @@ class Result:
       boxes: (p, 4) float64, x, y, width, height: as given or found by a detector; else the whole picture.
       ids: of people that are followed through a film; None elsewhere.
       whole: the picture itself was the person's box, for none was given.
+      box_scores: (p,) float64, of the detector that found the boxes; None where none was asked.
     """
 
     joints: np.ndarray
@@ -82,6 +87,7 @@ class Result:
     boxes: np.ndarray
     ids: tuple[int, ...] | None = None
     whole: bool = False
+    box_scores: np.ndarray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +123,8 @@ class Result:
 
     def __getitem__(self, i: int) -> Person:
         id_ = None if self.ids is None else self.ids[i]
-        return Person(self.joints[i], self.scores[i], self.boxes[i], self.crop[i], self.names, id_)
+        box_score = None if self.box_scores is None else float(self.box_scores[i])
+        return Person(self.joints[i], self.scores[i], self.boxes[i], self.crop[i], self.names, id_, box_score)
 
     def __repr__(self) -> str:
         width, height = self.picture.size

@@ -116,7 +116,8 @@ def test_what_is_passed_over_and_changed_is_noted(spots, tmp_path, capfd):
     for line in (
         f"Note: {tmp_path}/in: passed over 1 .txt.",
         f"Note: {tmp_path}/in/a.png: its values fill 12 of 16 bits, and were brightened.",
-        "Note: without boxes the picture as a whole was taken for one person; --boxes gives people's places.",
+        "Note: without boxes the picture as a whole was taken for one person; --boxes or --detector gives "
+        "people's places.",
         f"Skipped {tmp_path}/in/clip.mp4: a folder, not a picture or video",
     ):
         assert line in errors.splitlines()
@@ -260,6 +261,67 @@ def test_heatmaps_are_drawn_for_each_person_and_joint(spots, tmp_path):
     np.testing.assert_allclose(brightest(RED), [predict._TILE / 2] * 2, atol=15)
 
 
+@pytest.mark.parametrize("form", ["results", "dataset", "names"])
+def test_boxes_may_be_cocos_detections(spots, tmp_path, capfd, form):
+    for name in ("12.png", "b.png", "c.png"):
+        save(tmp_path / "in" / name, picture(100, 160, (40, 30)))
+    boxes = [[20, 10, 40, 40], [20, 10, 40, 41], [100, 40, 40, 20], [0, 0, 9, 9], [1, 1, 9, 9]]
+    scores, categories = [0.9, 0.8, 0.7, 0.3, 0.99], [1, 1, 1, 1, 18]
+    records = [
+        {"image_id": 12, "category_id": category, "bbox": box, "score": score}
+        for box, score, category in zip(boxes, scores, categories, strict=True)
+    ] + [{"image_id": "b.png", "bbox": [3, 4, 50, 60]}]
+    if form == "dataset":
+        records[-1]["image_id"] = 5
+        names = {12: "12.png", 5: "b.png", 6: "c.png"}
+        images = [{"id": id_, "file_name": name} for id_, name in names.items()]
+        records = {"images": images, "annotations": records}
+    elif form == "names":
+        records = [record | {"image_id": 1, "file_name": "12.png"} for record in records[:-1]] + [
+            records[-1] | {"image_id": 2, "file_name": "b.png"}
+        ]
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    code, people = run(tmp_path, tmp_path / "in", boxes=tmp_path / "boxes.json")
+    assert code == 0
+    # One of two boxes of a person, none below 0.5, no dog.
+    assert [(p["file_name"], p["bbox"]) for p in people] == [
+        ("12.png", boxes[0]), ("12.png", boxes[2]), ("b.png", [3, 4, 50, 60])
+    ]  # fmt: skip
+    output, errors = capfd.readouterr()
+    assert f"Note: {tmp_path}/boxes.json has no boxes of c.png: nobody is looked for there." in errors
+    assert "3 people in 3 pictures" in output
+    _, people = run(
+        tmp_path,
+        tmp_path / "in",
+        boxes=tmp_path / "boxes.json",
+        detector_threshold=0.2,
+        detector_overlap=1,
+        people=3,
+    )
+    assert [p["bbox"] for p in people[:3]] == boxes[:3] and len(people) == 4
+
+
+def test_a_detector_is_asked_by_its_name(spots, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def named(name):
+        asked.append(name)
+        return lambda image: ([[20, 10, 40, 40], [80, 10, 40, 40]], [0.9, 0.4], ["person", "child"])
+
+    monkeypatch.setattr(predict.detectors, "named", named)
+    save(tmp_path / "a.png", picture(100, 160, (40, 30)))
+    _, people = run(tmp_path, tmp_path / "a.png", detector="torchvision")
+    assert asked == ["torchvision"] and [p["bbox"] for p in people] == [[20, 10, 40, 40]]
+    flags = {"detector_classes": "person,child", "detector_threshold": 0.3}
+    _, people = run(tmp_path, tmp_path / "a.png", detector="any", **flags)
+    assert len(people) == 2 and "2 people in 1 picture ->" in capsys.readouterr().out
+    code, _ = run(tmp_path, tmp_path / "a.png", detector="any", detector_threshold=2)
+    assert code == 1 and "Error: threshold=2.0: give a number from 0 to 1." in capsys.readouterr().err
+    (tmp_path / "boxes.json").write_text('{"a.png": [[0, 0, 160, 100]]}')
+    run(tmp_path, tmp_path / "a.png", boxes=tmp_path / "boxes.json")
+    assert "1 crop in 1 picture ->" in capsys.readouterr().out  # which is the whole picture
+
+
 def test_both_people_of_a_picture_are_drawn_in_one_overlay(spots, tmp_path):
     save(tmp_path / "a.png", picture(100, 400, (50, 50), (350, 50)))
     (tmp_path / "boxes.json").write_text('{"a.png": [[10, 10, 80, 80], [310, 10, 80, 80]]}')
@@ -355,6 +417,12 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
         (["nothing"], {}, "nothing holds no pictures or videos (.3g2, .3gp,"),
         (["in"], {"boxes": "none.json"}, "none.json"),
         (["in"], {"boxes": "list.json"}, "list.json: expected json like {"),
+        (
+            ["in"],
+            {"boxes": "coco.json"},
+            "its boxes is of a person (category_id 1) in these pictures; image_id [7]",
+        ),
+        (["in"], {"detector": "yolo"}, "detector='yolo': there are torchvision"),
         (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),
         (["in"], {"boxes": "three.json"}, "boxes of 'a.png': expected [[x, y, width, height], ...]"),
         (["in"], {"boxes": "name.json"}, "boxes: there is no picture 'b.png'; did you mean a.png?"),
@@ -371,6 +439,7 @@ def test_errors_are_one_line_and_nothing_is_written(
     (tmp_path / "nothing").mkdir()
     boxes = {
         **{"list": "[[1, 2, 3, 4]]", "broken": '{"a.png": [[1, 2'},
+        "coco": '[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
         **{"three": '{"a.png": [[1, 2, 3]]}', "name": '{"b.png": [[1, 2, 3, 4]]}'},
     }
     for name, text in boxes.items():

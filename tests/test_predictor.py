@@ -16,6 +16,7 @@ from hourglass_jax import Predictor, loading, predictor, weights
 from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Metadata, Network
+from hourglass_jax.people.boxes import Selection
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import per_example
 
@@ -41,6 +42,7 @@ def save(path, image):
 # Where joints are.
 
 
+@pytest.mark.filterwarnings("ignore:an array of 517 x 33 px is taken for one person")
 @pytest.mark.parametrize("shape", [(120, 200), (200, 120), (64, 64), (33, 517), (1, 1)])
 def test_joints_are_in_pixels_of_the_picture(spots, shape):
     height, width = shape
@@ -519,7 +521,7 @@ def test_a_result_is_a_collection_of_people(spots, tmp_path):
 def test_other_packages_forms(spots, monkeypatch):
     import types
 
-    result = Predictor("any")(picture(100, 600, (50, 50)))
+    result = Predictor("any")(picture(100, 150, (50, 50)))
     made = types.SimpleNamespace(
         DataFrame=lambda rows, columns: (rows, columns), KeyPoints=lambda **values: values
     )
@@ -538,6 +540,66 @@ def test_a_predictor_says_what_it_knows(spots):
     find = Predictor("any")
     assert find.names == skeletons.MPII.joints and find.skeleton is skeletons.MPII
     assert repr(find) == "Predictor(Spots, 16 joints of mpii, 64 px, threshold 0.1)"
+
+
+# Detectors.
+
+
+def spotlight(image):
+    """A detector: a box around all that is bright, and two to be dropped."""
+    y, x = np.nonzero(image.max(axis=-1) > 60)
+    pad = image.shape[0] // 8
+    box = [x.min() - pad, y.min() - pad, np.ptp(x) + 2 * pad, np.ptp(y) + 2 * pad]
+    return [box, box, [0, 0, 9, 9]], [0.9, 0.8, 0.2], ["person", "person", "person"]
+
+
+def test_a_detector_finds_the_people_of_pictures_without_boxes(spots, tmp_path):
+    image = picture(100, 300, (240, 50), radius=0.03)
+    find = Predictor("any", detector=spotlight)
+    result = find(image)
+    box = np.array(spotlight(image)[0][:1])
+    np.testing.assert_array_equal(result.boxes, box)
+    np.testing.assert_allclose(result.crop, predictor.around(box))
+    assert result.box_scores.tolist() == [0.9] and not result.whole and result[0].box_score == 0.9
+    assert np.abs(result.joints[0, RED] - (240, 50)).max() < 6
+    given, found, none = find([image] * 3, boxes=[[10, 10, 50, 50], None, []])
+    assert given.boxes.tolist() == [[10, 10, 50, 50]] and given.box_scores is None and len(none) == 0
+    np.testing.assert_array_equal(found.boxes, box)
+    all_ = Predictor("any", detector=spotlight, selection=Selection(threshold=0, overlap=1, limit=2))
+    with pytest.warns(UserWarning, match="an array: 1 more people are left out by limit=2"):
+        assert len(all_(image)) == 2
+    assert len(Predictor("any", detector=lambda image: [])(image)) == 0
+    with pytest.raises(ValueError, match="detector=7: give a callable or one of torchvision"):
+        Predictor("any", detector=7)
+    with pytest.raises(ValueError, match="The detector has to return boxes"):
+        Predictor("any", detector=lambda image: 7)(image)
+
+
+def test_detected_boxes_of_a_reduced_picture_are_in_its_own_pixels(spots, tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", picture(600, 1000, (800, 500), radius=0.02))
+    monkeypatch.setattr(pictures, "LARGEST", 100_000)  # a third
+    result = Predictor("any", detector=spotlight)(path)
+    assert result.image.shape == (200, 334, 3)
+    x, y, width, height = result.boxes[0]
+    assert (
+        x <= 800 <= x + width
+        and y <= 500 <= y + height
+        and np.abs(result.joints[0, RED] - (800, 500)).max() < 9
+    )
+
+
+def test_a_wide_picture_without_boxes_gets_a_remark(spots):
+    find, said = Predictor("any"), []
+    assert (
+        len(list(find([picture(90, 160, (40, 30))] * 2 + [picture(160, 90, (40, 30))], remark=said.append)))
+        == 3
+    )
+    assert said == [
+        "an array of 160 x 90 px is taken for one person; boxes or a detector give people's places."
+    ]
+    find(picture(90, 130, (40, 30)), remark=said.append)
+    find(picture(90, 160, (40, 30)), boxes=[0, 0, 9, 9], remark=said.append)
+    assert len(said) == 1
 
 
 def test_names_are_one_however_their_accents_are_stored(spots, tmp_path):

@@ -1,0 +1,1 @@
+"""People in pictures and films: boxes, detectors, who is who from frame to frame, and smooth joints."""
