@@ -365,7 +365,7 @@ def _frame(square):
 
 def _bytes(prepared: tuple) -> int:
     """Of a picture and of the canvases cut from it, as `Predictor._crops` yields them."""
-    picture, _, _, crops = prepared
+    picture, _, crops = prepared
     return picture.image.nbytes + sum(canvas.nbytes for canvas in crops)
 
 
