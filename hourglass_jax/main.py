@@ -17,6 +17,8 @@ from ml_collections import config_flags
 from hourglass_jax import config_base, console
 
 FLAGS = flags.FLAGS
+# A process that is lost is missed after 30 s instead of JAX's 100.
+PATIENCE: dict[str, Any] = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -45,9 +47,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.distributed:
         import jax
 
-        # A process that is lost is missed after 30 s instead of JAX's 100.
-        patience: dict[str, Any] = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **patience)
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **PATIENCE)
     # Only now: `--help` and wrong flags are answered at once.
     from hourglass_jax import devices, evaluate, train
 

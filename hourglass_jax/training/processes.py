@@ -1,9 +1,12 @@
 """Several processes of one training: they begin alike or not at all."""
 
+import atexit
 import contextlib
 import hashlib
 import json
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -74,21 +77,64 @@ def _gathered(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def ending_when_one_is_lost() -> Iterator[None]:
-    """Ends this process with one line where another one is lost.
+    """Ends this process with one line on stderr, the last one, where another process is lost.
 
-    At once, without leaving the blocks around: on the way out checkpoints and JAX wait for all processes,
-    minutes long. Where the first process is lost, JAX may end the others before this can.
+    A collective raises where it fails. Where it hangs instead, and where the first process is lost, JAX
+    aborts this process from a thread of its own: at once, or after 30 s of missing heartbeats
+    (`main.PATIENCE`). Python cannot print then, so a small process beside this one does.
     """
+    if jax.process_count() == 1:
+        yield
+        return
+    line = f"Error: process {jax.process_index()} lost contact to another process (%s). {_REMEDY}"
+    # In a session of its own: Ctrl-C in a terminal must not reach it.
+    last_words = subprocess.Popen(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _LAST_WORDS,
+            line % "or was ended itself; JAX's messages are above",
+        ],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = " ".join(str(error).split())[:150]
-        line = (
-            f"Error: process {jax.process_index()} lost contact to another process ({reason}). Start all of "
-            "them again: they go on after the latest checkpoint."
-        )
-        print(line, file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(1)
+    except BaseException as error:
+        if reason := lost_contact(error):
+            # Without leaving the blocks around: on the way out checkpoints and JAX wait minutes for others.
+            last_words.communicate((line % reason).encode(errors="backslashreplace"))
+            sys.stdout.flush()
+            os._exit(1)
+        # On the way out JAX may still abort this process.
+        atexit.register(last_words.communicate, _NOTHING)
+        raise
+    else:
+        last_words.communicate(_NOTHING)
+
+
+def lost_contact(error: BaseException | None) -> str:
+    """Why a collective failed, where that caused an error, for instance in a checkpoint; else ""."""
+    while error is not None:
+        text = " ".join(str(error).split())
+        if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _FAILED_COLLECTIVE.match(text):
+            return text[:150]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+# JAX raises a status of its C++ code, sometimes as a ValueError. RESOURCE_EXHAUSTED is a lack of memory here.
+_FAILED_COLLECTIVE = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
+)
+_REMEDY = "Start all of them again: they go on after the latest checkpoint."
+_NOTHING = b"-"
+# Waits for the end of the process that started it. Prints what that sent, or else its own argument.
+_LAST_WORDS = """
+import sys
+words = sys.stdin.read()
+if words != "-":
+    print(words or sys.argv[1], file=sys.stderr, flush=True)
+"""

@@ -1,8 +1,11 @@
 """Several processes of one training: refused together, ended together."""
 
+import subprocess
+import sys
 import time
 
 import conftest
+import jax
 import numpy as np
 import pytest
 
@@ -47,6 +50,14 @@ def test_a_process_that_cannot_begin_ends_all(start, tiny, tmp_path):
     assert first == ["Error: Process 1: seed=-1 is out of range; choose 0 to 4294967295.\n"]
 
 
+def ends_with_one_line(number, errors):
+    """The last line, below those of JAX's C++ code."""
+    assert [line for line in errors if "Error: " in line] == errors[-1:]
+    assert errors[-1].startswith(f"Error: process {number} lost contact to another process (")
+    assert errors[-1].endswith("Start all of them again: they go on after the latest checkpoint.\n")
+    assert "Traceback" not in "".join(errors)
+
+
 def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
     config = tiny({"train.steps": 500, "train.save_every": 1, "train.evaluate_every": 1000})
     a, b = flags(2)
@@ -58,11 +69,38 @@ def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
     first.go_on()
     assert first.end(120) != 0
     assert time.monotonic() - began < 60
-    # Our line, where a collective fails; where it hangs, JAX ends the process after its heartbeats.
-    lines = [line for line in first.errors if line.startswith("Error: ")]
-    assert lines or "JAX distributed service" in "".join(first.errors), first.errors
-    assert all(line.startswith("Error: process 0 lost contact to another process (") for line in lines)
-    assert "Traceback" not in "".join(first.errors)
+    ends_with_one_line(0, first.errors)
+
+
+def test_a_lost_first_process_ends_the_others_with_one_line(cache):
+    port = str(conftest.free_port())
+    program, env = str(conftest.PROGRAMS / "waits_in_a_training.py"), conftest.environment(cache)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
+    first, second = [subprocess.Popen([sys.executable, program, port, str(i)], **pipes) for i in range(2)]
+    try:
+        assert [run.stdout.readline() for run in (first, second)] == ["there\n", "there\n"]
+        first.kill()
+        ends_with_one_line(1, second.communicate(timeout=60)[1].splitlines(keepends=True))
+        assert second.returncode != 0
+    finally:
+        for run in (first, second):
+            run.kill()
+            run.communicate()
+
+
+def test_a_collective_that_fails_is_a_lost_process_whatever_is_raised_of_it():
+    def error(cause, text="a checkpoint could not be saved"):
+        try:
+            raise OSError(text) from cause
+        except OSError as caught:
+            return caught
+
+    closed = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:49356"
+    assert processes.lost_contact(error(ValueError(closed))) == closed
+    assert processes.lost_contact(jax.errors.JaxRuntimeError(f"{closed}\n {'x' * 200}")).startswith(closed)
+    assert not processes.lost_contact(error(ValueError("seed=-1 is out of range")))
+    assert not processes.lost_contact(error(None, "UNKNOWN: a disk"))
+    assert not processes.lost_contact(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
