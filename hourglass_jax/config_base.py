@@ -80,7 +80,7 @@ def base() -> Any:
     c.loss.adaptive_limit = True  # only where a person's mean error is below one half; False is as printed
 
     c.optimizer = ConfigDict()
-    c.optimizer.name = "rmsprop"
+    c.optimizer.name = "rmsprop"  # adam, lion, muon
     c.optimizer.learning_rate = 2.5e-4
     c.optimizer.weight_decay = 0.0
     c.optimizer.clip_norm = 0.0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+NAMES = ("rmsprop", "adam", "lion", "muon")
 SCHEDULES = ("steps", "cosine", "constant", "plateau")
 
 
@@ -78,18 +79,36 @@ def transformation(
 
     Args:
       learning_rate: by step.
-      name: "rmsprop" with the constants of the released codes, or "adam".
-      weight_decay: decoupled, of all parameters; "adam" only.
+      name: one of `NAMES`: "rmsprop" with the constants of the released codes, "adam", "lion" (Chen et al.
+        2023), or "muon" (Jordan et al. 2024), which orthogonalises the kernels' updates and leaves vectors
+        to Adam with Nesterov's momentum.
+      weight_decay: decoupled, of all parameters; not of "rmsprop".
       clip_norm: largest global norm of the gradient; 0 leaves it.
+
+    Raises:
+      ValueError: the name is unknown.
     """
-    if name == "rmsprop":
+    if name not in NAMES:
+        raise ValueError(f"optimizer.name={name!r} is unknown; choose from {NAMES}.")
+    decay: dict[str, Any] = {"weight_decay": weight_decay}
+    step = {
         # Torch's constants: decay 0.99, and epsilon outside of the root (optax: 0.9, inside).
-        step = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-    elif name == "adam":
-        step = optax.adamw(learning_rate, weight_decay=weight_decay)
-    else:
-        raise ValueError(f"optimizer.name={name!r} is unknown; choose rmsprop or adam.")
+        "rmsprop": lambda: optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False),
+        "adam": lambda: optax.adamw(learning_rate, **decay),
+        "lion": lambda: optax.lion(learning_rate, **decay),
+        # Updates of Adam's size, so that one learning rate suits kernels and vectors.
+        "muon": lambda: optax.contrib.muon(
+            learning_rate, **decay, adam_weight_decay=weight_decay,
+            consistent_rms=0.2, muon_weight_dimension_numbers=_matrices,
+        ),
+    }[name]()  # fmt: skip
     return optax.chain(optax.clip_by_global_norm(clip_norm), step) if clip_norm else step
+
+
+def _matrices(params) -> Any:
+    """Kernels (..., inputs, outputs) as matrices with the outputs as columns; None for vectors."""
+    axes = optax.contrib.MuonDimensionNumbers
+    return jax.tree.map(lambda p: axes(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, params)
 
 
 def plateau(

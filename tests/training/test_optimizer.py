@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -67,10 +68,38 @@ def test_adam_takes_its_steps_and_decays_the_weights_beside_them():
     np.testing.assert_allclose(second, -0.1 * m / math.sqrt(v), rtol=1e-4)
 
 
+# Lion and Muon
+
+
+def test_lion_takes_signs_and_decays_the_weights_beside_them():
+    lion = optimizer.transformation(constant(0.1), name="lion", weight_decay=0.2)
+    (first,) = updates(lion, [np.array([-5.0])], params=jnp.array([3.0]))
+    np.testing.assert_allclose(first, -0.1 * (-1 + 0.2 * 3), rtol=1e-6)
+    # The sign of 0.9 m + 0.1 g with m = 0.01 * 5 after the first step: 0.045 - 0.04, and 0.045 - 0.05.
+    plain = optimizer.transformation(constant(0.1), name="lion")
+    for second, sign in ((-0.4, 1), (-0.5, -1)):
+        found = updates(plain, [np.array([5.0]), np.array([second])])[1]
+        np.testing.assert_allclose(found, -0.1 * sign, rtol=1e-6)
+
+
+def test_muon_turns_kernels_alike_in_all_directions_and_leaves_vectors_to_adam():
+    muon = optimizer.transformation(constant(0.1), name="muon")
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8)) * np.geomspace(1e-2, 1, 8)
+    gradients = jax.tree.map(jnp.asarray, {"kernel": kernel, "bias": np.array([2.0, -3.0])})
+    params = jax.tree.map(jnp.zeros_like, gradients)
+    step, _ = muon.update(gradients, muon.init(params), params)
+    values = np.linalg.svd(np.reshape(step["kernel"], (36, 8)), compute_uv=False)
+    # Newton-Schulz leaves singular values of about 1, from 0.68 to 1.13; times 0.1 * 0.2 * sqrt(36).
+    assert np.linalg.cond(np.reshape(kernel, (36, 8))) > 50
+    assert (values > 0.65 * 0.12).all() and (values < 1.15 * 0.12).all()
+    # Nesterov's momentum looks a step ahead: 0.9 * 0.1 / (1 - 0.9^2) + 1.
+    np.testing.assert_allclose(step["bias"], [-0.1 * 28 / 19, 0.1 * 28 / 19], rtol=1e-5)
+
+
 # Clipping and the schedule
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "muon"])
 def test_clipping_by_the_global_norm_comes_before_the_statistics(name):
     # The norm of (6, 8) is 10: clipped to 5 it is (3, 4), and (0.3, 0.4) stays as it is.
     clipping = optimizer.transformation(constant(0.1), name=name, clip_norm=5.0)
