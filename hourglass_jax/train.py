@@ -94,13 +94,14 @@ def train(
         resident = config.data.source == "device"
         threads = config.data.threads or None
         fed = feed.create(source, mesh, resident=resident, threads=threads)
+        protocol = evaluate.Protocol.from_config(config.evaluate, crop=sources.crops(config.data))
         evaluator = evaluate.Evaluator(
             network,
             validation,
             mesh,
             batch_size=config.evaluate.batch_size,
             resident=resident,
-            protocol=evaluate.Protocol.from_config(config.evaluate),
+            protocol=protocol,
         )
         stack.enter_context(processes.ending_when_one_is_lost())
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
@@ -162,6 +163,7 @@ def train(
                     predictions, network.skeleton, metric=config.evaluate.metric
                 )
                 log.scalars(step, {f"validation/{k}": v for k, v in scores.scalars().items()})
+                say(f"{validation.name}, step {step}, {len(validation)} people; {protocol}")
                 say(evaluate.report(scores))
                 if jax.process_index() == 0 and predictions.pictures:
                     picture = sheets.predictions_sheet(predictions, network)

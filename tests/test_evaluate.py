@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import devices, evaluate, loading
+from hourglass_jax import config_base, devices, evaluate, inference, loading, models
 from hourglass_jax.evaluation import metrics, plots, results, run, sheets
 from hourglass_jax.media import draw
 from hourglass_jax.models.outputs import Outputs
-from hourglass_jax.network import Network
+from hourglass_jax.network import Network, network_of
 from hourglass_jax.pose import crop, heatmaps, skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -240,6 +240,31 @@ def test_heatmaps_are_drawn_stack_by_stack():
     sheet = sheets.stacks_sheet(predictions)
     assert sheet.shape[1] == 3 * 196 and sheet.shape[0] % 4 == 0  # the first four: crop and two stacks
     assert sheets.stacks_sheet(predict(exact(source), source, pictures=2)) is None
+
+
+# MSSH's two stacks have strides 4 and 2.
+CELLS = {"newell": (8, 8), "chu": (8, 8), "tang": (8, 8), "mssh": (8, 16), "selvam": (8, 8)}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_systems_stacks_can_be_drawn(name):
+    config = config_base.named("quickstart").get_config(f"model={name},stacks=2,width=8")
+    config.data.size = SIZE
+    network = network_of({"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()})
+    estimate = inference.Estimator(network, canvas=48, margin=1.5, flip=True)
+    variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    _, _, seen = jax.eval_shape(estimate, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.uint8))
+    assert tuple(maps.shape[1] for maps in seen["stacks"]) == CELLS[name]
+    rng = np.random.default_rng(0)
+    stacks = [rng.uniform(size=maps.shape[1:]).astype(maps.dtype) for maps in seen["stacks"]]
+    kept = {"crop": np.zeros((SIZE, SIZE, 3), np.uint8), "stacks": stacks}
+    nothing = np.zeros((1, 2, 16, 2))
+    predictions = results.Predictions(nothing, nothing[..., 0], nothing[0], nothing[0, ..., 0], [0], [kept])
+    sheet = sheets.stacks_sheet(predictions)
+    assert sheet.shape[1] == 3 * 196  # the crop and two stacks
+    tiles = np.split(sheet[40:180], 3, axis=1)  # below the titles, whose number is the stack's
+    assert [tile[:, 20:176].std() > 10 for tile in tiles] == [False, True, True]
+    assert (tiles[1] != tiles[2]).any()
 
 
 def test_kept_pictures_hold_crop_truth_and_answer():

@@ -530,13 +530,21 @@ class Attending(nn.Module):
         return outputs._replace(attention={"stack1_refined": nn.sigmoid(outputs.heatmaps[0][..., :1])})
 
 
-def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, tmp_path):
+def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(models, "build", lambda name, joints, **fields: Attending(joints))
     shown = []
     monkeypatch.setattr(logs.Log, "pictures", lambda self, step, pictures: shown.append((step, pictures)))
     config = tiny({"train.steps": 1, "train.pictures": 2})
     train.train(config, tmp_path)
-    evaluate.evaluate(config, tmp_path, tmp_path)
+    # Scores are printed with how they came about in training, too.
+    printed = capsys.readouterr().out
+    assert "validation, step 1, 10 people; crop: image, no flip, scales 1, quarter\nPCKh@0.5 " in printed
+    assert "\nAttention within the box of the labelled joints: " in printed
+    scores = evaluate.evaluate(config, tmp_path, tmp_path)
+    assert scores.attention["people"] == 10 and 20 < scores.attention["chance"] < 90
+    assert (
+        scores.to_dict()["attention"] == json.loads((tmp_path / "evaluation.json").read_text())["attention"]
+    )
     step, sheet = shown[-1]
     names = ("attention_0000001", "evaluation_attention")
     pictures = [cv2.imread(str(tmp_path / "pictures" / f"{name}.png")) for name in names]

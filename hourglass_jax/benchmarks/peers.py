@@ -225,11 +225,13 @@ def evaluated(model: nn.Module, run: Trajectory, counted: dict[str, int], *, siz
         path = (*name.split("."), "var")
         theirs[path] = kept + (stats[path] - kept) * n / (n - 1)
     image = jnp.asarray(batch_of(0, size=size, count=4)["image"] / np.float32(255) - np.array(MEAN))
-    one, other = (
-        model.apply({"params": run.state.params, "batch_stats": traverse_util.unflatten_dict(of)}, image)
-        for of in (stats, theirs)
-    )
-    maps, others = one.heatmaps[-1], other.heatmaps[-1]
+
+    def last(of) -> jax.Array:
+        variables = {"params": run.state.params, "batch_stats": traverse_util.unflatten_dict(of)}
+        outputs: Any = model.apply(variables, image)
+        return outputs.heatmaps[-1]
+
+    maps, others = last(stats), last(theirs)
     return float(jnp.abs(maps - others).max() / jnp.abs(maps).max())
 
 

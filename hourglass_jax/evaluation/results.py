@@ -7,7 +7,7 @@ import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.console import say
-from hourglass_jax.evaluation import metrics, plots, scores
+from hourglass_jax.evaluation import attention, metrics, plots, scores
 from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.pose.skeletons import Skeleton
 
@@ -26,6 +26,7 @@ class Predictions:
       pictures: of the first few examples, what `sheets` draws.
       crop_size: (n,) px, the side of the nominal crop; None where unknown.
       means: (n, k) float32, of the last stack's heatmaps over all cells; None where one is for all joints.
+      attention: (n,) by map, see `attention.shares`; None of a network without attention.
     """
 
     joints: np.ndarray
@@ -36,6 +37,7 @@ class Predictions:
     pictures: list[dict]
     means: np.ndarray | None = None
     crop_size: np.ndarray | None = None
+    attention: dict[str, np.ndarray] | None = None
 
 
 def score_predictions(
@@ -56,7 +58,8 @@ def score_predictions(
     Returns:
       those of `scores.score_joints`, with `confidence`: how well the last stack's scores separate right
       joints from wrong ones, see `metrics.confidence`, and `presence`: how well its heatmaps separate
-      labelled joints from others, see `presence`, without the curves.
+      labelled joints from others, see `presence`, without the curves; and with `attention`: how much of it
+      lies on the people, see `attention.summary`.
     """
     truth, visible = predictions.truth, predictions.visible
     box_size = None if predictions.crop_size is None else predictions.crop_size / _ENLARGEMENT
@@ -73,7 +76,8 @@ def score_predictions(
         part: {name: {k: curve[name][k] for k in ("average_precision", "accuracy")} for name in curve}
         for part, curve in presence(predictions, skeleton).items()
     }
-    return dataclasses.replace(found, confidence=confidence, presence=summary)
+    attended = attention.summary(predictions.attention) if predictions.attention else None
+    return dataclasses.replace(found, confidence=confidence, presence=summary, attention=attended)
 
 
 def presence(predictions: Predictions, skeleton: Skeleton) -> dict[str, dict[str, dict]]:

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 
 from hourglass_jax import devices, inference
 from hourglass_jax.data import feed, pipeline
+from hourglass_jax.evaluation import attention
 from hourglass_jax.evaluation.protocol import Protocol
 from hourglass_jax.evaluation.results import Predictions
 from hourglass_jax.network import Network
@@ -52,6 +53,7 @@ class Evaluator:
             network, canvas=source.canvas, margin=source.margin, **protocol.estimator_options()
         )
         self._estimate = per_example.estimator(estimate, mesh)
+        self._shares = devices.jit(attention.shares, mesh)
 
     def predict(
         self,
@@ -69,7 +71,7 @@ class Evaluator:
           threads: that decode.
           progress: is called with the number of examples that are done.
         """
-        parts, kept = [], []
+        parts, kept, attended = [], [], []
         batches = self._feed.batches(train=False, batch_size=self._batch_size, threads=threads)
         with contextlib.closing(batches):
             for batch in batches:
@@ -77,15 +79,20 @@ class Evaluator:
                 joints, scores, seen = self._estimate(variables, canvases)
                 joints, scores, means = _gather((joints, scores, seen.pop("mean")))
                 fields = _gather({name: batch[name] for name in (*pipeline.FIELDS, "mask")})
+                if seen["attention"]:
+                    people = self._feed.put(batch, ("joints", "visible", "center", "scale"))
+                    shares = _gather(self._shares(seen["attention"], people))
+                    attended.append({name: value[fields["mask"]] for name, value in shares.items()})
                 if len(kept) < pictures:
                     canvases, seen = _gather((canvases, seen))
                     kept += self._keep(batch, canvases, joints, seen, pictures - len(kept))
                 parts.append(self._in_image(joints, scores, means, fields))
                 progress(min(len(parts) * self._batch_size, len(self.source)))
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        whole, shares = _joined(parts), _joined(attended) if attended else None
         means = whole.pop("means")
         per_joint = means.shape[1] == len(self.network.skeleton)
-        return Predictions(**whole, pictures=kept, means=means if per_joint else None)
+        means = means if per_joint else None
+        return Predictions(**whole, pictures=kept, means=means, attention=shares)
 
     def _in_image(self, joints, scores, means, fields) -> dict:
         size = self.network.size
@@ -119,6 +126,10 @@ class Evaluator:
                 }
             )
         return kept
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _gather(tree):

@@ -13,6 +13,11 @@ Table = dict[str, float]  # row of the papers' tables -> per cent; nan without a
 # Title and the papers' threshold; that of pckbox is Yang and Ramanan's (2013).
 METRICS = {"pckh": ("PCKh", 0.5), "pck": ("PCK", 0.2), "pckbox": ("PCKbox", 0.1)}
 SHARES = np.arange(51) / 50  # of the threshold at which curves are computed: for PCKh@0.5 0, 0.01, ..., 0.5
+# Fields of `Scores` that evaluation.json lacks where they are None.
+OPTIONAL = {
+    *("pcp", "pcp_average", "confidence", "presence", "attention", "mirrored", "people"),
+    "average_precision",
+}
 # Rows whose mean some papers report in place of the mean of all.
 HARD = "ten hard joints (Tang 4.3)"
 SUBSETS = {
@@ -64,6 +69,7 @@ class Scores:
         predicted people that no annotated one was matched with}; None where people were not detected.
       average_precision: COCO's figures, see `oks.average_precision`.
       confidence, presence: see `results.score_predictions`; None without scores of joints.
+      attention: see there; None of a network without attention.
     """
 
     metric: str
@@ -87,6 +93,7 @@ class Scores:
     pcp_average: Limbs | None = None
     confidence: dict | None = None
     presence: dict[str, dict] | None = None
+    attention: dict | None = None
     people: dict[str, int] | None = None
     average_precision: dict[str, float | None] | None = None
 
@@ -108,9 +115,8 @@ class Scores:
 
     def to_dict(self) -> dict:
         """A plain dictionary for json; fields that do not apply (limbs, confidence, ...) are left out."""
-        optional = ("pcp", "pcp_average", "confidence", "presence", "mirrored", "people", "average_precision")
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if value is not None or name not in optional}
+        return {name: value for name, value in fields.items() if value is not None or name not in OPTIONAL}
 
     @classmethod
     def from_dict(cls, fields: dict) -> "Scores":
@@ -352,6 +358,13 @@ def report(scores: Scores, *, digits: int = 2, details: bool = False, joints: bo
         lines.append(
             f"Scores tell right joints from wrong ones with an AUROC of {scores.confidence['auroc']:.3f}; "
             f"best F1 from {scores.confidence['threshold']:.3f} on."
+        )
+    if scores.attention:
+        maps = sorted(scores.attention["maps"].items(), key=lambda of: of[1])
+        (least, low), (most, high) = maps[0], maps[-1]
+        lines.append(
+            f"Attention within the box of the labelled joints: {scores.attention['mean']:.1f}% "
+            f"({least} {low:.1f}, {most} {high:.1f}); an even map has {scores.attention['chance']:.1f}%."
         )
     rows = scores.presence or {}
     for name in ("max", "mean") if rows else ():

@@ -117,7 +117,8 @@ def plateau(
     """Multiplies the updates by `factor`, once, when the loss has reached a plateau (Newell 3.4).
 
     The paper waits for the validation accuracy. The mean training loss stands in for it: it belongs to each
-    step's program, so that a run that is interrupted drops at the same step.
+    step's program, so that a run that is interrupted drops at the same step. Nor does a score of validation
+    then steer the training.
 
     Args:
       step: the optimiser; of the result `update(..., value=loss)` needs the loss.
