@@ -147,7 +147,7 @@ def crowd_labelled(dataset: str) -> bool:
 
     These say nothing, not "absent", and must not count (`loss.mask_unlabelled`).
     """
-    return not {*LEEDS, "coco", "yolo", "dlc"}.isdisjoint(dataset.split("+"))
+    return not {*LEEDS, "coco", "yolo", "dlc", "labelme"}.isdisjoint(dataset.split("+"))
 
 
 def for_leeds(dataset: str) -> bool:

@@ -46,6 +46,7 @@ from hourglass_jax.data.datasets import (
     coco_annotations,
     dlc_annotations,
     flic,
+    labelme_annotations,
     lsp_annotations,
     mpii_annotations,
     yolo_annotations,
@@ -371,9 +372,10 @@ def _folders(path):
     """A data.yaml, or the labels of one, as the other files want them."""
     folder = path.parent
     (folder / "a.png").write_bytes(_image("png"))
-    if path.name == "a.txt":
-        (folder / "yolo.yaml").write_text(json.dumps(YOLO))
-    else:
+    if path.name != "yolo.yaml":
+        listed = {"val": path.name} if path.name == "list.txt" else {}
+        (folder / "yolo.yaml").write_text(json.dumps(YOLO | listed))
+    if path.name != "a.txt":
         (folder / "a.txt").write_bytes(LABELS)
     try:
         found = yolo_annotations.read(folder / "yolo.yaml")
@@ -390,6 +392,24 @@ def _frames(path):
     for one in content.people:
         assert one.joints.shape == (len(content.skeleton), 2) and np.isfinite(one.joints).all()
         assert one.visible.any() and ".." not in pathlib.PurePath(one.picture).parts
+
+
+LABELME = {
+    "shapes": [
+        {"label": "nose", "points": [[1, 2]], "group_id": 1, "shape_type": "point", "flags": {"occluded": 1}},
+        {"label": "pawL", "points": [[3, 4]], "group_id": None, "shape_type": "point"},
+        {"label": "box", "points": [[1, 2], [5, 9]], "group_id": 1, "shape_type": "rectangle"},
+    ],
+    **{"imagePath": "../a.jpg", "imageHeight": 80, "imageWidth": 100},
+}
+
+
+def _shapes(path):
+    content = labelme_annotations.read(path.parent)
+    for one in content.people:
+        assert one.joints.shape == (len(content.skeleton), 2) and np.isfinite(one.joints).all()
+        assert one.visible.any() and ".." not in pathlib.PurePath(one.picture).parts
+        assert one.box is None or np.isfinite(one.box).all()
 
 
 def _packed(path):
@@ -493,6 +513,8 @@ READERS = {
     "own.json": (_own, jsons(OWN)),
     "yolo.yaml": (_folders, jsons(YOLO) | mutated(YOLO).map(lambda value: yaml.safe_dump(value).encode())),
     "a.txt": (_folders, damaged(LABELS)),
+    "list.txt": (_folders, damaged(b"./a.png\n\n/other/a.png\n")),
+    "shapes.json": (_shapes, jsons(LABELME)),
     "frames.csv": (_frames, damaged(FRAMES)),
     "scores.json": (lambda path: compare.compare([path]), jsons(SCORES)),
     "boxes.json": (_boxes, jsons(BOXES)),
@@ -534,6 +556,8 @@ SOUND = {
     **{"preds.h5": _h5(PREDS), "preds.mat": _mat(PREDS), "preds.json": _json(OURS)},
     **{"scores.json": _json(SCORES), "boxes.json": _json(BOXES), "packed.npz": _npz(_packed_arrays())},
     **{"skeleton.json": _json(skeletons.LSP.to_dict()), "own.json": _json(OWN)},
+    **{"yolo.yaml": _json(YOLO), "a.txt": LABELS, "list.txt": b"a.png\n", "shapes.json": _json(LABELME)},
+    "frames.csv": FRAMES,
     **IMAGES,
 }
 

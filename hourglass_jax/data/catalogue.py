@@ -74,6 +74,7 @@ ALL = (
     Dataset("coco", ANY, own=True),
     Dataset("yolo", ANY, own=True),
     Dataset("dlc", ("joints", "image"), own=True),
+    Dataset("labelme", ANY, own=True),
 )
 DATASETS = {dataset.name: dataset for dataset in ALL}
 

@@ -41,7 +41,10 @@ def _parser():
     add("--dataset", required=True, choices=names)
     add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
     add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
-    text = "for coco: train.json,validation.json, or one file for both; for yolo: data.yaml; for dlc: a .csv"
+    text = (
+        "for coco: train.json,validation.json, or one file for both; for yolo: data.yaml; for dlc: a .csv; "
+        "for labelme: a folder"
+    )
     add("--annotations", default="", help=text)
     text = (
         "of these: the pictures' folder, or one for each file (default: images in its folder, or that folder)"

@@ -259,14 +259,15 @@ def of(item) -> Iterator[Picture]:
         raise Unreadable(str(error)) from error
 
 
-def size(path: pathlib.Path) -> tuple[int, int]:
-    """(width, height) as stored, whatever the EXIF orientation; nothing is decoded.
+def size(path: pathlib.Path, *, upright: bool = False) -> tuple[int, int]:
+    """(width, height) as stored, or as seen upright by the EXIF orientation; nothing is decoded.
 
     Raises:
       Unreadable: the file is no picture.
     """
     with _named(path), _open(path) as file:
-        return file.size
+        width, height = file.size
+        return (height, width) if upright and _orientation(file) > 4 else (width, height)
 
 
 def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda width, height: 1) -> Picture:

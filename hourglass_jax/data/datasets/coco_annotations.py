@@ -13,6 +13,7 @@ from pathlib import PurePath, PureWindowsPath
 import numpy as np
 
 from hourglass_jax import files
+from hourglass_jax.data.datasets import other_tools
 from hourglass_jax.data.datasets.own_annotations import Content, Person
 from hourglass_jax.pose import sides
 from hourglass_jax.pose.skeletons import Skeleton
@@ -33,20 +34,23 @@ def read(path, category: str = "") -> Content:
       FileNotFoundError: there is no such file.
       ValueError: it is not readable as such; one line that names the file and the record.
     """
-    content = files.read_json(path)
+    try:
+        content = files.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{str(error).rstrip('.')}{other_tools.looks(path, 'coco')}") from error
     try:
         return _content(content, category)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}{other_tools.looks(path, 'coco')}") from error
     except (TypeError, AttributeError) as error:  # of lists in the place of objects and the like
-        raise ValueError(f"{path}: {FORMAT} ({error})") from error
+        raise ValueError(f"{path}: {FORMAT} ({error}){other_tools.looks(path, 'coco')}") from error
 
 
 def _content(content, wanted: str) -> Content:
     """What `read` gives, of the file's json."""
     images, annotations = _by_id(content, "images"), _by_id(content, "annotations")
     pictures = {id_: _picture(id_, record.get("file_name")) for id_, record in images.items()}
-    sizes = {id_: _size(record) for id_, record in images.items()}
+    sizes = {id_: size_of(record) for id_, record in images.items()}
     as_text = {str(id_): id_ for id_ in images}
     chosen, kinds = _categories(content, wanted)
     remarks: list[str] = []
@@ -98,9 +102,9 @@ def _picture(id_, name) -> str:
     return name
 
 
-def _size(record: dict) -> tuple[int, int] | None:
-    """(width, height) where both are there and above 0."""
-    sides = _numbers([record.get("width"), record.get("height")])
+def size_of(record: dict, width: str = "width", height: str = "height") -> tuple[int, int] | None:
+    """(width, height) px where both fields are there and above 0."""
+    sides = numbers([record.get(width), record.get(height)])
     if sides.shape != (2,) or not np.isfinite(sides).all() or not ((sides > 0) & (sides < 2**24)).all():
         return None
     return int(sides[0]), int(sides[1])
@@ -132,7 +136,9 @@ def _categories(content, wanted: str) -> tuple[list[dict], set[str]]:
             raise ValueError(f"no category with keypoints is called {wanted!r}; there is {names}")
         found = named
     if not found:
-        raise ValueError(f"one category has to have keypoints, found {names}; {FORMAT}")
+        there = reprlib.repr([one.get("name") for one in everything])
+        remedy = 'add the joints\' names to it, "keypoints": ["nose", ...]'
+        raise ValueError(f"no category has keypoints, of {there}; {remedy if everything else FORMAT}")
     if any(one["keypoints"] != found[0]["keypoints"] for one in found):
         raise ValueError(f"the categories {names} have different keypoints: choose one with --category=NAME")
     return found, {str(one.get("id")) for one in everything}
@@ -149,7 +155,7 @@ def _left_out(record: dict, of: str, own: set[str], kinds: set[str]) -> str:
 
 def _joints(id_, values, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Joints (k, 2), (0, 0) where not labelled, and flags (k,), of [x1, y1, flag1, x2, ...] or rows of 3."""
-    rows = _numbers(values)
+    rows = numbers(values)
     if rows.shape not in ((3 * k,), (k, 3)):
         found = f"annotation {id_}: keypoints has {rows.size} numbers"
         raise ValueError(f"{found}; {k} joints need {3 * k}, x, y and flag of each")
@@ -167,13 +173,13 @@ def _box(values) -> tuple[np.ndarray | None, str]:
     """The box, or None and why, if there is one."""
     if values is None or values == []:
         return None, ""
-    box = _numbers(values)
+    box = numbers(values)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         return None, f"bbox={reprlib.repr(values)} is not [x, y, width, height] with a size"
     return box, ""
 
 
-def _numbers(values) -> np.ndarray:
+def numbers(values) -> np.ndarray:
     """As float32, infinite beyond, also of numbers that are text; what is no list of numbers has none."""
     try:
         with np.errstate(over="ignore"):
@@ -252,7 +258,7 @@ def _joint(end, names: list[str], first: int) -> int:
     """A joint's place by its name or number, -1 for neither."""
     if isinstance(end, str) and end in names:
         return names.index(end)
-    number = _numbers([end])
+    number = numbers([end])
     if number.shape != (1,) or not np.isfinite(number[0]) or number[0] % 1:
         return -1
     place = int(number[0]) - first

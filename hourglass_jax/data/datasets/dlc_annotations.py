@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from hourglass_jax import files
-from hourglass_jax.data.datasets import coco_annotations
+from hourglass_jax.data.datasets import coco_annotations, other_tools
 from hourglass_jax.data.datasets.own_annotations import Content, Person
 
 FORMAT = (
@@ -69,7 +69,7 @@ def _table(path: Path, base: Path) -> Content:
         header[title] = cells
     names, axes = header.get("bodyparts"), header.get("coords")
     if not names or not axes:
-        raise ValueError(f"{path}: {FORMAT}")
+        raise ValueError(f"{path}: {FORMAT}{other_tools.looks(path, 'dlc')}")
     # Newer versions have the picture's path in three columns, of which two have no title.
     first = next((place for place, title in enumerate(names) if title), len(names))
     if (

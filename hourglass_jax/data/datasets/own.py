@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import os
 import typing
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.data import people_builder
-from hourglass_jax.data.datasets import own_annotations
+from hourglass_jax.data.datasets import other_tools, own_annotations
 from hourglass_jax.media import pictures
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
@@ -59,7 +60,7 @@ class OwnConfig(people_builder.CropConfig):
         """The files that hold annotations."""
         for file in self.files:
             if not file.is_file():
-                raise ValueError(f"annotations={self.annotations}: {file} is no file")
+                raise ValueError(f"annotations={self.annotations}: {file} is no file{_instead(file)}")
         return list(self.files)
 
     @property
@@ -68,12 +69,26 @@ class OwnConfig(people_builder.CropConfig):
         given = paths(self.images)
         if given:
             return given * (len(self.files) // len(given))
-        beside = [(file if file.is_dir() else file.parent) / "images" for file in self.files]
-        return tuple(folder if folder.is_dir() else folder.parent for folder in beside)
+        return tuple(_beside(file) for file in self.files)
 
 
 def paths(text: str) -> tuple[Path, ...]:
     return tuple(files.expanded(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _beside(file: Path) -> Path:
+    """The folder of pictures that belongs to a file of annotations, or to a folder of them."""
+    folder = file if file.is_dir() else file.parent
+    tried = [folder / "images"] + [folder.parent / "images"] * (folder.name == "annotations")
+    return next((one for one in tried if one.is_dir()), folder)
+
+
+def _instead(folder: Path) -> str:
+    """The end of a message: files in a folder that was given in the place of one."""
+    found = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    if not found:
+        return ""
+    return other_tools.looks(found[0], "coco") or f"; did you mean {','.join(map(str, found[:2]))}?"
 
 
 class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
@@ -183,13 +198,15 @@ def _boxless(one: own_annotations.Person) -> str:
 class _Look:
     """Where a file's pictures are: tools name them from the folder of pictures, or from that of the file.
 
-    Where neither has a picture, one of the same name without folders will do, if the file names it once.
+    Where neither has a picture, one of the same name without folders will do, if the file names it once, and
+    else the only one of that name in the folders below.
     """
 
     def __init__(self, content: own_annotations.Content, folder: Path, beside: Path):
         self._folders = list(dict.fromkeys((folder, beside)))
         names = {one.picture for one in content.people}
         self._names = collections.Counter(Path(name).name for name in names)
+        self._below: dict[str, list[Path]] | None = None  # by name, found when one is missing
 
     def find(self, name: str) -> Path:
         """The picture's path; where it would be if it is not there."""
@@ -198,7 +215,19 @@ class _Look:
         for path in (folder / one for one in names for folder in self._folders):
             if path.is_file():
                 return path
-        return self._folders[0] / name
+        if self._below is None:
+            self._below = _below(self._folders[0])
+        found = self._below.get(last, []) if self._names[last] == 1 else []
+        return found[0] if len(found) == 1 else self._folders[0] / name
+
+
+def _below(folder: Path, most: int = 1_000_000) -> dict[str, list[Path]]:
+    """The files in the folders below, by name; links to folders are not followed."""
+    found = collections.defaultdict(list)
+    walk = ((Path(place), name) for place, _, names in os.walk(folder) for name in names)
+    for place, name in itertools.islice(walk, most):
+        found[name].append(place / name)
+    return found
 
 
 def _person(one: own_annotations.Person, picture: Path, id_: str) -> people_builder.Person:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax.data.datasets import coco_annotations
+from hourglass_jax import files
+from hourglass_jax.data.datasets import coco_annotations, other_tools
 from hourglass_jax.data.datasets.own_annotations import Content, Person
 from hourglass_jax.media import pictures
 from hourglass_jax.pose.skeletons import Skeleton
@@ -38,14 +39,15 @@ def read(path, images: Path | None = None, category: str = "") -> list[Content]:
         skeleton, columns, remarks = _joint_set(fields)
         classes = _classes(fields, category)
     except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {FORMAT} ({' '.join(str(error).split())})") from None
+        found = " ".join(str(error).split())
+        raise ValueError(f"{path}: {FORMAT} ({found}){other_tools.looks(path, 'yolo')}") from None
     splits = [fields[name] for name in ("train", "val") if fields.get(name)]
     if not splits:
         raise ValueError(f"{path}: names neither train nor val; {FORMAT}")
     found = []
     for entries in splits:
-        files = [file for folder in _folders(path, fields, entries, images) for file in _pictures(folder)]
-        found.append(_content(files, skeleton, columns, classes, list(remarks)))
+        shown = _files(path, fields, entries, images)
+        found.append(_content(shown, skeleton, columns, classes, list(remarks)))
     return found
 
 
@@ -53,14 +55,13 @@ def labels(path, images: Path | None = None) -> list[Path]:
     """The files of labels that belong to a data.yaml; those that are there."""
     path = Path(path)
     fields = _fields(path)
-    folders = [
-        folder
+    found = [
+        _labels_of(file)
         for name in ("train", "val")
         if fields.get(name)
-        for folder in _folders(path, fields, fields[name], images)
+        for file in _files(path, fields, fields[name], images)
     ]
-    files = [_labels_of(file) for folder in folders for file in _pictures(folder)]
-    return [file for file in files if file.is_file()]
+    return [file for file in found if file.is_file()]
 
 
 def _fields(path: Path) -> dict:
@@ -115,23 +116,51 @@ def _classes(fields: dict, wanted: str) -> set[int] | None:
     return found
 
 
-def _folders(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
-    """Folders of pictures. They lie in data.yaml's folder, in its parent, or in `images`: an untrusted
-    file must not have any folder of this machine read."""
+def _files(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
+    """The pictures of a split: entries are folders, and text files with a picture a line.
+
+    They lie in data.yaml's folder, in its parent, or in `images`: an untrusted file must not have any folder
+    of this machine read.
+    """
     base = Path(os.path.abspath(images or path.parent))
     root = fields.get("path") or ""
     found = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, str) or not isinstance(root, str) or "\0" in entry + root:
             raise ValueError(f"{path}: train, val and path have to be folders; {FORMAT}")
-        plain = re.sub(r"^(\.\.?/)+", "", entry)
-        tried = [base / root / entry, base / entry, base / Path(root).name / entry, base / plain]
-        near = [Path(os.path.normpath(folder)) for folder in tried]
-        near = [folder for folder in near if folder.is_relative_to(base.parent)]
-        if not (there := [folder for folder in near if folder.is_dir()]):
+        place = _place(base, root, entry)
+        if place is not None and place.is_dir():
+            found += _pictures(place)
+        elif place is not None and place.suffix == ".txt":
+            found += _listed(place, base)
+        else:
             raise FileNotFoundError(
                 f"{path}: found no folder {entry!r} in {base}; --images=FOLDER names another"
             )
+    return found
+
+
+def _place(base: Path, root: str, entry: str) -> Path | None:
+    """Where an entry is that is given from `root`, from data.yaml, or from another machine."""
+    plain = re.sub(r"^(\.\.?/)+", "", entry)
+    tried = [base / root / entry, base / entry, base / Path(root).name / entry, base / plain]
+    near = [Path(os.path.normpath(one)) for one in tried]
+    return next((one for one in near if one.is_relative_to(base.parent) and os.path.exists(one)), None)
+
+
+def _listed(path: Path, base: Path) -> list[Path]:
+    """The pictures that a text file lists, from its own folder or from `base`; absolute ones by their end."""
+    found = []
+    for number, line in enumerate(_lines(path, most=files.LARGEST), start=1):
+        if not (name := line.strip().replace("\\", "/")):
+            continue
+        if "\0" in name:
+            raise ValueError(f"{path}: line {number} names no picture")
+        parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+        ends = [Path(*parts[start:]) for start in range(len(parts) if name.startswith("/") else 1)]
+        tried = [folder / end for end in ends for folder in (path.parent, base)]
+        if not (there := [one for one in tried if os.path.isfile(one)]):
+            raise FileNotFoundError(f"{path}: line {number}: found no picture {name[:99]!r} in {path.parent}")
         found.append(there[0])
     return found
 
@@ -148,14 +177,14 @@ def _labels_of(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _content(files: list[Path], skeleton: Skeleton, columns: int, classes, remarks: list[str]) -> Content:
+def _content(shown: list[Path], skeleton: Skeleton, columns: int, classes, remarks: list[str]) -> Content:
     people: list[Person] = []
     left_out: dict[str, int] = {}
 
     def leave_out(reason: str) -> None:
         left_out[reason] = left_out.get(reason, 0) + 1
 
-    for picture in files:
+    for picture in shown:
         source = _labels_of(picture)
         if not source.is_file():
             leave_out(f"pictures without a file of labels (such as {source})")
@@ -164,7 +193,7 @@ def _content(files: list[Path], skeleton: Skeleton, columns: int, classes, remar
         if not any(lines):
             continue
         try:
-            size = np.array(_upright(picture), np.float32)
+            size = np.array(pictures.size(picture, upright=True), np.float32)
         except pictures.Unreadable:
             size = np.full(2, np.nan, np.float32)
         for number, words in enumerate(lines, start=1):
@@ -199,10 +228,10 @@ def _content(files: list[Path], skeleton: Skeleton, columns: int, classes, remar
     return Content(skeleton, people, left_out, remarks)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, most: int = LARGEST) -> list[str]:
     data = path.read_bytes()
-    if len(data) > LARGEST:
-        raise ValueError(f"{path}: more than {LARGEST >> 20} MiB of labels")
+    if len(data) > most:
+        raise ValueError(f"{path}: more than {most >> 20} MiB of text")
     return data.decode(errors="replace").splitlines()
 
 
@@ -222,13 +251,3 @@ def _row(words: list[str], k: int, columns: int) -> tuple[int, np.ndarray, np.nd
         raise ValueError("has a flag that is not 0, 1 or 2")
     joints = np.where(flags[:, None] > 0, rows[:, :2], 0)
     return int(np.clip(values[0], -1, 1e6)), values[1:5], joints, flags.astype(np.uint8)
-
-
-def _upright(path: Path) -> tuple[int, int]:
-    """(width, height) as the picture is seen, whatever its EXIF orientation."""
-    width, height = pictures.size(path)
-    from PIL import ExifTags, Image
-
-    with Image.open(path) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)

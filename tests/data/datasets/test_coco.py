@@ -107,7 +107,7 @@ def person(**changes):
         ({"images": [{"id": 2, "file_name": "../.."}]}, "image 2: file_name '' names no file in"),
         ({"images": [{"id": 2}]}, "image 2: file_name None names no file"),
         ({"images": None}, "no list of images; expected COCO keypoints"),
-        ({"categories": [{"id": 1, "name": "cat"}]}, r"one category has to have keypoints, found \[\]"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, r"no category has keypoints, of \['cat'\]; add"),
         (
             {"categories": [{"keypoints": list(i), "name": i} for i in ("ab", "cd")]},
             r"the categories \['ab', 'cd'\] have different keypoints: choose one with --category=NAME",
