@@ -13,7 +13,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     Args:
       path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
         WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), or the name
-        of published weights (`weights.published`), which are fetched once; a path of that name comes first.
+        of weights that come with the package (`weights.SHIPPED`) or are published (`weights.published`) and
+        fetched once; a path of that name comes first.
       mesh: whose devices get the variables; None for all.
 
     Returns:
@@ -23,8 +24,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
     """
-    if str(path) in published.NAMES and not pathlib.Path(path).exists():
-        path = published.fetch(str(path))
+    if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not pathlib.Path(path).exists():
+        path = weights.shipped(name) if name in weights.SHIPPED else published.fetch(name)
     path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
         if path.suffix in pytorch.SUFFIXES:
@@ -35,9 +36,9 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():
-        names = ", ".join(published.NAMES)
+        names = ", ".join([*weights.SHIPPED, *published.NAMES])
         raise FileNotFoundError(
-            f"{path} holds no checkpoints; is it the --workdir of a training? Published weights are {names}."
+            f"{path} holds no checkpoints; is it the --workdir of a training? Weights by name are {names}."
         )
     tried = None
     while True:

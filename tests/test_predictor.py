@@ -633,7 +633,7 @@ def test_threshold_is_the_weights_own(spots, monkeypatch):
 
 
 def test_shipped_weights_are_the_default(spots, monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "lspet.npz")
+    monkeypatch.setitem(weights.SHIPPED, weights.DEFAULT, tmp_path / "lspet.npz")
     with pytest.raises(FileNotFoundError, match="No weights come with this copy"):
         Predictor()
     (tmp_path / "lspet.npz").touch()

@@ -173,7 +173,7 @@ def test_a_path_comes_before_a_name(server, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hg2").mkdir()
     with pytest.raises(
-        FileNotFoundError, match="hg2 holds no checkpoints; .* Published weights are hg1, hg2"
+        FileNotFoundError, match="hg2 holds no checkpoints; .* by name are lspet, lspet-small, hg1"
     ):
         loading.load("hg2")
     assert server.asked == ()

@@ -13,7 +13,7 @@ from hourglass_jax import checkpoint, evaluate, loading, weights
 from hourglass_jax.network import Metadata, network_of
 from hourglass_jax.pose import skeletons
 from hourglass_jax.training import step
-from hourglass_jax.weights import command
+from hourglass_jax.weights import command, published
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -184,17 +184,21 @@ def test_command_runs_as_a_module(monkeypatch, capsys):
 
 
 def test_without_shipped_weights_it_is_said_what_to_pass(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "lspet.npz")
+    monkeypatch.setitem(weights.SHIPPED, weights.DEFAULT, tmp_path / "lspet.npz")
     with pytest.raises(FileNotFoundError) as error:
         weights.shipped()
     assert "Predictor(PATH), --checkpoint=PATH" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_shipped_weights_load(monkeypatch):
-    if not weights.SHIPPED.is_file():
+@pytest.mark.parametrize("name", weights.SHIPPED)
+def test_shipped_weights_load_by_their_name(name, monkeypatch):
+    if not (path := weights.SHIPPED[name]).is_file():
         pytest.skip("none in this checkout")
     monkeypatch.undo()  # the true models
-    network, variables, metadata = loading.load(weights.shipped())
-    assert weights.SHIPPED.stat().st_size <= 16 * 2**20
+    network, variables, metadata = loading.load(name)
+    assert path.stat().st_size <= 16 * 2**20
+    assert path.with_suffix(".md").is_file()
+    assert metadata.config["model"]["dtype"] == "float32"  # whatever it was trained in
     assert 0 <= metadata.evaluation["confidence"]["threshold"] <= 1
+    assert f"{metadata.evaluation['table']['Mean']:.1f}" in published.table()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))

@@ -21,21 +21,31 @@ from hourglass_jax.network import Metadata, flatten
 
 FORMAT = "hourglass_jax-weights-1"
 COMMAND = "python -m hourglass_jax.weights"
-SHIPPED = pathlib.Path(__file__).with_name("lspet.npz")
+# By name: the full-size network, which is the default, and a small one for films and weak machines. Each has
+# a card of that name, *.md.
+SHIPPED = {
+    "lspet": pathlib.Path(__file__).with_name("lspet.npz"),
+    "lspet-small": pathlib.Path(__file__).with_name("lspet_small.npz"),
+}
+DEFAULT = "lspet"
 
 
-def shipped() -> pathlib.Path:
-    """The weights that come with the package.
+def shipped(name: str = DEFAULT) -> pathlib.Path:
+    """The file of weights that come with the package.
+
+    Args:
+      name: one of `SHIPPED`.
 
     Raises:
       FileNotFoundError: this copy of the package has none.
     """
-    if not SHIPPED.is_file():
+    path = SHIPPED[name]
+    if not path.is_file():
         raise FileNotFoundError(
-            f"No weights come with this copy of the package ({SHIPPED.name}); pass a training's workdir, one "
+            f"No weights come with this copy of the package ({path.name}); pass a training's workdir, one "
             f"of its checkpoints, or a file of {COMMAND}: Predictor(PATH), --checkpoint=PATH."
         )
-    return SHIPPED
+    return path
 
 
 def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half: bool = True) -> None:

@@ -13,6 +13,8 @@ from hourglass_jax.weights import published
 def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     """Writes a training's averaged variables with their scores; see `main` for the arguments.
 
+    Whoever reads the file computes in float32; the card has the dtype of a training that used another.
+
     Returns:
       the metadata.
     """
@@ -24,6 +26,8 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
     began = pathlib.Path(config["train"].get("init_from", "")).name
     config = config | {"data": data, "train": config["train"] | {"init_from": began}}
+    trained_in = config["model"]["dtype"]
+    config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less exact
     root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
     scores, found = pathlib.Path(evaluation) if evaluation else Workdir(root).evaluation, {}
     if evaluation or scores.exists():
@@ -34,6 +38,8 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
                 "evaluate these first (main.py --mode=evaluate)."
             )
     written = _read_json(pathlib.Path(card)) if card else {}
+    if trained_in != "float32":
+        written = {"trained in": trained_in} | written
     metadata = Metadata(config, metadata.skeleton, metadata.step, evaluation=found, card=written)
     weights.write(output, variables, metadata)
     return metadata

@@ -114,20 +114,30 @@ def fetch(name: str) -> pathlib.Path:
 
 
 def table() -> str:
-    """The published weights as lines of text."""
-    rows = [("name", "stacks", "MB", "data", "PCKh@0.5", "licence", "")]
+    """The package's weights and the published ones as lines of text."""
+    rows = [("name", "stacks", "px", "MB", "data", "score", "licence", "")]
+    for name, path in weights.SHIPPED.items():
+        if not path.is_file():
+            continue
+        metadata, _ = weights.read(path)
+        model, size = metadata.config["model"], path.stat().st_size / 1e6
+        score = f"{metadata.evaluation['metric']} {metadata.evaluation['table']['Mean']:.1f}"
+        place = "in the package" + (", the default" if name == weights.DEFAULT else "")
+        row = (str(model["stacks"]), str(metadata.config["data"]["size"]), f"{size:.1f}", "LSP extended")
+        rows.append((name, *row, score, "see its card", place))
     for name, one in NAMES.items():
         try:
             here = (folder() / f"{name}.npz").is_file()
         except OSError:  # there is no cache
             here = False
         where = "in the cache" if here else one.address
-        rows.append((name, str(one.stacks), f"~{one.size}", "MPII", one.score, one.licence, where))
+        row = (str(one.stacks), "256", f"~{one.size}", "MPII", f"PCKh@0.5 {one.score}", one.licence)
+        rows.append((name, *row, where))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     lines += [
-        "PCKh@0.5 on MPII's validation people is the publishers' figure, not measured here. The licence is",
-        "that of their code; none is stated for the weights. MB are estimates from the parameters.",
+        "Scores are in per cent, of validation people, with flip. Those on MPII are the publishers' figures, not",
+        "measured here; the licence is that of their code, none is stated for the weights. ~MB are estimates.",
     ]
     return "\n".join(line.rstrip() for line in lines)
 
