@@ -219,7 +219,7 @@ def evaluated(model: nn.Module, run: Trajectory, counted: dict[str, int], *, siz
       size: side of the input, px.
     """
     kept = (1 - MOMENTUM) ** len(run.loss)  # of the variance at the start, 1
-    stats = traverse_util.flatten_dict(run.state.batch_stats)
+    stats: dict[Any, Any] = traverse_util.flatten_dict(run.state.batch_stats)
     theirs = dict(stats)
     for name, n in counted.items():
         path = (*name.split("."), "var")
