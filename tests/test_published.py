@@ -192,10 +192,12 @@ def test_the_list_names_size_score_and_licence(server, capsys):
     capsys.readouterr()
     assert command.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line.split() for line in lines[:6]}
-    assert rows["hg2"] == ["hg2", "2", "~27", "MPII", "87.3", "see", "address", "in", "the", "cache"]
-    assert rows["princeton-8hg"][:6] == ["princeton-8hg", "8", "~110", "MPII", "90.2", "BSD-3-Clause"]
-    assert "not measured here" in "".join(lines[6:])
+    rows = {line.split()[0]: line.split() for line in lines[:8]}
+    assert rows["lspet"][1:3] == ["2", "256"] and rows["lspet"][-3:] == ["package,", "the", "default"]
+    assert rows["lspet-small"][1:3] == ["2", "96"]
+    assert rows["hg2"] == "hg2 2 256 ~27 MPII PCKh@0.5 87.3 see address in the cache".split()
+    assert rows["princeton-8hg"][:7] == "princeton-8hg 8 256 ~110 MPII PCKh@0.5 90.2".split()
+    assert "not measured here" in "".join(lines[8:])
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="without the authors' shapes")

@@ -137,8 +137,8 @@ def table() -> str:
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     lines += [
         "Scores are in per cent, of validation people, with flip. Those on MPII are the publishers' figures,",
-        "not measured here; the licence is that of their code, none is stated for the weights.",
-        "~MB are estimates.",
+        "not measured here; the licence is that of their code, none is stated for the weights. ~MB are",
+        "estimates.",
     ]
     return "\n".join(line.rstrip() for line in lines)
 
