@@ -3,13 +3,14 @@
     python -m hourglass_jax.export --workdir=runs/lspet --format=onnx --output=lspet.onnx
 
 It takes images (b, size, size, 3) uint8 RGB, crops of people as the network has been trained on, and gives
-joints (b, k, 2) float32 in pixels of these and scores (b, k) float32; or the last heatmaps, (b, h, w, k).
-The input's normalisation is inside; there is no averaging with mirrored images.
+joints (b, k, 2) float32 in pixels of these and scores (b, k) float32, the last heatmaps, (b, h, w, k)
+float32, or all three. The input's normalisation is inside, and batch norms are folded; there is no averaging
+with mirrored images.
 """
 
 import argparse
-import contextlib
-import io
+import dataclasses
+import json
 import logging
 import os
 import pathlib
@@ -24,25 +25,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from hourglass_jax import console, extras, files, inference, loading
-from hourglass_jax.network import Network
+from hourglass_jax.data import packed, pipeline
+from hourglass_jax.media import pictures
+from hourglass_jax.network import Metadata, Network
+from hourglass_jax.pose import crop
+from hourglass_jax.predictor import THRESHOLD, cut, whole
+from hourglass_jax.transforms import fold_norms, onnx_graph
 
 COMMAND = "python -m hourglass_jax.export"
 
 
-def function(network: Network, variables: dict, *, heatmaps: bool = False) -> Callable:
-    """images (b, size, size, 3) uint8 -> {"joints", "scores"} or {"heatmaps"}, see above.
+OUTPUTS = ("joints", "heatmaps", "all")
+PRECISIONS = ("float32", "float16", "int8")
+MOST_CROPS = 128  # that int8 is calibrated with
+
+
+def function(network: Network, variables: dict, *, outputs: str = "joints") -> Callable:
+    """images (b, size, size, 3) uint8 -> {"joints", "scores"}, {"heatmaps"} or all three, see above.
 
     The variables are constants of the function. Its operations are plain JAX, for any platform.
+
+    Args:
+      outputs: "joints", "heatmaps" or "all".
     """
+    network, variables = fold_norms.fold(network, variables)
     variables = jax.device_get(variables)
 
     def run(images):
-        outputs = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
-        if heatmaps:
-            return {"heatmaps": outputs.heatmaps[-1]}
-        last = outputs._replace(heatmaps=outputs.heatmaps[-1:])
+        found = network.outputs(variables, images.astype(jnp.float32) / 255, flip=False)
+        last = found._replace(heatmaps=found.heatmaps[-1:])
+        maps = {"heatmaps": last.heatmaps[-1]} if outputs != "joints" else {}
+        if outputs == "heatmaps":
+            return maps
         joints, scores = inference.joints_of(network, last)
-        return {"joints": joints[:, -1], "scores": scores[:, -1]}
+        return {"joints": joints[:, -1], "scores": scores[:, -1]} | maps
 
     return run
 
@@ -96,22 +112,106 @@ def tflite(run: Callable, size: int, path, batch: int) -> str:
     )
 
 
-def onnx(run: Callable, size: int, path) -> str:
-    """A file, of any batch."""
-    with extras.needed("jax2onnx", "--format=onnx"):
-        from jax2onnx import to_onnx
-    names = list(jax.eval_shape(run, _images(size)))
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints every convolution
-        model = to_onnx(
-            lambda images: tuple(run(images)[name] for name in names),
-            inputs=[_images(size)],
-            input_names=["images"],
-            output_names=names,
-        )
+def onnx(
+    run: Callable,
+    size: int,
+    path,
+    *,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    metadata: dict[str, str] | None = None,
+) -> str:
+    """A file, of any batch.
+
+    Args:
+      precision: "float32"; "float16", in which kernels are stored, and computed with in float32; or "int8",
+        of kernels and features.
+      calibration: (n, size, size, 3) uint8, crops of people, whose features' ranges int8 takes.
+      metadata: is written into the file.
+    """
+    with extras.needed("onnx", "--format=onnx"):
+        import onnx  # noqa: F401
+    half = precision == "float16"
+    model = onnx_graph.model(run, _images(size), half=half, metadata=metadata or {})
+    if precision == "int8":
+        model = _int8(model, calibration)
     files.write(path, model.SerializeToString())
     return (
         f'onnxruntime.InferenceSession("{path}").run(None, {{"images": images}})  # pip install onnxruntime'
     )
+
+
+def _int8(model, crops):
+    """The model with its convolutions, and what lies between them, on 8 bits; decoding stays as it is."""
+    import onnx
+
+    with extras.needed("onnxruntime", "--precision=int8"):
+        from onnxruntime import quantization
+    batches = iter([crops[i : i + 8] for i in range(0, len(crops), 8)])
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self):
+            batch = next(batches, None)
+            return None if batch is None else {"images": batch}
+
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise the model first, which this is
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "int8.onnx")
+            quantization.quantize_static(
+                model,
+                path,
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "Add", "Relu", "MaxPool", "Resize"],
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+            return onnx.load(path)
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def crops_of(path, size: int, most: int = MOST_CROPS) -> np.ndarray:
+    """At most (most, size, size, 3) uint8 crops, evenly over what is there.
+
+    Args:
+      path: a packed split (`data.prepare --pack`), or pictures that each show one person, a folder or a glob.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if str(path).endswith(".npz"):
+        source = packed.PackedSource(path)
+        view = crop.input_from_canvas(canvas=source.canvas, margin=source.margin, size=size)
+        canvases = (pipeline.decode(source[i]["image"]) for i in _spread(len(source), most))
+        return np.stack([crop.cut(canvas, view, size) for canvas in canvases if canvas is not None])
+    items = [item for item in pictures.search([path]).items if not pictures.is_video(item)]
+    if not items:
+        raise ValueError(f"--calibration={path}: there are no pictures.")
+    read = (picture for i in _spread(len(items), most) for picture in pictures.of(items[i]))
+    return np.stack([cut(picture, whole(picture.size), size) for picture in read])
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
+
+
+def about(network: Network, metadata: Metadata) -> dict[str, str]:
+    """Facts for users of a file: its input and joints; values are json."""
+    threshold = THRESHOLD if metadata.threshold is None else metadata.threshold
+    facts = {
+        "input": "images (b, size, size, 3) uint8 RGB; the normalisation is inside",
+        "size": network.size,
+        "mean": network.mean,
+        "joints": network.skeleton.joints,
+        "skeleton": network.skeleton.to_dict(),
+        "threshold": threshold,  # of scores, from which on a joint is drawn
+        "step": metadata.step,
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "tflite": tflite, "onnx": onnx}
@@ -130,7 +230,16 @@ def _tensorflow():
     return tf, jax2tf.convert
 
 
-def export(workdir, output, *, format: str, heatmaps: bool = False, batch: int = 1) -> str:
+def export(
+    workdir,
+    output,
+    *,
+    format: str,
+    outputs: str = "joints",
+    batch: int = 1,
+    precision: str = "float32",
+    calibration=None,
+) -> str:
     """Writes a network, whole or not at all; for the arguments see `main`.
 
     Returns:
@@ -138,23 +247,41 @@ def export(workdir, output, *, format: str, heatmaps: bool = False, batch: int =
 
     Raises:
       ImportError: the format's converter is not installed.
-      ValueError: it cannot convert the network; the message names the operation.
+      ValueError: it cannot convert the network; the message names the operation. Or the arguments do not fit
+        together.
     """
-    if format not in FORMATS:
-        raise ValueError(f"--format={format!r} is unknown; choose from {', '.join(FORMATS)}.")
+    for name, value, known in (("format", format, FORMATS), ("outputs", outputs, OUTPUTS)):
+        if value not in known:
+            raise ValueError(f"--{name}={value!r} is unknown; choose from {', '.join(known)}.")
+    _check_precision(format, precision, calibration)
     if pathlib.Path(output).is_dir():
         raise ValueError(f"--output={output} is a folder that is there already; choose another name.")
-    network, variables, _ = loading.load(workdir)
-    options = {"batch": batch} if format == "tflite" else {}
+    network, variables, metadata = loading.load(workdir)
+    options: dict = {"batch": batch} if format == "tflite" else {}
+    if format == "onnx":
+        # Runtimes have no bfloat16 on CPUs.
+        network = dataclasses.replace(network, model=network.model.clone(dtype=jnp.float32))
+        crops = crops_of(calibration, network.size) if calibration else None
+        options = {"precision": precision, "calibration": crops, "metadata": about(network, metadata)}
     try:
-        return FORMATS[format](
-            function(network, variables, heatmaps=heatmaps), network.size, output, **options
-        )
+        return FORMATS[format](function(network, variables, outputs=outputs), network.size, output, **options)
     except (ImportError, OSError):
         raise
     except Exception as error:  # each converter has its own
         name = type(network.model).__module__.rpartition(".")[2]
         raise ValueError(f"--format={format} cannot take a network {name!r}: {_reason(error)}") from error
+
+
+def _check_precision(format, precision, calibration) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"--precision={precision!r} is unknown; choose from {', '.join(PRECISIONS)}.")
+    if precision != "float32" and format != "onnx":
+        raise ValueError(f"--precision={precision} is for --format=onnx; {format} has float32 alone.")
+    if (precision == "int8") != bool(calibration):
+        raise ValueError(
+            "--precision=int8 and --calibration=PICTURES go together: int8 takes its ranges from about a "
+            "hundred crops of people; give a folder of pictures that each show one person, or a packed split."
+        )
 
 
 def _reason(error) -> str:
@@ -172,14 +299,30 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", required=True, help="the file; for savedmodel a new folder")
-    parser.add_argument("--heatmaps", action="store_true", help="heatmaps instead of joints and scores")
+    outputs = parser.add_mutually_exclusive_group()
+    outputs.add_argument(
+        "--outputs", choices=OUTPUTS, default="joints", help="joints with scores, heatmaps, or all three"
+    )
+    outputs.add_argument(
+        "--heatmaps", dest="outputs", action="store_const", const="heatmaps", help="as --outputs=heatmaps"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32",
+        help="of onnx: float16 halves the file and computes in float32; int8 needs --calibration "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", metavar="PICTURES",
+        help="for int8: a folder of pictures that each show one person, or a packed split (*.npz)",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=1, help="of tflite, which has no other (default: 1)")
     args = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
 
     def command() -> None:
         usage = export(**vars(args))
-        given = "heatmaps" if args.heatmaps else "joints and scores"
+        given = {"joints": "joints and scores", "all": "joints, scores and heatmaps"}
+        given = given.get(args.outputs, args.outputs)
         print(f"{args.output}: images of uint8 RGB in, {given} out")
         print(usage)
 

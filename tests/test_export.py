@@ -1,15 +1,19 @@
 """Exported networks, each run by its own runtime, against ours."""
 
+import collections
 import functools
+import json
 import sys
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from hourglass_jax import export, inference, models, weights
 from hourglass_jax.network import abstract, network_of
-from hourglass_jax.pose.skeletons import MPII
+from hourglass_jax.pose.skeletons import MPII, Skeleton
+from hourglass_jax.transforms import fold_norms, onnx_graph
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -82,14 +86,14 @@ def run_savedmodel(path):
     return lambda images: {name: value.numpy() for name, value in module.run(images).items()}
 
 
-RUNTIMES = {"stablehlo": run_stablehlo, "onnx": run_onnx, "savedmodel": run_savedmodel}
-NEEDED = {"stablehlo": "jax", "onnx": "jax2onnx", "savedmodel": "tensorflow", "tflite": "tensorflow"}
+RUNTIMES = {"stablehlo": run_stablehlo, "savedmodel": run_savedmodel}
+NEEDED = {"stablehlo": "jax", "savedmodel": "tensorflow", "tflite": "tensorflow"}
 JOINTS = ("joints", "scores")
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind in ("stablehlo", "onnx") for name in SYSTEMS]
+    [("stablehlo", name) for name in SYSTEMS]
     + [("savedmodel", name) for name in ("newell", "selvam")],  # heatmaps, coordinates
 )
 def test_every_runtime_finds_our_joints(kind, name, tmp_path):
@@ -116,6 +120,107 @@ def test_tflite_finds_our_joints_in_its_one_batch(name, batches, tmp_path):
         found = runner(images=images[:batch])
         for key in JOINTS:
             np.testing.assert_allclose(found[key], expected[key][:batch], atol=1e-4, err_msg=key)
+
+
+# ONNX alone.
+
+
+@functools.cache
+def modelled(name, **options):
+    """The graph of a tiny network, with all outputs."""
+    pytest.importorskip("onnx")
+    _, network, variables, _, _ = drawn(name)
+    run = export.function(network, variables, outputs="all")
+    return onnx_graph.model(run, export._images(SIZE), metadata={"size": "32"}, **options)
+
+
+def operations(model):
+    return collections.Counter(node.op_type for node in model.graph.node)
+
+
+def stored(model):
+    """Bytes of the constants."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_onnx_finds_ours_and_has_each_weight_once_in_its_own_layout(name, tmp_path):
+    model = modelled(name)
+    (tmp_path / "a").write_bytes(model.SerializeToString())
+    agrees(run_onnx(tmp_path / "a"), name, (*JOINTS, "heatmaps"), (1, 3))
+    _, network, variables, _, _ = drawn(name)
+    parameters = sum(value.size for value in jax.tree.leaves(fold_norms.fold(network, variables)[1]))
+    # Beside the parameters zeros and ones of norms, and shapes.
+    assert 0.98 * 4 * parameters < stored(model) < 4 * parameters + 16_000
+    counts = operations(model)
+    # Bytes of the image in; heatmaps out, but those of one channel or that Tang stacks joint by joint; and
+    # Selvam's matrix reads its features by (row, column, channel).
+    assert counts["Transpose"] == (1 if name == "tang" else 2)
+    assert counts["Resize"] and counts["MaxPool"] and not counts["Expand"] and not counts["Einsum"]
+    assert [(p.key, p.value) for p in model.metadata_props] == [("size", "32")]
+
+
+def test_onnx_of_an_hourglass_has_its_layers_alone():
+    # By hand, for two stacks of depth 1: the stem's convolution and three units of which two widen (a
+    # convolution more), each stack's hourglass of four units, one unit after it, and two 1x1; between the
+    # stacks two more.
+    units = 3 + 2 * (4 + 1)
+    counts = operations(modelled("newell"))
+    assert counts["Conv"] == 1 + 3 * units + 2 + 2 * 2 + 2
+    # Each unit's first norm follows a sum; the first of all, a pool; the other norms are in convolutions.
+    assert counts["BatchNormalization"] == units
+    assert counts["Relu"] == 1 + 3 * units + 2
+    assert (counts["MaxPool"], counts["Resize"]) == (1 + 2, 2)
+
+
+def test_onnx_stores_kernels_as_float16_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "LEAST_HALF", 32)
+    whole, half = modelled("newell"), modelled("newell", half=True)
+    onnx = pytest.importorskip("onnx")
+    kernels = [tensor for tensor in half.graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1]
+    assert {tensor.data_type for tensor in kernels if np.prod(tensor.dims) >= 32} == {
+        onnx.TensorProto.FLOAT16
+    }
+    assert 0.5 < stored(half) / stored(whole) < 0.7
+    (tmp_path / "a").write_bytes(half.SerializeToString())
+    *_, images, expected = drawn("newell")
+    found = run_onnx(tmp_path / "a")(images)["heatmaps"]
+    error, most = np.abs(found - expected["heatmaps"]).max(), np.abs(expected["heatmaps"]).max()
+    assert 0 < error < 5e-3 * most  # float16 keeps 11 bits
+
+
+def test_int8_computes_on_bytes_and_finds_about_the_same(file, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    *_, images, expected = drawn("newell")
+    folder = tmp_path / "people"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{i}.png"), image[..., ::-1])
+    np.testing.assert_array_equal(export.crops_of(folder, SIZE), images)
+    np.testing.assert_array_equal(export.crops_of(folder, SIZE, most=2), images[[0, 2]])
+    arguments = [f"--workdir={file}", "--format=onnx", f"--output={tmp_path / 'a'}", "--precision=int8"]
+    assert export.main(arguments) == 1
+    assert "--calibration=PICTURES go together" in capsys.readouterr().err
+    assert export.main([*arguments, f"--calibration={folder}", "--heatmaps"]) == 0
+    assert not capsys.readouterr().err
+    found = run_onnx(tmp_path / "a")(images)["heatmaps"]
+    error, size = np.abs(found - expected["heatmaps"]), np.abs(expected["heatmaps"])
+    assert 0 < error.mean() < 0.1 * size.mean()
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(tmp_path / "a")
+    kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1]
+    assert kernels and {tensor.data_type for tensor in kernels} == {onnx.TensorProto.INT8}
+    props = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(props["size"]) == SIZE and json.loads(props["threshold"]) == 0.1
+    assert json.loads(props["mean"]) == [0.5, 0.4, 0.3]
+    assert json.loads(props["joints"]) == list(MPII.joints)
+    assert Skeleton.from_dict(json.loads(props["skeleton"])) == MPII
+
+
+def test_precision_is_onnx_alone(file, tmp_path, capsys):
+    arguments = [f"--workdir={file}", "--format=stablehlo", f"--output={tmp_path / 'a'}"]
+    assert export.main([*arguments, "--precision=float16"]) == 1
+    assert "--precision=float16 is for --format=onnx" in capsys.readouterr().err
 
 
 # The command.
@@ -148,7 +253,7 @@ def test_what_is_there_already_survives(file, tmp_path, capsys, monkeypatch):
     assert "is a folder that is there already; choose another name" in capsys.readouterr().err
     (tmp_path / "a.onnx").write_text("before")
 
-    def refusing(*args):
+    def refusing(*args, **options):
         raise NotImplementedError("[converter] No plugins registered for primitive 'fft'")
 
     monkeypatch.setitem(export.FORMATS, "onnx", refusing)
@@ -169,7 +274,7 @@ def test_operation_that_tflite_lacks_is_named():
 @pytest.mark.parametrize(
     ("kind", "module", "needs"),
     [
-        ("onnx", "jax2onnx", "pip install 'hourglass_jax[export]'"),
+        ("onnx", "onnx", "pip install 'hourglass_jax[export]'"),
         ("tflite", "tensorflow", "pip install 'hourglass_jax[export]'"),
         ("stablehlo", "flatbuffers", "pip install 'hourglass_jax[export]'"),
     ],

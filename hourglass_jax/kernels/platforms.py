@@ -16,7 +16,8 @@ def on(platform: str, function: Callable) -> Callable:
     """The function in the forms of a platform; to be jit-compiled.
 
     Args:
-      platform: as JAX's devices name it: "cpu", "gpu" or "tpu". One without forms of its own is plain.
+      platform: as JAX's devices name it: "cpu", "gpu" or "tpu"; or "onnx", to be traced only. One without
+        forms of its own is plain.
       function: not compiled yet; a compiled one keeps the forms of its first call.
     """
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hourglass_jax.kernels import platforms
 from hourglass_jax.models import layers
 from hourglass_jax.models.layers import Part
 from hourglass_jax.models.outputs import Outputs
@@ -50,6 +51,11 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
       (b, h, w, m).
     """
     h, w, n = *maps.shape[1:3], len(windows)
+    if platforms.current() == "onnx":  # band matrices would be most of the file
+        return jax.lax.conv_general_dilated(
+            maps, windows[:, :, None], (1, 1), "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=maps.shape[-1],
+        )  # fmt: skip
     shifts = jnp.stack([jnp.eye(w, k=n // 2 - j) for j in range(n)])  # n, column from, column to
     bands = jnp.einsum("ijm,jvw->mivw", windows, shifts)
     padded = jnp.pad(jnp.moveaxis(maps, 3, 0), ((0, 0), (0, 0), (n // 2, n // 2), (0, 0)))
