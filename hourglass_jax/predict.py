@@ -9,6 +9,7 @@ format. In Python it is `predictor.Predictor`.
 import argparse
 import contextlib
 import csv
+import fractions
 import io
 import itertools
 import math
@@ -23,13 +24,15 @@ import numpy as np
 import tqdm
 
 from hourglass_jax import console, devices, files, inference
-from hourglass_jax.media import draw, pictures, videos
+from hourglass_jax.media import draw, live, pictures, videos
 from hourglass_jax.people import detectors
 from hourglass_jax.people.boxes import Detections, Selection
+from hourglass_jax.people.smoothing import OneEuro
 from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.predictor import Predictor, check_threshold, cut
 from hourglass_jax.result import COLUMNS, Result
 
+_CLOCK = fractions.Fraction(1, 1000)  # s, unit of the times of a camera's frames
 _TILE = 192  # px, of a heatmap in the pictures of all heatmaps
 
 
@@ -44,43 +47,52 @@ def predict(
     heatmaps=False,
     attention=False,
     threshold=None,
+    drawing=None,
     **options,
 ) -> int:
     """Draws and writes the joints of all pictures; see `main` for the arguments.
 
     Args:
+      paths: files, folders, globs, numbers of cameras and addresses of streams.
+      drawing: options of `Result.draw`.
       **options: of `Predictor`.
 
     Returns:
       the number of files that could not be read.
     """
-    found, output = pictures.search(paths), pathlib.Path(output)
-    items, unread, remarks = found.items, list(found.unreadable), list(found.remarks())
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    streams, drawing = _cameras(paths), drawing or {}
+    found, output = pictures.search([path for path in paths if path not in streams]), pathlib.Path(output)
+    items = [*found.items, *(camera.path for camera in streams.values())]
+    cameras = {camera.path: camera for camera in streams.values()}
+    unread, remarks = list(found.unreadable), list(found.remarks())
     sheets = {"heatmaps": heatmap_sheet} if heatmaps else {}
     sheets |= {"attention": attention_sheet} if attention else {}
     names, titles = _names(items, sheets), _titles(items)
     boxes_by_name = _read_boxes(boxes, items, options.get("selection"), remarks.append)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
-    read = {path.resolve() for path in [*items, *([pathlib.Path(boxes)] if boxes else [])]}
+    read = {path.resolve() for path in [*found.items, *([pathlib.Path(boxes)] if boxes else [])]}
     if taken := read & {path.resolve() for path in written}:
         raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
     _check_folder(output)
     predictor = Predictor(checkpoint, threshold=threshold, **options)
     # Asked for here, because a wrong box has to be refused before a bar shows.
-    results = predictor(items, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
+    source = [cameras.get(item, item) for item in items]
+    results = predictor(source, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
     results = cast(Iterator[Result], results)  # of a list
     coco, rows, whole, crops = _Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0, 0
+    stopped: list[bool] = []
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
     for path, results_of_path in itertools.groupby(bar, key=_path):
         overlay, *maps = (output / name for name in names[path])
-        with _writer(overlay, path) as write:
+        with _writer(overlay, path, cameras.get(path)) as write, _until_interrupted(stopped, path in cameras):
             for result in results_of_path:
                 if attention and len(result) and not result.attention[0]:
                     raise ValueError(
                         "--attention: this network has none; give a --checkpoint of chu or selvam."
                     )
-                write(result)
+                write(result, **drawing)
                 coco.add(result, titles[path])
                 rows += _rows(result, titles[path])
                 whole += result.whole
@@ -88,6 +100,10 @@ def predict(
                 if result.frame is None and len(result):
                     for path_of_sheet, sheet in zip(maps, sheets.values(), strict=True):
                         draw.save(path_of_sheet, sheet(result))
+        if stopped:
+            break
+    bar.close()
+    getattr(results, "close", lambda: None)()
     files.write_json(output / "predictions.json", coco.dataset if format == "dataset" else coco.results)
     if table:
         text = io.StringIO()
@@ -133,14 +149,38 @@ def _check_folder(output: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _writer(overlay: pathlib.Path, path: pathlib.Path) -> Iterator[Callable[[Result], None]]:
-    """A function that draws a picture, or a frame of a video at its time."""
-    if not pictures.is_video(path):
-        yield lambda result: draw.save(overlay, result.draw())
+def _writer(
+    overlay: pathlib.Path, path: pathlib.Path, camera: live.Camera | None
+) -> Iterator[Callable[..., None]]:
+    """A function that draws a picture, or a frame of a video at its time, with options of `Result.draw`."""
+    if camera is None and not pictures.is_video(path):
+        yield lambda result, **drawing: draw.save(overlay, result.draw(**drawing))
         return
-    about = videos.about(path)
+    about = videos.about(path) if camera is None else videos.About(None, camera.rate, _CLOCK)
     with videos.writing(overlay, about.rate, about.tick) as write:
-        yield lambda result: write(result.draw(), result.picture.time)
+        yield lambda result, **drawing: write(result.draw(**drawing), result.picture.time)
+
+
+def _cameras(paths) -> dict[str, live.Camera]:
+    """Cameras by their numbers, where there is no file of that name, and streams by their addresses."""
+    found = {}
+    for path in paths:
+        if live.is_address(path):
+            found[path] = live.Camera(path)
+        elif isinstance(path, str) and path.isdigit() and path.isascii() and not os.path.lexists(path):
+            found[path] = live.Camera(int(path))
+    return found
+
+
+@contextlib.contextmanager
+def _until_interrupted(stopped: list[bool], live: bool) -> Iterator[None]:
+    """Ctrl-C is how a camera's film ends: what has been seen is written as if it had ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not live:
+            raise
+        stopped.append(True)
 
 
 def _count(items) -> int | None:
@@ -354,7 +394,11 @@ def main(arguments: list[str] | None = None) -> int:
         "be read or an argument is wrong, 130 where it was interrupted.",
     )
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="pictures and videos, folders of them, or quoted globs")
+    add(
+        "paths", nargs="+", metavar="PATH",
+        help="pictures and videos, folders of them, quoted globs, the number of a camera, or the address of "
+        "a stream (rtsp://..., http://...), which Ctrl-C ends",
+    )  # fmt: skip
     add("--output", required=True, help="folder for what is drawn and the json")
     add(
         *("--checkpoint", "--workdir"), metavar="PATH",
@@ -411,6 +455,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="of predictions.json: COCO's results, a list of people as pycocotools' loadRes reads it, or a "
         "data set with pictures and categories (default: %(default)s)",
     )  # fmt: skip
+    add(
+        "--detect_every", type=int, default=1, metavar="N",
+        help="ask the detector at every N-th frame of a film; in between, joints say where people are",
+    )  # fmt: skip
+    add(
+        "--smooth", action="store_true",
+        help="take the jitter out of films, by a One-Euro filter for each person's joints",
+    )  # fmt: skip
+    add("--min_cutoff", type=float, default=OneEuro.min_cutoff, metavar="HZ",
+        help="of --smooth at rest: a lower one is steadier (default: %(default)s)")  # fmt: skip
+    add("--beta", type=float, default=OneEuro.beta, metavar="B",
+        help="of --smooth: a larger one follows faster (default: %(default)s)")  # fmt: skip
+    add("--colours", choices=("side", "person"), default="side",
+        help="of the skeletons: right and left, or one for each person (default: %(default)s)")  # fmt: skip
+    add("--labels", action="store_true", help="write the joints' names, too")
+    add("--draw_boxes", action="store_true", help="draw people's boxes, with their ids in films")
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
     add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
     add("--attention", action="store_true", help="draw attention maps over each person: NAME_attention.png")
@@ -431,6 +491,10 @@ def main(arguments: list[str] | None = None) -> int:
             "people": "limit",
         }  # fmt: skip
         selection = Selection(**{name: options.pop(flag) for flag, name in names.items()})
+        drawing = {"boxes": options.pop("draw_boxes")}
+        drawing |= {name: options.pop(name) for name in ("colours", "labels")}
+        smooth = OneEuro(min_cutoff=options.pop("min_cutoff"), beta=options.pop("beta"))
+        options |= {"smooth": options["smooth"] and smooth, "drawing": drawing}
         return 1 if predict(**options, selection=selection) else 0
 
     return console.run(command, interrupted="Interrupted; what has been written is whole.")

@@ -8,21 +8,27 @@ result.joints, result.scores, result.names
 
 import collections
 import contextlib
+import dataclasses
 import difflib
+import itertools
 import math
 import pathlib
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from hourglass_jax import inference, loading, weights
+from hourglass_jax.media import live as live_sources
 from hourglass_jax.media import pictures
+from hourglass_jax.media.live import Camera
 from hourglass_jax.people import detectors
 from hourglass_jax.people.boxes import Selection, detections
+from hourglass_jax.people.smoothing import OneEuro
+from hourglass_jax.people.tracking import Tracker
 from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.result import Result
@@ -51,6 +57,58 @@ class _Places(NamedTuple):
     whole: bool = False
 
 
+class _Films:
+    """Who is who in the frames of the films of one stream of pictures.
+
+    Args:
+      follow, smooth, every: see `Predictor`.
+      stream: pictures without a file are frames of one film where people are to be followed.
+    """
+
+    def __init__(self, follow: bool | None, smooth: OneEuro | None, every: int, *, stream: bool):
+        self.lead = every > 1  # results say where the next frame's people are
+        self._follow = True if follow is None else follow
+        self._stream = stream and bool(follow or smooth or self.lead)
+        self._smooth, self._every = smooth, every
+        self._film, self._tracker, self._frames = None, Tracker(), 0
+
+    def places(self, picture: pictures.Picture) -> _Places | None:
+        """Where the people of the last frame are now; None when a detector has to say."""
+        film = self._film_of(picture)
+        if not self.lead or film is None:
+            return None
+        self._begin(film, picture)
+        self._frames += 1
+        if self._frames % self._every == 1:
+            return None
+        boxes = self._tracker.boxes()
+        return _Places(boxes, around(boxes))
+
+    def followed(self, result: Result) -> Result:
+        """The result with ids, and smooth joints if asked for."""
+        film = self._film_of(result.picture)
+        if film is None:
+            return result
+        if not self.lead:
+            self._begin(film, result.picture)
+        trusted = result.scores >= result.threshold
+        ids, joints = self._tracker(result.boxes, result.joints, trusted, result.time)
+        return dataclasses.replace(result, ids=ids, joints=joints)
+
+    def _film_of(self, picture: pictures.Picture) -> pathlib.Path | str | None:
+        if not self._follow:
+            return None
+        if picture.frame is not None:
+            return picture.path
+        return "" if self._stream else None
+
+    def _begin(self, film, picture: pictures.Picture) -> None:
+        if film != self._film or picture.frame == 0:
+            self._film, self._frames = film, 0
+            rate = self._smooth.rate if self._smooth else OneEuro.rate
+            self._tracker = Tracker(smooth=self._smooth, rate=rate)
+
+
 def _warn(error: pictures.Unreadable) -> None:
     warnings.warn(f"Skipped {error}", stacklevel=2)
 
@@ -76,6 +134,11 @@ class Predictor:
         scores (see `people.boxes.detections`), or a name, see `people.detectors.named`. It is called on the
         thread that reads pictures.
       selection: which of its boxes are people.
+      detect_every: frames of a film from one call of the detector to the next; in between, the joints of a
+        frame say where the boxes of the next one are, so that frames go through the network one by one.
+      follow: people through films, cameras and live iterators, so that each keeps an id
+        (`people.tracking.Tracker`). None follows them in films and cameras, and where `smooth` is on.
+      smooth: joints of films, cameras and live iterators, see `people.smoothing`: True, or the parameters.
     """
 
     def __init__(
@@ -91,6 +154,9 @@ class Predictor:
         second_look: bool = False,
         detector: detectors.Detector | str | None = None,
         selection: Selection | None = None,
+        detect_every: int = 1,
+        follow: bool | None = None,
+        smooth: OneEuro | bool = False,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
@@ -98,6 +164,13 @@ class Predictor:
             raise ValueError(f"detector={detector!r}: give a callable or one of {detectors.NAMES}.")
         self._detector = detectors.named(detector) if isinstance(detector, str) else detector
         self._selection = selection or Selection()
+        if detect_every < 1:
+            raise ValueError(f"detect_every={detect_every} must be at least 1.")
+        self._detect_every = detect_every if detector is not None else 1
+        self._smooth = OneEuro() if smooth is True else smooth or None
+        if follow is False and (self._smooth or self._detect_every > 1):
+            raise ValueError("follow=False: smooth and detect_every follow people; leave one of them out.")
+        self._follow = follow
         # A few pictures need no mesh: one device.
         mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
         path = weights.shipped() if path is None else path
@@ -135,13 +208,14 @@ class Predictor:
         boxes=None,
         unreadable: Callable[[pictures.Unreadable], None] = _warn,
         remark: Callable[[str], None] = _remark,
-        live: bool = False,
+        live: bool | None = None,
     ) -> Result | Iterator[Result]:
         """Finds joints.
 
         Args:
           source: one picture: a path, an array (h, w, 3) RGB, (h, w) or (h, w, 4) of uint8 or uint16, or a
-            Pillow image. Or many: a folder, a glob, a video, a list or any other iterable of these.
+            Pillow image. Or many: a folder, a glob, a video, a list or any other iterable of these. Or what
+            `media.live.Camera` takes: a camera's number, an address such as rtsp://..., a `cv2.VideoCapture`.
           boxes: people (x, y, width, height) in pixels. For one picture (4,) or (p, 4); for many, one such
             for each (a video's are for all its frames; None is the whole picture), or by file name a
             dictionary, in which pictures may be missing. Where there is None the detector finds people, and
@@ -151,54 +225,86 @@ class Predictor:
           remark: is called with a line on each folder with files of other kinds, which are passed over, and
             on each file that is not read as it is, for instance a picture of 12 bits in 16, and with one on
             the first wide picture that is taken for one person.
-          live: the next picture is taken only after the last one's result: for cameras.
+          live: the next picture is taken only after the last one's result, without batches. None does so for
+            cameras and for iterators of images, and not for files and lists.
 
         Returns:
           One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
-          ahead of the network, of large ones fewer (`pictures.HELD`), and no others are held.
+          ahead of the network, of large ones fewer (`pictures.HELD`), and no others are held. Threads end
+          and cameras are free when the iterator ends or is closed.
 
         Raises:
           FileNotFoundError: there is nothing at a path.
           ValueError: boxes that are none or of no picture, or an array that is no picture.
         """
+        source = _opened(source)
         if single := pictures.is_single(source):
             # No list: a dictionary may name others, too.
             items = (pathlib.Path(source) if pictures.is_path(source) else source,)
             boxes = boxes if boxes is None or isinstance(boxes, dict) else [boxes]
-            unreadable = _raise
+            unreadable, live = _raise, False
         else:
             items = pictures.expand(source, unreadable, remark)
-        crops = self._crops(_with_boxes(items, boxes), unreadable, remark)
-        # One more than a batch, so that batches of one are decoded ahead, too.
-        prepared = crops if live else pictures.ahead(crops, depth=self._batch_size + 1, size=_bytes)
-        results = self._results(prepared, live)
+        if live is None and not isinstance(source, Iterator):
+            live = isinstance(items, list) and any(isinstance(item, Camera) for item in items)
+        results = self._stream(_with_boxes(items, boxes), live, unreadable, remark)
         if not single:
             return results
         (result,) = results
         return result
 
-    def _crops(self, items, unreadable, remark) -> Iterator[tuple]:
-        """Yields each picture with its people's places and the canvases cut from it."""
-        wide = False
-        for item, boxes in items:
+    def _stream(self, pairs, live: bool | None, unreadable, remark) -> Iterator[Result]:
+        """Results of pairs of an item and its boxes; if live is None, the first item says what they are."""
+        if live is None:
+            pairs = iter(pairs)
+            if (first := next(pairs, None)) is None:
+                return
+            live = not pictures.is_path(first[0])  # files wait for nobody
+            pairs = itertools.chain([first], pairs)
+        films = _Films(self._follow, self._smooth, self._detect_every, stream=live)
+        read = self._read(pairs, unreadable, remark)
+        # One more than a batch, so that batches of one are decoded ahead, too.
+        depth = self._batch_size + 1
+        if live:
+            prepared = self._crops(read, films, remark)
+        elif films.lead:  # a frame's boxes come from the last one's joints
+            prepared = self._crops(pictures.ahead(read, depth, size=_bytes), films, remark)
+        else:
+            prepared = pictures.ahead(self._crops(read, films, remark), depth, size=_bytes)
+        for result in self._results(prepared, live or films.lead):
+            yield films.followed(result)
+
+    def _read(self, pairs, unreadable, remark) -> Iterator[tuple]:
+        """Yields each picture with the boxes that were given for it, or None."""
+        for item, boxes in pairs:
             try:
-                for picture in pictures.of(item):
-                    if picture.remark:
-                        remark(f"{picture.path or 'an array'}: {picture.remark}.")
-                    places = self._places(picture, boxes, remark)
-                    if places.whole and not wide and picture.size[0] >= _WIDE * picture.size[1]:
-                        wide = True
-                        size = f"{picture.size[0]} x {picture.size[1]} px"
-                        remark(
-                            f"{picture.path or 'an array'} of {size} is taken for one person; boxes or a "
-                            "detector give people's places."
-                        )
-                    crops = [
-                        cut(picture, square, self._canvas, margin=self._margin) for square in places.squares
-                    ]
-                    yield picture, places, crops
+                with contextlib.closing(_pictures(item)) as found:
+                    for picture in found:
+                        if picture.remark:
+                            remark(f"{picture.path or 'an array'}: {picture.remark}.")
+                        yield picture, boxes
             except pictures.Unreadable as error:
                 unreadable(error)
+
+    def _crops(self, read, films: "_Films", remark) -> Iterator[tuple]:
+        """Yields each picture with its people's places and the canvases cut from it."""
+        wide = False
+        with contextlib.closing(read):
+            for picture, boxes in read:
+                places = None
+                if boxes is None and self._detector is not None:
+                    places = films.places(picture)
+                if places is None:
+                    places = self._places(picture, boxes, remark)
+                if places.whole and not wide and picture.size[0] >= _WIDE * picture.size[1]:
+                    wide = True
+                    size = f"{picture.size[0]} x {picture.size[1]} px"
+                    remark(
+                        f"{picture.path or 'an array'} of {size} is taken for one person; boxes or a "
+                        "detector give people's places."
+                    )
+                crops = [cut(picture, square, self._canvas, margin=self._margin) for square in places.squares]
+                yield picture, places, crops
 
     def _places(self, picture: pictures.Picture, boxes: np.ndarray | None, remark) -> "_Places":
         if boxes is not None:
@@ -214,17 +320,17 @@ class Predictor:
         return _Places(people.boxes, around(people.boxes), people.scores)
 
     def _results(self, prepared, live: bool) -> Iterator[Result]:
-        """Batches across pictures, or of each if `live`; a result as soon as its last person is done."""
+        """Batches across pictures, or one by one if `live`; a result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
         with contextlib.closing(prepared):  # its thread ends with the consumer
             for picture, places, crops in prepared:
                 begun.append((picture, places))
                 again = picture if self._second_look else None
                 people += [(*of, again) for of in zip(crops, places.squares, strict=True)]
-                if live and people:
-                    answers.extend(self._run(people, len(people)))
-                    people = []
-                elif people and sum(picture.image.nbytes for picture, *_ in begun) >= pictures.HELD:
+                while live and people:
+                    batch, people = people[: self._batch_size], people[self._batch_size :]
+                    answers.extend(self._run(batch, self._bucket(len(batch), full)))
+                if people and sum(picture.image.nbytes for picture, *_ in begun) >= pictures.HELD:
                     answers.extend(self._run(people, self._bucket(len(people), full)))
                     people = []
                 while len(people) >= self._batch_size:
@@ -364,9 +470,22 @@ def _frame(square):
 
 
 def _bytes(prepared: tuple) -> int:
-    """Of a picture and of the canvases cut from it, as `Predictor._crops` yields them."""
-    picture, _, crops = prepared
-    return picture.image.nbytes + sum(canvas.nbytes for canvas in crops)
+    """Of a picture, and of the canvases cut from it where `Predictor._crops` has done so."""
+    picture, _, *crops = prepared
+    return picture.image.nbytes + sum(canvas.nbytes for canvas in itertools.chain(*crops))
+
+
+def _opened(source) -> Any:
+    """The source with `Camera`s in the place of numbers, addresses and `cv2.VideoCapture`s."""
+    if live_sources.is_source(source):
+        return [Camera(source)]
+    if isinstance(source, (list, tuple)):
+        return [Camera(item) if live_sources.is_source(item) else item for item in source]
+    return [source] if isinstance(source, Camera) else source
+
+
+def _pictures(item) -> Generator[pictures.Picture]:
+    yield from item if isinstance(item, Camera) else pictures.of(item)
 
 
 def _raise(error):
@@ -390,14 +509,18 @@ def _with_boxes(items: Iterable, boxes) -> Iterable[tuple]:
     if isinstance(boxes, dict):
         boxes = {_normal(name): _sound(name, value) for name, value in boxes.items()}
         if counted:
-            _check_names(boxes, [item for item in items if pictures.is_path(item)])
-        return ((item, _by_name(boxes, item)) for item in items)
+            _check_names(boxes, [_path(item) for item in items if pictures.is_path(_path(item))])
+        return ((item, _by_name(boxes, _path(item))) for item in items)
     if counted and len(boxes) != len(items):
         raise ValueError(f"boxes: {len(boxes)} for {len(items)} pictures; give one or None for each.")
     if counted:
         boxes = [_sound(number, value) for number, value in enumerate(boxes)]
     pairs = enumerate(zip(items, boxes, strict=True))
     return ((item, _sound(number, value)) for number, (item, value) in pairs)
+
+
+def _path(item):
+    return item.path if isinstance(item, Camera) else item
 
 
 def _normal(name) -> str:

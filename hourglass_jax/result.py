@@ -149,8 +149,8 @@ class Result:
         Args:
           threshold: least score of a drawn joint; None for the result's own.
           lines, points: of the limbs and of the joints.
-          labels: the joints' names, and ids where people are followed.
-          boxes: of the people.
+          labels: the joints' names.
+          boxes: of the people, with their ids where they are followed.
           colours: by the person's own "side", or by "person".
         """
         if colours not in ("side", "person"):
@@ -166,7 +166,7 @@ class Result:
             )  # fmt: skip
             if boxes:
                 corner = (person.box[:2] - self.picture.start) * zoom
-                title = "" if person.id is None or not labels else str(person.id)
+                title = "" if person.id is None else str(person.id)
                 image = draw.box(image, [*corner, *person.box[2:] * zoom], own, title)
         return image.copy() if image is self.image else image
 

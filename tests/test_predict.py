@@ -192,6 +192,56 @@ def test_videos_come_out_as_videos(spots, tmp_path, capsys):
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 1 + 4 * 16
 
 
+class Webcam:
+    """In the place of `cv2.VideoCapture`: the user stops after five frames."""
+
+    read_ = 0
+
+    def __init__(self, number, *options):
+        assert number == 7
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return -1.0
+
+    def read(self):
+        Webcam.read_ += 1
+        return True, picture(48, 64, (10 + Webcam.read_, 20))
+
+    def release(self):
+        pass
+
+
+def test_a_cameras_film_ends_whole_with_an_interruption(spots, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.setattr(predict.live.cv2, "VideoCapture", Webcam)
+    monkeypatch.chdir(tmp_path)
+    skeleton, drawn = draw.skeleton, []
+
+    def interrupted(*arguments, **options):
+        drawn.append(1)
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        return skeleton(*arguments, **options)
+
+    monkeypatch.setattr(draw, "skeleton", interrupted)
+    code, people = run(tmp_path, "7", "--smooth", colours="person")
+    assert code == 0 and sorted(os.listdir("out")) == ["camera7.mp4", "predictions.json"]
+    assert [(p["file_name"], p["frame"], p["track_id"]) for p in people] == [
+        ("camera7.mp4", t, 1) for t in range(4)
+    ]
+    assert people[3]["time"] > people[1]["time"] >= 0
+    times = [frame.time for frame in videos.frames("out/camera7.mp4")]
+    assert len(times) == 4 and float(times[3] - times[1]) == pytest.approx(
+        people[3]["time"] - people[1]["time"]
+    )
+    assert "4 crops in 4 pictures -> " in capsys.readouterr().out
+    code, _ = run(tmp_path, "a.png", min_cutoff=0)
+    assert code == 1 and "Error: min_cutoff=0.0: give a number above 0." in capsys.readouterr().err
+
+
 class Attending(nn.Module):
     """`Spots`, with attention where it is red."""
 

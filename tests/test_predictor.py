@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 
 import cv2
 import flax.linen as nn
@@ -305,6 +306,100 @@ def test_a_live_picture_is_taken_after_the_last_ones_result(spots):
         next(results)
         assert len(made) == count
     results.close()
+
+
+def running():
+    """How many threads there are, without those that compute."""
+    return sum(not thread.name.startswith("example") for thread in threading.enumerate())
+
+
+def test_iterators_of_images_are_live_and_those_of_files_are_not(spots, tmp_path):
+    path, made, threads = save(tmp_path / "a.png", picture(40, 40, (20, 20))), [], running()
+
+    def items(one):
+        for number in range(30):
+            made.append(number)
+            yield one
+
+    find = Predictor("any", batch_size=2)
+    results = find(items(picture(40, 40, (20, 20))))
+    for count in (1, 2, 3):
+        next(results)
+        assert len(made) == count
+    results.close()
+    made.clear()
+    results = find(items(path))
+    next(results)
+    assert len(made) > 1 and running() > threads  # read ahead
+    results.close()
+    assert len(made) < 10 and running() == threads
+    assert list(find(iter([]))) == []
+
+
+# Films.
+
+
+def moving(count, step=2, width=160, height=100, start=30):
+    """A spot that moves by `step` px a frame."""
+    for t in range(count):
+        yield picture(height, width, (start + step * t, 50), radius=0.03)
+
+
+def test_the_detector_is_asked_every_few_frames_and_joints_lead_in_between(spots):
+    asked = []
+
+    def detector(image):
+        asked.append(1)
+        return spotlight(image)
+
+    find = Predictor("any", detector=detector, detect_every=5)
+    for t, result in enumerate(find(moving(12))):
+        assert len(asked) == 1 + t // 5 and result.ids == (1,) and len(result) == 1
+        x, y, width, height = result.boxes[0]
+        assert abs(x + width / 2 - 30 - 2 * t) < 8 and abs(y + height / 2 - 50) < 8 and width < 60
+        assert (result.box_scores is None) == (t % 5 > 0)
+    asked.clear()
+    assert (
+        len(list(Predictor("any", detector=detector, detect_every=5)([picture(60, 90, (40, 30))] * 3))) == 3
+    )
+    assert len(asked) == 3  # pictures are no film
+    with pytest.raises(ValueError, match="detect_every=0 must be at least 1"):
+        Predictor("any", detect_every=0)
+    with pytest.raises(ValueError, match="follow=False: smooth"):
+        Predictor("any", follow=False, smooth=True)
+
+
+def test_people_of_a_film_keep_their_ids_and_boxes_take_any_order(spots):
+    def detector(image):
+        (box,), (first, *_) = spotlight(image)[0][:1], [[1, 1, 20, 20]]
+        turn = [box, first] if image[0, 0, 2] % 2 else [first, box]
+        return turn, [0.9, 0.8]
+
+    def frames():
+        for t, image in enumerate(moving(8)):
+            image[0, 0, 2] = t
+            yield image
+
+    find = Predictor("any", detector=detector, follow=True)
+    ids = [dict(zip(result.ids, result.boxes[:, 0] == 1, strict=True)) for result in find(frames())]
+    assert all(one == ids[0] for one in ids) and set(ids[0]) == {1, 2}
+    assert next(Predictor("any", detector=detector)(frames())).ids is None  # perhaps no film
+    result = next(find(frames()))
+    assert [p["track_id"] for p in result.to_coco()] == [1, 2] and result[1].id == 2
+
+
+def test_smooth_joints_move_as_the_picture_does(spots):
+    def jitter(results):
+        places = np.array([result.joints[0, RED] for result in results])[10:]
+        return np.linalg.norm(np.diff(places, axis=0) - [2, 0], axis=-1).mean()
+
+    def frames():
+        for x in range(10, 90, 2):
+            yield picture(100, 160, (x, 10), (x + 60, 50), (x + 30, 90), radius=0.03)
+
+    # A cell is 10 px, a quarter of one the least step.
+    before, after = (jitter(Predictor("any", smooth=smooth)(frames())) for smooth in (False, True))
+    assert before > 2 and after < 0.8
 
 
 # A second look.
