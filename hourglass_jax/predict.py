@@ -443,8 +443,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="average a pyramid, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
     )  # fmt: skip
     add(
-        "--second_look", action="store_true",
-        help="ask again with a crop around the joints found, for pictures without boxes (twice the time)",
+        "--second_look", action=argparse.BooleanOptionalAction,
+        help="ask again with a crop around the joints found, in twice the time (default: where a whole "
+        "picture is taken for one person)",
     )  # fmt: skip
     add(
         "--decode", choices=("quarter", "argmax", "dark", "soft_argmax"), default="quarter",

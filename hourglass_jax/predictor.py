@@ -38,7 +38,8 @@ ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loader
 THRESHOLD = 0.1  # of drawn joints, where the weights state none
 LEAST_JOINTS = 4  # that a first look has to find for a second one
 _LIKELY = 0.15  # score of such a joint
-_AROUND = 1.5  # side of the second crop / extent of the joints
+_INNER = (0.02, 0.98)  # shares of the joints' scores between which their extent lies
+_AROUND = 1.35  # side of the second crop / that extent: as crops are cut from labelled joints for training
 _WIDE = 1.7  # width / height of a picture that hardly shows one person alone: 16:9 films
 
 
@@ -128,8 +129,9 @@ class Predictor:
       scales: of a pyramid, decode: of heatmaps, see `inference.Estimator`.
       threshold: of drawn joints; None for what suits these weights best by their evaluation, or else 0.1.
       device: "cpu", "gpu" or "tpu"; None for the best that there is.
-      second_look: ask again with a crop around the joints that were found, see `second_square`; meant
-        for pictures without boxes, and takes twice the time.
+      second_look: ask again with a crop around the joints that were found, see `second_square`, which takes
+        twice the time. None does it where the whole picture is taken for one person, True for every
+        person, False never.
       detector: of people, for pictures without boxes: a callable, image (h, w, 3) uint8 RGB -> boxes with
         scores (see `people.boxes.detections`), or a name, see `people.detectors.named`. It is called on the
         thread that reads pictures.
@@ -151,7 +153,7 @@ class Predictor:
         decode: str = "quarter",
         threshold=None,
         device=None,
-        second_look: bool = False,
+        second_look: bool | None = None,
         detector: detectors.Detector | str | None = None,
         selection: Selection | None = None,
         detect_every: int = 1,
@@ -325,7 +327,9 @@ class Predictor:
         with contextlib.closing(prepared):  # its thread ends with the consumer
             for picture, places, crops in prepared:
                 begun.append((picture, places))
-                again = picture if self._second_look else None
+                again = (
+                    picture if (places.whole if self._second_look is None else self._second_look) else None
+                )
                 people += [(*of, again) for of in zip(crops, places.squares, strict=True)]
                 while live and people:
                     batch, people = people[: self._batch_size], people[self._batch_size :]
@@ -404,7 +408,8 @@ class Predictor:
 def second_square(joints: np.ndarray, scores: np.ndarray, square: np.ndarray) -> np.ndarray | None:
     """The crop (x, y, side) around the joints that a first look found; None where they are too few.
 
-    Of the places, weighted by the scores, the 5th to the 95th percentile: a joint far off counts less.
+    Its side is 1.35 times the extent of the likely joints, from the 2nd to the 98th percentile weighted by
+    their scores: a faint joint far off counts less.
 
     Args:
       joints: (k, 2) px; scores: (k,).
@@ -419,10 +424,10 @@ def second_square(joints: np.ndarray, scores: np.ndarray, square: np.ndarray) ->
 
 
 def _percentiles(values, weights) -> np.ndarray:
-    """The 5th and the 95th, (2,), of values (n,) with weights (n,)."""
+    """Those of `_INNER`, (2,), of values (n,) with weights (n,)."""
     order = np.argsort(values)
     share = np.cumsum(weights[order]) - weights[order] / 2
-    return np.interp([0.05, 0.95], share / weights.sum(), values[order])
+    return np.interp(_INNER, share / weights.sum(), values[order])
 
 
 def check_threshold(threshold: float) -> float:

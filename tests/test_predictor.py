@@ -409,14 +409,16 @@ def test_the_second_square_is_robust_and_bounded(monkeypatch):
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 4)
     joints = np.array([[x, y] for x in (100.0, 120, 140) for y in (200.0, 240, 280, 300)])
     scores, first = np.full(12, 0.5), np.array([0.0, 0, 400])
-    # Of 12 equal weights the 5th percentile lies at the middle of the first one, 1/24, and a bit.
+    # Of 12 equal weights the middle of the first one lies at 1/24, above 2 %: the whole extent counts.
     x, y, side = predictor.second_square(joints, scores, first)
-    assert 1.5 * 90 < side <= 1.5 * 100 and abs(x + side / 2 - 120) < 1 and abs(y + side / 2 - 250) < 2
-    # A faint joint far off hardly counts, and one below 0.15 not at all.
-    far = np.concatenate([joints, [[1000, 1000]]])
-    for score in (0.01, 0.149):
-        found = predictor.second_square(far, np.append(scores, score), first)
-        np.testing.assert_allclose(found, [x, y, side])
+    np.testing.assert_allclose([x, y, side], [120 - 67.5, 250 - 67.5, 135])
+    # A joint far off does not count below 0.15. With 0.2, of 6.2 in all, its middle lies at 1 - 0.1 / 6.2,
+    # above 98 %, and the one before at 1 - 0.45 / 6.2: 98 % is 7 % of the way back.
+    far = np.concatenate([joints, [[140, 1000]]])
+    np.testing.assert_allclose(predictor.second_square(far, np.append(scores, 0.149), first), [x, y, side])
+    low, high = 200, 1000 - (0.98 - (1 - 0.1 / 6.2)) / (-0.35 / 6.2) * 700
+    found = predictor.second_square(far, np.append(scores, 0.2), [0, 0, 1000])
+    np.testing.assert_allclose(found[2], 1.35 * (high - low))
     assert predictor.second_square(np.zeros((12, 2)), scores, first)[2] == 80  # a fifth
     assert predictor.second_square(100 * joints, scores, first)[2] == 500
     assert predictor.second_square(joints, np.full(12, 0.1), first) is None
@@ -435,8 +437,9 @@ def test_a_second_look_goes_where_the_first_found_joints(spots, monkeypatch, bat
         np.testing.assert_array_equal(two.crop, [[90, 30, 40]])
         np.testing.assert_array_equal(two.boxes, [[0, 0, 200, 120]])
         assert np.abs(two.joints[0, RED] - (110.3, 50.7)).max() < 0.75 * 40 / CELLS
+    # By default it is for pictures that are taken for one person, not for given boxes.
     box = [[20, 10, 80, 80]]
-    assert Predictor("any")(image, boxes=box).crop[0, 2] == 100
+    assert [Predictor("any")(image, boxes=boxes).crop[0, 2] for boxes in (None, box)] == [40, 100]
     assert Predictor("any", second_look=True)(image, boxes=box).crop[0, 2] == 40
 
 
