@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from hourglass_jax import extras
@@ -25,6 +26,8 @@ def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTE
         # A path may hold what the terminal's encoding cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Pillow's on damaged EXIF and the like; the picture is read, or its own error says why not.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         return command(*args, **kwargs) or 0
     except KeyboardInterrupt:

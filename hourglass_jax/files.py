@@ -1,5 +1,6 @@
 """Atomic writing, and size-limited reading of untrusted files."""
 
+import collections
 import contextlib
 import gzip
 import json
@@ -128,8 +129,12 @@ def write_json(path: str | os.PathLike, value) -> None:
     write(path, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
 
 
-def read_json(path: str | os.PathLike):
+def read_json(path: str | os.PathLike, *, unique: bool = False):
     """The content of a json file, plain or packed by gzip.
+
+    Args:
+      path: of the file.
+      unique: refuse an object with one name twice, of which json's readers keep the last alone.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -145,9 +150,18 @@ def read_json(path: str | os.PathLike):
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"more than {LARGEST >> 20} MiB")
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_unique if unique else None)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:  # the last: [[[[...
         raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"{twice[:99]!r} comes twice")
+    return found
 
 
 def check_names(path: str | os.PathLike, pictures) -> None:

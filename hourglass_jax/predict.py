@@ -264,7 +264,7 @@ def _read_boxes(
     """
     if not path:
         return None
-    content = files.read_json(path)
+    content = files.read_json(path, unique=True)  # else a picture's first boxes are lost
     if isinstance(content, dict) and not {"images", "annotations"} <= content.keys():
         return content
     try:

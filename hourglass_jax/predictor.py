@@ -36,6 +36,8 @@ from hourglass_jax.transforms import fold_norms, per_example
 
 ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
 THRESHOLD = 0.1  # of drawn joints, where the weights state none
+_FARTHEST = 1e7  # px that a box may be away or wide
+MOST_PEOPLE = 4096  # in a batch; as many pictures are decoded ahead
 LEAST_JOINTS = 4  # that a first look has to find for a second one
 _LIKELY = 0.15  # score of such a joint
 _INNER = (0.02, 0.98)  # shares of the joints' scores between which their extent lies
@@ -160,8 +162,8 @@ class Predictor:
         follow: bool | None = None,
         smooth: OneEuro | bool = False,
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if not 1 <= batch_size <= MOST_PEOPLE:
+            raise ValueError(f"batch_size={batch_size} must be in 1 ... {MOST_PEOPLE}.")
         if not (detector is None or isinstance(detector, str) or callable(detector)):
             raise ValueError(f"detector={detector!r}: give a callable or one of {detectors.NAMES}.")
         self._detector = detectors.named(detector) if isinstance(detector, str) else detector
@@ -548,7 +550,8 @@ def _sound(name, boxes) -> np.ndarray | None:
         values = values if values.size else np.empty((0, 4))  # no people
     except (TypeError, ValueError, OverflowError):
         values = np.full((1, 4), np.nan)
-    if values.shape[1:] != (4,) or not np.isfinite(values).all() or not (values[:, 2:] > 0).all():
+    sound = values.shape[1:] == (4,) and (np.abs(values) < _FARTHEST).all()  # not nan, either
+    if not sound or not (values[:, 2:] > 0).all():
         raise ValueError(
             f"boxes of {name!r}: expected [[x, y, width, height], ...] in pixels, with widths and heights "
             f"above 0; found {' '.join(str(boxes).split())[:200]}"

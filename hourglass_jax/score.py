@@ -202,6 +202,8 @@ def _of_json(path, annotated: Annotations) -> np.ndarray | list[Detection]:
     try:
         if isinstance(content, dict):
             return _of_coco(path, content["annotations"], content["images"], annotated)
+        if content == [] and annotated.images is not None:
+            return []  # COCO's results, where nobody was found
         if content and isinstance(content[0], dict):
             own = "id" in content[0] and "joints" in content[0]
             return _by_id(path, content, annotated) if own else _of_coco(path, content, [], annotated)
@@ -240,26 +242,39 @@ def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotation
     the same."""
     if annotated.pictures is None:
         raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
-    names = {str(image["id"]): image["file_name"] for image in images}
+    names = {_number(image["id"]): image["file_name"] for image in images}
     if not images and annotated.images is not None:  # COCO's results: a list of people alone
         names = dict(zip(annotated.images, annotated.pictures, strict=True))
-    names |= {str(person["image_id"]): person["file_name"] for person in people if "file_name" in person}
+    names |= {_number(person["image_id"]): person["file_name"] for person in people if "file_name" in person}
     known = dict.fromkeys(map(str, annotated.pictures))
     short = _stem if len(known) == len(set(map(_stem, known))) else str
     whole = {short(name): name for name in known}
     k = len(annotated.skeleton)
     found = []
-    for person in people:
-        name = str(names.get(str(person["image_id"]), person["image_id"]))
-        joints = np.array(person["keypoints"], np.float64).reshape(-1, 3)[:, :2]
+    for number, person in enumerate(people, start=1):
+        image = _number(person["image_id"])
+        name = str(names.get(image, image))
+        values = np.array(person["keypoints"], np.float64)
+        if values.size % 3 or values.ndim == 0:
+            raise ValueError(
+                f"{path}: person {number}: keypoints has {values.size} numbers, not x, y, score of each"
+            )
+        joints = values.reshape(-1, 3)[:, :2]
         if len(joints) != k:
             raise ValueError(
                 f"{path}: a person has {len(joints)} joints, the annotations have {k} "
                 f"({annotated.skeleton.name}). Choose the right --dataset."
             )
-        score = person.get("score", 1.0)
-        found.append(Detection(whole.get(short(name), short(name)), joints, float(score)))
+        score = 1.0 if person.get("score") is None else float(person["score"])
+        if not np.isfinite(score):
+            raise ValueError(f"{path}: person {number}: score is {score}; expected a number")
+        found.append(Detection(whole.get(short(name), short(name)), joints, score))
     return found
+
+
+def _number(id_) -> str:
+    """A picture's number in COCO's files as text; some tools write 7 as 7.0."""
+    return str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
 
 
 def _stem(name) -> str:

@@ -158,6 +158,24 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path):
     assert json.loads(text) == {"score": None, "row": [1.0, None], "one": None}
 
 
+def test_a_name_that_comes_twice_is_refused_where_that_is_asked_for(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
+    assert files.read_json(tmp_path / "a.json") == {"a": [{"b": 3, "c": 2}]}
+    with pytest.raises(ValueError, match=r"a.json: not readable as json, .*\('b' comes twice\)"):
+        files.read_json(tmp_path / "a.json", unique=True)
+
+
+def test_lock_files_are_neither_emptied_nor_followed(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "lock").write_text("held")
+    with files.open_lock(tmp_path / "lock"):
+        assert (tmp_path / "lock").read_text() == "held"
+    with pytest.raises(ValueError, match="link: a link in the place of the lock file; remove it."):
+        files.open_lock(tmp_path / "link")
+    assert (tmp_path / "target").read_text() == "mine"
+
+
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = tmp_path / "value.json"
     files.write_json(path, [1])

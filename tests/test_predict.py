@@ -476,7 +476,7 @@ def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeyp
         (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),
         (["in"], {"boxes": "three.json"}, "boxes of 'a.png': expected [[x, y, width, height], ...]"),
         (["in"], {"boxes": "name.json"}, "boxes: there is no picture 'b.png'; did you mean a.png?"),
-        (["in"], {"batch_size": "0"}, "batch_size=0 must be at least 1."),
+        (["in"], {"batch_size": "0"}, "batch_size=0 must be in 1 ... 4096."),
         (["in"], {"output": "list.json"}, "--output=list.json: list.json is a file; choose another folder."),
         (["in"], {"output": "list.json/a/b"}, "--output=list.json/a/b: list.json is a file; choose"),
     ],

@@ -552,6 +552,7 @@ def test_boxes_go_with_their_pictures(spots, tmp_path):
         ([None, 7], "boxes of 1: expected"),
         ([None, [[1, 2, 3, 4], [1]]], "boxes of 1: expected"),
         ({"photo.png": {"x": 1}}, "boxes of 'photo.png': expected"),
+        ({"photo.png": [[1e300, 1, 1e300, 3]]}, "boxes of 'photo.png': expected"),
     ],
 )
 def test_wrong_boxes_are_refused_at_once(spots, tmp_path, boxes, message):
@@ -761,9 +762,10 @@ def test_the_package_itself_is_imported_in_a_moment():
         _ = hourglass_jax.Predicter
 
 
-def test_batches_of_nobody_are_refused():
-    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
-        Predictor("any", batch_size=0)
+@pytest.mark.parametrize("size", [0, -1, 10**11])
+def test_batches_of_nobody_and_of_everybody_are_refused(size):
+    with pytest.raises(ValueError, match=f"batch_size={size} must be in 1 ... 4096"):
+        Predictor("any", batch_size=size)
 
 
 def test_opencv_takes_what_pillow_gives(spots, tmp_path):

@@ -298,6 +298,10 @@ def test_people_are_matched_by_place_and_extra_ones_counted(tmp_path, capsys):
     found, text = said(swapped)
     assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 0}
     assert found["average_precision"]["AP"] == pytest.approx(100) and "OKS: AP 100.0000" in text
+    odd = [one | {"image_id": float(one["image_id"]), "score": None} for one in swapped]
+    assert said(odd)[0]["table"]["Mean"] == 100
+    nobody, text = said([])
+    assert nobody["table"]["Mean"] == 0 and nobody["people"] == {"missing": 4, "extra": 0}
     found, text = said(stray + swapped)
     assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 1}
     # By falling score: wrong, right (3 of 4 ... until all are found): precision 4/5 at every recall.
@@ -399,7 +403,15 @@ def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
         (lambda own: [*own, own[0] | {"id": "mpii-z-0"}], "has unknown 1 people, 'mpii-z-0' first"),
         (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints are not of one length"),
         (lambda own: [{"keypoints": [1, 2, 2]}], "(no 'image_id')"),
-        (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "cannot reshape"),
+        (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "person 1: keypoints has 2 numbers"),
+        (
+            lambda own: [{"image_id": "a", "keypoints": None}],
+            "person 1: keypoints has 1 numbers, not x, y, s",
+        ),
+        (
+            lambda own: [{"image_id": "a", "keypoints": K * [1, 2, 2], "score": float("inf")}],
+            "person 1: score is inf; expected a number",
+        ),
         (lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}], "a person has 1 joints, the annotations"),
         (
             lambda own: [{"image_id": "a", "keypoints": K * [1, 2, 2]}],

@@ -94,7 +94,7 @@ def _prepare(builder, manual_dir):
 def _alone(folder: Path):
     """One process at a time, the others wait; the system frees the lock of a process that dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with files.open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,7 @@ another machine's paths.
 """
 
 import collections
+import itertools
 import re
 import reprlib
 from pathlib import PurePath, PureWindowsPath
@@ -35,7 +36,7 @@ def read(path, category: str = "") -> Content:
       ValueError: it is not readable as such; one line that names the file and the record.
     """
     try:
-        content = files.read_json(path)
+        content = files.read_json(path, unique=True)
     except ValueError as error:
         raise ValueError(f"{str(error).rstrip('.')}{other_tools.looks(path, 'coco')}") from error
     try:
@@ -160,7 +161,10 @@ def _joints(id_, values, k: int) -> tuple[np.ndarray, np.ndarray]:
         found = f"annotation {id_}: keypoints has {rows.size} numbers"
         raise ValueError(f"{found}; {k} joints need {3 * k}, x, y and flag of each")
     rows = rows.reshape(k, 3)
-    if not np.isin(rows[:, 2], (0, 1, 2)).all():
+    plain = itertools.chain.from_iterable(v if isinstance(v, list) else (v,) for v in values)
+    if (
+        any(type(value) is bool for value in plain) or not np.isin(rows[:, 2], (0, 1, 2)).all()
+    ):  # true may be 1, occluded, or visible
         raise ValueError(f"annotation {id_}: keypoints has a flag that is not 0, 1 or 2")
     labelled = rows[:, 2] > 0
     joints = np.where(labelled[:, None], rows[:, :2], 0)

@@ -1,5 +1,6 @@
 """Animals and people that were labelled with DeepLabCut: CollectedData_*.csv; without TensorFlow."""
 
+import collections
 import csv
 import io
 from pathlib import Path, PureWindowsPath
@@ -58,9 +59,14 @@ def _table(path: Path, base: Path) -> Content:
     """The people of one file, whose pictures are named from `base`."""
     if path.stat().st_size > files.LARGEST:
         raise ValueError(f"{path}: more than {files.LARGEST >> 20} MiB")
-    text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\0", "")
+    data = path.read_bytes()
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace").replace("\0", "")
+    # Spreadsheets save in their country's way: with semicolons or tabs, and decimal commas.
+    separator = next((one for one in ";\t" if text.lstrip('"').startswith(f"scorer{one}")), ",")
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        rows = [row for row in lines if any(row)]
     except csv.Error as error:
         raise ValueError(f"{path}: not readable ({error}); {FORMAT}") from None
     header: dict[str, list[str]] = {}
@@ -83,6 +89,9 @@ def _table(path: Path, base: Path) -> Content:
     who = list(dict.fromkeys(individuals[first:]))
     if len(individuals) != len(names):
         raise ValueError(f"{path}: its individuals are not those of its bodyparts; {FORMAT}")
+    columns = collections.Counter(zip(individuals[first::2], names[first::2], strict=True))
+    if twice := next((name for (_, name), count in columns.items() if count > 1), None):
+        raise ValueError(f"{path}: has the joint {twice[:99]!r} twice")
     remarks: list[str] = []
     try:
         skeleton = coco_annotations.skeleton_of({"name": "dlc", "keypoints": joints}, remarks)
@@ -93,7 +102,8 @@ def _table(path: Path, base: Path) -> Content:
         if len(row) != 1 + len(names):
             raise ValueError(f"{path}: row {number} has {len(row)} columns, not {1 + len(names)}; {FORMAT}")
         picture = _picture(path, base, row[: 1 + first], number)
-        values = _numbers(path, row[1 + first :], number)
+        words = row[1 + first :]
+        values = _numbers(path, [w.replace(",", ".") for w in words] if separator != "," else words, number)
         for one in who:
             places, visible = np.zeros((len(joints), 2), np.float32), np.zeros(len(joints), np.uint8)
             for column in range(first, len(names), 2):

@@ -67,7 +67,7 @@ def labels(path) -> list[Path]:
 
 def _shapes(path: Path) -> tuple[dict, dict]:
     """What a file says of its picture, and of each group the joints, {label: (place, flag)}, and a box."""
-    content = files.read_json(path)
+    content = files.read_json(path, unique=True)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise ValueError(f"{path}: no list of shapes; {FORMAT}{other_tools.looks(path, 'labelme')}")
     name = PureWindowsPath(str(content.get("imagePath"))).name

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import typing
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +153,17 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
                 self.remark(f"{split}: {line}" if line in content.remarks else f"not in {split}: {line}")
             _check_units(path, content, self.own.box)
             look = _Look(content, folder, path if path.is_dir() else path.parent)
-            people = collections.defaultdict(list)
+            people, seen, twice = collections.defaultdict(list), set(), 0
             for one in self._placed(path, content):
                 picture = look.find(one.picture)
+                same = picture, one.joints.tobytes(), one.visible.tobytes()
+                if same in seen:
+                    twice += 1
+                    continue
+                seen.add(same)
                 people[picture].append(_person(one, picture, f"{self.name}-{split}-{one.id}"))
+            if twice:
+                self.remark(f"not in {split}: {twice:,} who are annotated twice, with the same joints")
             if not people:
                 reasons = "; ".join(lines) or "it has no annotations"
                 raise ValueError(f"{path}: has no person for {split}: {reasons}")
@@ -217,17 +225,22 @@ class _Look:
                 return path
         if self._below is None:
             self._below = _below(self._folders[0])
-        found = self._below.get(last, []) if self._names[last] == 1 else []
+        found = self._below.get(_alike(last), []) if self._names[last] == 1 else []
         return found[0] if len(found) == 1 else self._folders[0] / name
 
 
 def _below(folder: Path, most: int = 1_000_000) -> dict[str, list[Path]]:
-    """The files in the folders below, by name; links to folders are not followed."""
+    """The files in the folders below, by `_alike` names; links to folders are not followed."""
     found = collections.defaultdict(list)
     walk = ((Path(place), name) for place, _, names in os.walk(folder) for name in names)
     for place, name in itertools.islice(walk, most):
-        found[name].append(place / name)
+        found[_alike(name)].append(place / name)
     return found
+
+
+def _alike(name: str) -> str:
+    """One spelling of names that some systems take for the same: by case, and by how accents are stored."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _person(one: own_annotations.Person, picture: Path, id_: str) -> people_builder.Person:

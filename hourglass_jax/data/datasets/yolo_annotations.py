@@ -15,6 +15,7 @@ from hourglass_jax.pose.skeletons import Skeleton
 FORMAT = (
     "expected YOLO pose's data.yaml: train, val, kpt_shape: [joints, 2 or 3], names, and perhaps flip_idx"
 )
+_MOST = 2  # pictures, that a joint may be away, and a flag; pixels are more
 LARGEST = 2**20  # bytes of a data.yaml, and of a picture's labels
 
 
@@ -106,14 +107,13 @@ def _joint_set(fields: dict) -> tuple[Skeleton, int, list[str]]:
 
 
 def _classes(fields: dict, wanted: str) -> set[int] | None:
-    """The numbers of the classes to read; None for all."""
-    if not wanted:
-        return None
+    """The numbers of the classes to read; None for all, where the file names none."""
     names = fields.get("names") or {}
     rows = names.items() if isinstance(names, dict) else enumerate(names)
-    if not (found := {int(number) for number, name in rows if name == wanted}):
+    found = {int(number) for number, name in rows if not wanted or name == wanted}
+    if wanted and not found:
         raise ValueError(f"no class is called {wanted!r}")
-    return found
+    return found or None
 
 
 def _files(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
@@ -204,7 +204,7 @@ def _content(shown: list[Path], skeleton: Skeleton, columns: int, classes, remar
             except ValueError as error:
                 raise ValueError(f"{source}: line {number}: {error}") from None
             if classes is not None and kind not in classes:
-                leave_out("of other classes")
+                leave_out("of other classes, or of none that data.yaml names")
             elif not visible.any():
                 leave_out("without a labelled joint")
             else:
@@ -232,7 +232,7 @@ def _lines(path: Path, most: int = LARGEST) -> list[str]:
     data = path.read_bytes()
     if len(data) > most:
         raise ValueError(f"{path}: more than {most >> 20} MiB of text")
-    return data.decode(errors="replace").splitlines()
+    return data.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def _row(words: list[str], k: int, columns: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -243,8 +243,8 @@ def _row(words: list[str], k: int, columns: int) -> tuple[int, np.ndarray, np.nd
         raise ValueError("has words that are no numbers") from None
     if len(values) != 5 + k * columns:
         raise ValueError(f"has {len(values)} numbers; {k} joints need {5 + k * columns}")
-    if not np.isfinite(values).all() or (np.abs(values[1:]) > 100).any():
-        raise ValueError("has numbers that are no shares of the picture")
+    if not np.isfinite(values).all() or (np.abs(values[1:]) > _MOST).any():
+        raise ValueError("has numbers that are no shares of the picture, 0 ... 1")
     rows = values[5:].reshape(k, columns)
     flags = rows[:, 2] if columns == 3 else 2 * (rows != 0).any(axis=1)
     if not np.isin(flags, (0, 1, 2)).all():

@@ -97,6 +97,8 @@ def person(**changes):
         (person(keypoints=[1] * 8), "annotation 7: keypoints has 8 numbers; 3 joints need 9"),
         (person(keypoints=[np.nan, 1, 2] * 3), "annotation 7: keypoints has a labelled joint whose place"),
         (person(keypoints=[1, 1, 3] * 3), "annotation 7: keypoints has a flag that is not 0, 1 or 2"),
+        (person(keypoints=[1, 1, True] * 3), "annotation 7: keypoints has a flag that is not 0, 1 or 2"),
+        (person(keypoints=[[1, 1, False]] * 3), "annotation 7: keypoints has a flag that is not 0, 1 or 2"),
         (person(keypoints=["a"] * 9), "annotation 7: keypoints has 0 numbers"),
         (person(image_id=3), "annotation 7: its image_id 3 is not among images"),
         ({"annotations": [*person()["annotations"]] * 2}, "two of annotations have the id 7"),

@@ -57,7 +57,7 @@ def write(path, content):
 def test_pictures_are_found_where_cvat_puts_them(tmp_path, capsys):
     names = [f"{i}.jpg" for i in range(3)]
     for name in names:
-        picture(tmp_path / "images/default" / name)
+        picture(tmp_path / "images/default" / name.upper())  # from a system that knows no case
     content = coco(names)
     tracked = {"keypoints": [], "num_keypoints": 0, "bbox": [0, 0, 0, 0]}  # a track where it is outside
     content["annotations"].append(content["annotations"][0] | tracked | {"id": 9})

@@ -54,6 +54,26 @@ def test_people_of_yolo(yolo):
     assert dog.id == "a-1"
 
 
+@pytest.mark.parametrize(("before", "after"), [("0.45", "90"), ("0.2", "40"), ("0.6", "nan")])
+def test_labels_in_pixels_are_refused(yolo, before, after):
+    label = yolo / "train/labels/b.txt"
+    label.write_text(label.read_text().replace(before, after))
+    with pytest.raises(ValueError, match="b.txt: line 1: has numbers that are no shares of the picture"):
+        yolo_annotations.read(yolo / "data.yaml")
+
+
+def test_lines_with_a_mark_of_a_class_without_a_name_and_twice(yolo, tmp_path, capsys):
+    label = yolo / "train/labels/b.txt"
+    row = label.read_text()
+    label.write_bytes(b"\xef\xbb\xbf" + (row + "7" + row[1:] + row).encode())
+    flags = [f"--annotations={yolo / 'data.yaml'}", f"--data_dir={tmp_path / 'data'}", "--canvas=48"]
+    assert prepare.main(["--dataset=yolo", *flags]) == 0
+    output = capsys.readouterr().out
+    assert "train: 2 examples" in output
+    assert "not in train: 1 who are annotated twice, with the same joints" in output
+    assert "not in train: 1 of other classes, or of none that data.yaml names" in output
+
+
 def test_labels_count_upright_pixels_and_need_no_flags(yolo):
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
@@ -144,6 +164,7 @@ def test_frames_of_deeplabcut(tmp_path):
         ("a,b\n1,2\n", "expected DeepLabCut's CollectedData"),
         (ROWS.replace("coords,,,x,y", "coords,,,x,likelihood"), "its coords are not x, y of each joint"),
         (ROWS.replace("10.5", "ten"), "row 4 has words that are no numbers"),
+        (ROWS.replace("pawL", "nose"), "has the joint 'nose' twice"),
         (ROWS + "labeled-data,film\n", "row 7 has 2 columns, not 7"),
     ],
 )
@@ -151,6 +172,15 @@ def test_what_is_wrong_with_deeplabcut_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"CollectedData_me.csv: .*{message}") as caught:
         dlc_annotations.read(table(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ","), (";", "."), ("\t", ",")])
+def test_tables_that_a_spreadsheet_saved(tmp_path, encoding, separator, decimal):
+    text = ROWS.replace(",", separator).replace("10.5", f"10{decimal}5").replace("\n", "\r\n")
+    (tmp_path / "CollectedData_me.csv").write_bytes(text.encode(encoding))
+    first, second = dlc_annotations.read(tmp_path / "CollectedData_me.csv").people
+    assert first.joints.tolist() == [[10.5, 20], [30, 40]] and second.visible.tolist() == [0, 2]
 
 
 def test_deeplabcut_is_prepared(tmp_path, capsys):
