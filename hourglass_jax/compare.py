@@ -42,7 +42,7 @@ def read(path: str | os.PathLike) -> Run:
     path = Path(path)
     file = path / "evaluation.json" if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; evaluate the run first, main.py --mode=evaluate.")
+        raise FileNotFoundError(f"{file}: no such file; evaluate the run first, hourglass evaluate.")
     content = files.read_json(file)
     try:
         run = Run(content["data"], Scores.from_dict(content), content.get("crop", ""))

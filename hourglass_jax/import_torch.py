@@ -101,11 +101,13 @@ def _main(args) -> None:
     fields = " ".join(f"--config.model.{name}={model[name]}" for name in ("stem", "depth", "units"))
     dataset = args.skeleton if args.skeleton in SKELETONS else "coco" if args.skeleton else "mpii"
     network = (
-        f"main.py --config=configs/newell.py:stacks={model['stacks']},width={model['width']},"
+        f"--config=newell:stacks={model['stacks']},width={model['width']},"
         f"size={args.size},dataset={dataset} {fields}"
     )
-    print(f"To evaluate: {network} --workdir={args.workdir} --mode=evaluate")
-    print(f"To train further: {network} --config.train.init_from={args.workdir} --workdir=NEW")
+    print(f"To evaluate: hourglass evaluate {network} --workdir={args.workdir}")
+    print(
+        f"To train further: hourglass train {network} --config.train.init_from={args.workdir} --workdir=NEW"
+    )
 
 
 if __name__ == "__main__":

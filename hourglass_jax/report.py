@@ -273,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="Writes an evaluated workdir as one HTML page that needs no network."
     )
-    parser.add_argument("workdir", help="of a training that was evaluated (main.py --mode=evaluate)")
+    parser.add_argument("workdir", help="of a training that was evaluated (hourglass evaluate)")
     parser.add_argument("--output", metavar="FILE", help="the page (default: WORKDIR/report.html)")
     args = parser.parse_args(arguments)
     return console.run(lambda: print(f"Wrote {report(args.workdir, args.output)}."))

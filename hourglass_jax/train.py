@@ -186,7 +186,7 @@ def train(
     if step < last_step:
         say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
     elif not scores:
-        say(f"Trained to step {step} already; --mode=evaluate evaluates it, another --workdir starts afresh.")
+        say(f"Trained to step {step} already. See `hourglass evaluate`, or choose another --workdir.")
     return scores
 
 

@@ -8,4 +8,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
 pyright
-python -m pytest -n auto --dist loadfile
+python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -1,5 +1,6 @@
 """Shared by the tests: a tiny config, a model that compiles in a moment, and trainings in processes."""
 
+import collections
 import contextlib
 import json
 import os
@@ -22,6 +23,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
 # Left out by `pytest -m "not slow"`: functions and cases by measurement (`pytest --durations=0`).
 SLOW = {line.split()[0] for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line.strip()}
+
+# The newer way to generate loops takes a third of the time to compile a training step. Unknown flags end the
+# process, and another version may not have this one.
+FLAGS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"  # read by the first program
 
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", "")  # tests leave nothing in the user's cache
@@ -126,11 +132,14 @@ def optimized(quick_compiles):
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests of slow.txt, whole functions or single cases."""
+    """Marks the tests of slow.txt, functions or single cases; files with most of them come first."""
+    found = collections.Counter()
     for item in items:
         name = item.nodeid.removeprefix("tests/")
         if name in SLOW or name.partition("[")[0] in SLOW:
             item.add_marker(pytest.mark.slow)
+            found[item.path] += 1
+    items.sort(key=lambda item: -found[item.path])  # so that no worker ends long after the others
 
 
 @pytest.fixture(scope="session")
@@ -323,7 +332,7 @@ def environment(cache, devices=1):
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

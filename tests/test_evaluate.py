@@ -339,7 +339,7 @@ def test_wrong_metrics_are_refused():
     with pytest.raises(ValueError, match="evaluate.metric='oks' is unknown; choose auto, pckh, pck, pckbox"):
         results.score_predictions(made([0.0]), skeletons.MPII, metric="oks")
     torsoless = dataclasses.replace(skeletons.LSP, torso=None)
-    with pytest.raises(ValueError, match="'lsp' states no torso"):
+    with pytest.raises(ValueError, match="'lsp' defines no torso"):
         results.score_predictions(made([0.0], k=14, skeleton=torsoless), torsoless, metric="pck")
 
 

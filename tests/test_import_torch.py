@@ -195,7 +195,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, variables, direct)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == metadata["config"]
     # The commands that it proposes are of this network.
-    evaluate, further = re.findall(r"main\.py --config=configs/newell\.py:(\S+) (.*)", said)
+    evaluate, further = re.findall(r"hourglass (?:evaluate|train) --config=newell:(\S+) (.*)", said)
     config = newell.get_config(evaluate[0])
     fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
     config.update_from_flattened_dict({k: int(v) if v.isdigit() else v for k, v in fields})

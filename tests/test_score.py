@@ -454,7 +454,7 @@ def test_annotations_that_are_not_numbers_are_refused(tmp_path, capsys):
     with h5py.File(tmp_path / "valid.h5", "a") as file:
         del file["visible"]
         file["visible"] = np.ones((N, 14))
-    assert "mpii wants (people, 16, 2) and (people, 16)" in refused(tmp_path, capsys, path)
+    assert "mpii needs (people, 16, 2) and (people, 16)" in refused(tmp_path, capsys, path)
 
 
 def test_scoring_needs_neither_tensorflow_nor_jax():

@@ -501,7 +501,7 @@ def test_complete_training_says_so(tiny, tmp_path, capsys):
     lines = (tmp_path / "metrics.jsonl").read_text()
     capsys.readouterr()
     assert train.train(config, tmp_path) == {}
-    assert "Trained to step 2 already; --mode=evaluate evaluates it" in capsys.readouterr().out
+    assert "Trained to step 2 already. See `hourglass evaluate`" in capsys.readouterr().out
     assert saved_steps(tmp_path) == [2] and (tmp_path / "metrics.jsonl").read_text() == lines
 
 

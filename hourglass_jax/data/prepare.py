@@ -118,7 +118,7 @@ def _training_command(flags, splits) -> str:
     box = catalogue.find(flags.dataset).box_of(flags.box) if flags.pack else flags.box
     fields |= {"box": flags.box, "validation_box": box}
     options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
-    command = "python main.py --config=configs/newell.py --workdir=runs/newell"
+    command = "hourglass train --config=newell --workdir=runs/newell"
     return " \\\n    ".join([command, *options])
 
 

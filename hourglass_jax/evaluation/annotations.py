@@ -1,4 +1,4 @@
-"""Annotations to score against, read from the files in which they are published; no TensorFlow."""
+"""Ground truth for scoring, read from the published files without TensorFlow."""
 
 import dataclasses
 import os
@@ -11,22 +11,23 @@ from hourglass_jax.data.datasets.arrays import named, read_arrays
 from hourglass_jax.evaluation import published
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
-_SKELETON = {"lspet": "lsp"}  # datasets in the joints of another
+_SKELETON = {"lspet": "lsp"}  # datasets that share the joint set of another
 DATASETS = tuple(sorted({*SKELETONS, *_SKELETON, "coco"}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """n annotated people in the order of their file.
+    """n annotated people, in the order of their file.
 
     Attributes:
-      skeleton: of k joints.
+      skeleton: joint set of k joints.
       joints: (n, k, 2) float64 px; visible: (n, k) uint8: 0 not labelled, 1 occluded, 2 visible.
-      head_size: (n,) px, 0 where unknown; torso: (n,) px where the file states it, else None.
-      ids: of our own predictions.json, and pictures: file names; None where the file has none.
-      images: of the pictures, as COCO's files number them; None where the file has none.
-      box_size: (n,) px, the longer side of the annotated box, 0 without one; None where the file has none.
-      groups: (n,) str by title, such as MPII's "category".
+      head_size: (n,) px, 0 if unknown.
+      torso: (n,) px, or None if the file does not give it.
+      ids: (n,) str, as in our own predictions.json; pictures: (n,) file names. None if the file has none.
+      images: (n,) COCO's numbers of the pictures; None if the file has none.
+      box_size: (n,) px, longer side of the annotated box, 0 without a box; None if the file has no boxes.
+      groups: title -> (n,) str, such as "category" of MPII.
     """
 
     skeleton: Skeleton
@@ -44,7 +45,7 @@ class Annotations:
         return len(self.joints)
 
     def rows(self, rows: slice) -> "Annotations":
-        """Some of the people."""
+        """The annotations of a slice of the people."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
         groups = {title: of[rows] for title, of in self.groups.items()}
@@ -55,15 +56,15 @@ def read(path: str | os.PathLike, dataset: str) -> Annotations:
     """Reads annotations.
 
     Args:
-      path: of MPII the hourglass authors' valid.h5, mpii_annotations.json (or .json.gz) or the benchmark's
-        own .mat (of both the validation people of Tompson et al.), or detections_our_format.mat; of LSP and
-        LSPet joints.mat; of "coco" anyone's file of COCO keypoints, whose joint set it is; else an .h5 like
-        valid.h5.
+      path: for MPII valid.h5 of the hourglass authors, mpii_annotations.json (or .json.gz) or the
+        benchmark's own .mat (both read for the validation people of Tompson et al.), or
+        detections_our_format.mat; for LSP and LSPet joints.mat; for "coco" any file of COCO keypoints, which
+        also defines the joint set; for other datasets an .h5 file like valid.h5.
       dataset: one of `DATASETS`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not readable or holds something else; one line.
+      ValueError: the file cannot be read or has other contents; one line.
     """
     path = Path(path)
     if dataset == "coco":
@@ -85,7 +86,7 @@ def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
     if sizes.ndim != 1 or joints.shape != (*shape, 2) or flags.shape != shape:
         raise ValueError(
             f"{path}: joints {joints.shape} and flags {flags.shape} for {shape[0]} people; "
-            f"{skeleton.name} wants (people, {shape[1]}, 2) and (people, {shape[1]})."
+            f"{skeleton.name} needs (people, {shape[1]}, 2) and (people, {shape[1]})."
         )
     if not all(np.isfinite(values).all() for values in (joints, flags, sizes)):
         raise ValueError(f"{path}: annotated joints, flags or sizes are not finite numbers.")
@@ -104,7 +105,7 @@ def _of_h5(path, dataset, skeleton) -> Annotations:
     if not (pictures is None or pictures.shape == sizes.shape) or numbers.shape != sizes.shape:
         raise ValueError(f"{path}: `imgname` or `person` are not of {len(sizes)} people.")
     if not (np.abs(numbers) < 2**31).all():
-        raise ValueError(f"{path}: `person` holds what is no position in a picture.")
+        raise ValueError(f"{path}: `person` holds numbers that are not positions in a picture.")
     if dataset != "mpii":
         return Annotations(skeleton, joints, visible, np.zeros(len(sizes)), sizes, pictures=pictures)
     if pictures is not None and "person" in arrays:
@@ -114,7 +115,7 @@ def _of_h5(path, dataset, skeleton) -> Annotations:
 
 
 def _of_detections(path, arrays, skeleton) -> Annotations:
-    """Tompson et al.'s ground truth; it does not tell occluded joints."""
+    """Ground truth of Tompson et al., which does not mark occluded joints."""
     names = ("pos_gt_src", "jnt_missing", "headboxes_src")
     places, missing, boxes = (named(path, arrays, name) for name in names)
     if places.ndim != 3 or boxes.ndim != 3 or len(boxes) != 2:
@@ -158,7 +159,7 @@ def _of_lsp(path, dataset, skeleton) -> Annotations:
 
 
 def _of_coco(path) -> Annotations:
-    """Crowds and people without a labelled joint are not among them, as where a network is evaluated."""
+    """Leaves out crowds and people without labelled joints, as the evaluation of a network does."""
     content = coco_annotations.read(path)
     skeleton, people = content.skeleton, content.people
     return Annotations(

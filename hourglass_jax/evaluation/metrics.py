@@ -1,6 +1,6 @@
-"""Scores: numpy, per joint, in the papers' definitions.
+"""Scores as the papers define them, per joint, in NumPy.
 
-A rate is counted as (hits, counts) per joint, so that parts can be pooled exactly.
+Functions return (hits, counts) per joint instead of rates, so that joints can be pooled exactly.
 """
 
 from collections.abc import Sequence
@@ -24,18 +24,17 @@ def correct(
     *,
     strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PCK: a joint is right when its distance is at most `threshold` times the person's reference.
+    """PCK: a joint is correct if its distance is at most `threshold` times the person's reference length.
 
-    MPII's own evaluation compares with <=. A prediction that is not a number is wrong. With the torso as
-    reference this is PDJ, too (percentage of detected joints).
+    MPII's own evaluation compares with <=. NaN predictions are wrong. With the torso as the reference this is
+    also PDJ (percentage of detected joints).
 
     Args:
       distance: (n, k) px.
-      labelled: (n, k) bool (or the flags, above 0), which joints count.
-      reference: (n,) px: head size (PCKh) or torso (PCK); a person whose reference is 0 or not a number
-        does not count at all.
+      labelled: (n, k) bool, or flags that are above 0 for labelled joints; other joints do not count.
+      reference: (n,) px: head size (PCKh) or torso (PCK). People whose reference is 0 or NaN do not count.
       threshold: for instance 0.5.
-      strictly: compare with < (pytorch-pose).
+      strictly: compare with <, as pytorch-pose does.
 
     Returns:
       hits (k,) and counts (k,) int.
@@ -52,7 +51,7 @@ def judged(
     *,
     strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which joints are right and which count, (n, k) bool each; arguments as those of `correct`."""
+    """Which joints are correct and which count, (n, k) bool each. Takes the arguments of `correct`."""
     counted = (labelled > 0) & (reference > 0)[:, None]
     limit = threshold * reference[:, None]
     return counted & (distance < limit if strictly else distance <= limit), counted
@@ -67,7 +66,7 @@ def curve(
     *,
     strictly: bool = False,
 ) -> dict[str, list[float]]:
-    """`table` at each of the (t,) thresholds, by its rows; the other arguments as those of `correct`."""
+    """The rows of `table` at each of the (t,) thresholds. Takes the other arguments of `correct`."""
     tables = [
         table(*correct(distance, labelled, reference, t, strictly=strictly), skeleton) for t in thresholds
     ]
@@ -75,7 +74,7 @@ def curve(
 
 
 def auc(thresholds: np.ndarray, rates: Sequence[float]) -> float:
-    """Area below a curve of rates (t,) in per cent by the trapezoid rule, as their mean: in 0..100."""
+    """Area under a curve of rates (t,) in per cent, by the trapezoid rule, scaled to 0..100."""
     return float(np.trapezoid(rates, thresholds) / (thresholds[-1] - thresholds[0]))
 
 
@@ -89,13 +88,13 @@ def mirrored(
     *,
     strictly: bool = False,
 ) -> np.ndarray:
-    """Which predicted joints lie where the person's same joint of the other side is.
+    """Which predicted joints lie on the same joint of the person's other side (left and right swapped).
 
     Args:
       predicted, truth: (n, k, 2) px; labelled, reference, threshold, strictly: see `correct`.
 
     Returns:
-      (n, k) bool; False for joints without another side, and where that is not labelled.
+      (n, k) bool; False for joints on the body's middle, and where the other side's joint is not labelled.
     """
     order = skeleton.flip
     distance = distances(predicted, np.asarray(truth)[:, order])
@@ -106,11 +105,11 @@ def mirrored(
 def by_group(
     right: np.ndarray, counted: np.ndarray, groups: np.ndarray, skeleton: Skeleton
 ) -> dict[str, dict[str, float]]:
-    """A `table` for each group of people, such as MPII's activity categories, in the groups' order.
+    """A `table` for each group of people, such as MPII's activity categories, sorted by name.
 
     Args:
-      right, counted: (n, k) bool of `judged`.
-      groups: (n,) str; people of "" are in no group.
+      right, counted: (n, k) bool from `judged`.
+      groups: (n,) str; people with "" belong to no group.
     """
     people = {str(name): groups == name for name in np.unique(groups) if name}
     return {
@@ -119,16 +118,16 @@ def by_group(
 
 
 def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
-    """How well scores separate right joints from wrong ones.
+    """How well scores separate correct joints from wrong ones.
 
     Args:
       scores: (m,) of any range, one for each joint that counts.
-      right: (m,) bool.
+      right: (m,) bool, True for correct joints.
 
     Returns:
-      "auroc": the chance that a right joint scores higher than a wrong one, equal scores counting half;
-      "threshold": joints that score at least this are taken for right with the best F1 (of equals, the
-      highest). None where there is no right joint, and for "auroc" no wrong one.
+      "auroc": the probability that a correct joint scores higher than a wrong one; ties count half.
+      "threshold": accepting joints that score at least this gives the best F1; the highest such threshold.
+      Both are None without a correct joint; "auroc" is also None without a wrong one.
     """
     values, places = np.unique(np.asarray(scores, np.float64), return_inverse=True)
     rights = np.bincount(places[right], minlength=len(values))  # by score, rising
@@ -144,16 +143,17 @@ def confidence(scores: np.ndarray, right: np.ndarray) -> dict[str, float | None]
 
 
 def presence(values: np.ndarray, labelled: np.ndarray) -> dict:
-    """How well values tell labelled joints from those that are not (Newell 5.3, Figure 11).
+    """How well values separate labelled joints from absent ones (Newell 5.3, Figure 11).
 
     Args:
-      values: (m,) of any range, such as the maxima of heatmaps; a joint counts as found from a threshold on.
+      values: (m,) of any range, such as the maxima of heatmaps; a joint is found if its value is at least
+        a threshold.
       labelled: (m,) bool, at least one True.
 
     Returns:
-      "precision" and "recall": (t,) in [0, 1], for each distinct value as the threshold, falling;
-      "average_precision": in per cent, precision summed over the steps of recall;
-      "accuracy": in per cent, of the best threshold, which may also be above all values.
+      "precision" and "recall": (t,) in [0, 1], with each distinct value as the threshold, in falling order;
+      "average_precision": in per cent, the sum of precision times the step in recall;
+      "accuracy": in per cent, at the best threshold, which may lie above all values.
     """
     distinct, places = np.unique(np.asarray(values, np.float64), return_inverse=True)
     hits, all_ = (
@@ -171,16 +171,16 @@ def presence(values: np.ndarray, labelled: np.ndarray) -> dict:
 
 
 def torso(joints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(n,) px: the length of the torso (LSP: left hip to right shoulder), 0 where it is not labelled."""
+    """(n,) px: length of the torso (LSP: left hip to right shoulder), 0 if an end is not labelled."""
     if skeleton.torso is None:
-        raise ValueError(f"The joint set {skeleton.name!r} states no torso for PCK.")
+        raise ValueError(f"The joint set {skeleton.name!r} defines no torso for PCK.")
     a, b = skeleton.torso
     length = distances(joints[:, a], joints[:, b])
     return np.where((labelled[:, a] > 0) & (labelled[:, b] > 0), length, 0.0)
 
 
 def longer_side(joints: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """(n,) px: the longer side of the box around the labelled joints, 0 where there are none."""
+    """(n,) px: longer side of the box around the labelled joints, 0 without labelled joints."""
     shown = (labelled > 0)[..., None]
     low = np.where(shown, joints, np.inf).min(axis=1)
     high = np.where(shown, joints, -np.inf).max(axis=1)
@@ -196,15 +196,15 @@ def correct_parts(
     threshold: float = 0.5,
     strict: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PCP: a limb is right when its ends are within `threshold` times its true length of the true ends.
+    """PCP: a limb is correct if its ends lie within `threshold` times its true length of the true ends.
 
     Args:
       predicted, truth: (n, k, 2) px.
-      labelled: (n, k) bool (or the flags, above 0); a limb counts where all joints of its ends are labelled
-        and its length is not 0.
+      labelled: (n, k) bool, or flags that are above 0 for labelled joints. A limb counts if all joints of
+        its ends are labelled and its length is not 0.
       sticks: L limbs, see `Skeleton.sticks`.
       threshold: for instance 0.5.
-      strict: both ends have to be that near; otherwise the mean of their two distances, the older rule.
+      strict: each end must be within the limit; otherwise the mean of both distances, the older rule.
 
     Returns:
       hits (L,) and counts (L,) int.
@@ -222,10 +222,10 @@ def correct_parts(
 
 
 def table(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
-    """Per cent right by the table's parts, and "Mean".
+    """Per cent correct for each part of the papers' tables, and "Mean".
 
-    As in MPII's own evaluation, a part is the plain mean of its joints' rates (right and left), and "Mean"
-    (its "Total") pools the joints of all parts. What has no labelled joint is nan.
+    As in MPII's own evaluation, a part's rate is the unweighted mean of its joints' rates (right and left),
+    and "Mean" (MPII's "Total") pools the joints of all parts. Parts without a labelled joint are NaN.
     """
     return _rows(hits, counts, skeleton.parts)
 
@@ -233,9 +233,9 @@ def table(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str,
 def table_of_parts(
     predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, skeleton: Skeleton, **options
 ) -> dict[str, float]:
-    """Per cent of limbs that are right by the rows of `skeleton.sticks`, and "Mean", as in `table`.
+    """Per cent of correct limbs for each row of `skeleton.sticks`, and "Mean", as in `table`.
 
-    Args and options are those of `correct_parts`.
+    Takes the arguments and options of `correct_parts`.
     """
     rows, sticks = [], []
     for title, row in skeleton.sticks:
@@ -245,13 +245,13 @@ def table_of_parts(
 
 
 def per_joint(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> dict[str, float]:
-    """Per cent right by joint."""
+    """Per cent correct for each joint, by name."""
     pairs = zip(hits, counts, strict=True)
     return {name: _percent(*pair) for name, pair in zip(skeleton.joints, pairs, strict=True)}
 
 
 def macro(hits: np.ndarray, counts: np.ndarray, skeleton: Skeleton) -> float:
-    """The plain mean of the rates of the table's joints, in per cent, as pytorch-pose has it."""
+    """Unweighted mean of the rates of the table's joints, in per cent, as pytorch-pose computes it."""
     places = [i for _, joints in skeleton.parts for i in joints if counts[i]]
     return float(np.mean([_percent(hits[i], counts[i]) for i in places])) if places else float("nan")
 

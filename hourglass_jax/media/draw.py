@@ -14,17 +14,17 @@ from hourglass_jax import files
 from hourglass_jax.pose.skeletons import Skeleton
 
 RIGHT, LEFT, MIDDLE = (255, 120, 40), (60, 150, 255), (120, 220, 90)  # the person's own sides
-_ATTENTION = 160  # px, side of an attention map's tile: its name fits
+_ATTENTION = 160  # px, side of an attention map's tile; wide enough for its name
 
 
 def side_colour(joint_names: tuple[str, ...]) -> tuple[int, int, int]:
-    """Orange for the right side, blue for the left, green between."""
+    """Orange for the person's right side, blue for the left, green for the middle."""
     sides = {name.split("_")[0] for name in joint_names} & {"right", "left"}
     return {frozenset({"right"}): RIGHT, frozenset({"left"}): LEFT}.get(frozenset(sides), MIDDLE)
 
 
 def person_colour(number: int) -> tuple[int, int, int]:
-    """A colour for each person: hues a golden section apart, so that neighbours differ."""
+    """A colour for each person; consecutive hues are a golden section apart and easy to distinguish."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -44,22 +44,22 @@ def skeleton(
 
     Args:
       image: (h, w, 3) uint8.
-      joints: (k, 2) pixels of this image.
-      drawn: (k,) bool; limbs need both ends.
+      joints: (k, 2) px of this image.
+      drawn: (k,) bool, which joints to draw; a limb is drawn if both its ends are.
       skeleton: the joint set.
-      colour: of all; None for those of the sides.
-      lines, points, labels: limbs, joints and the joints' names.
+      colour: RGB for all lines and points; None for the colours of the sides.
+      lines, points, labels: whether to draw limbs, joints and the joints' names.
     """
     image = image.copy()
     drawn = drawn & np.isfinite(joints).all(axis=-1)
     known = joints[drawn]
     if not len(known):
         return image
-    # By the person's size, but to be seen when the whole picture is; a panorama is seen by its area.
+    # Lines scale with the person, but stay visible in the whole picture; a panorama counts by its area.
     least = 0.1 * np.sqrt(np.prod(image.shape[:2]))
     extent = np.clip(np.ptp(known, axis=0).max(), least, max(image.shape[:2]))
     width = max(1, round(extent / 60))
-    # On small people an outline would hide what the lines show.
+    # Small people get no outline: it would hide them.
     passes = [(width + 2 * max(1, width // 2), True)] * bool(extent >= 100) + [(width, False)]
     for width_, outline in passes:
         for a, b in skeleton.limbs if lines else ():
@@ -76,7 +76,7 @@ def skeleton(
 
 
 def box(image: np.ndarray, box, colour: tuple[int, int, int], title: str = "") -> np.ndarray:
-    """Draws a box (x, y, width, height) px on a copy of the image, with a title at its corner."""
+    """Draws a box (x, y, width, height) in px on a copy of the image, with a title at its first corner."""
     image, (x, y, width, height) = image.copy(), np.asarray(box, float)
     first, second = np.array([x, y]), np.array([x + width, y + height])
     thick = max(1, round(max(width, height) / 150))
@@ -87,16 +87,16 @@ def box(image: np.ndarray, box, colour: tuple[int, int, int], title: str = "") -
 
 
 def heatmap(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lays a map (h', w') in [0, 1] over a darkened image."""
+    """Overlays a map (h', w') in [0, 1] on a darkened copy of the image."""
     values = cv2.resize(np.clip(values, 0, 1).astype(np.float32), image.shape[1::-1])
     colours = cv2.applyColorMap((255 * values).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.addWeighted(image, 0.4, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.8, 0)
 
 
 def attention(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Lays attention maps (h', w', m), none below 0, over a darkened image: the largest of them.
+    """Overlays the maximum of non-negative attention maps (h', w', m) on a darkened copy of the image.
 
-    Each is scaled by its own maximum: one whose cells sum to one (softmax) peaks far below 1.
+    Each map is scaled by its own maximum, because softmax maps, whose cells sum to 1, peak far below 1.
     """
     maps = np.asarray(maps, np.float32)
     peaks = np.maximum(maps.max(axis=(0, 1)), np.finfo(np.float32).tiny)
@@ -104,12 +104,12 @@ def attention(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def attention_sheet(image: np.ndarray, maps: dict[str, np.ndarray], joints: Sequence[str] = ()) -> np.ndarray:
-    """A row for each stack: the image, and each attention map over it under its name and its maximum.
+    """One row per stack: the image, then each attention map on the image, titled with its name and maximum.
 
     Args:
       image: (h, w, 3) uint8.
       maps: (h', w', m) in [0, 1] by name, for instance "stack1_refined"; m is 1, or one for each joint.
-      joints: their names, for a tile for each joint's map in place of one for all.
+      joints: names of the joints, to draw one tile per joint instead of one for all.
     """
     image = cv2.resize(image, (_ATTENTION, _ATTENTION), interpolation=cv2.INTER_AREA)
     rows = []
@@ -126,12 +126,12 @@ def attention_sheet(image: np.ndarray, maps: dict[str, np.ndarray], joints: Sequ
 
 
 def _in_order(name):
-    """stack2_... before stack10_..., and the maps of a stack from coarse to fine."""
+    """Sort key: stack2_... before stack10_..., and a stack's maps from coarse to fine."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def titled(image: np.ndarray, text: str) -> np.ndarray:
-    """The image under a line of text."""
+    """Adds a line of text above the image."""
     size = max(0.35, image.shape[1] / 480)
     height = round(30 * size)
     band = np.full((height, image.shape[1], 3), 255, np.uint8)
@@ -141,7 +141,7 @@ def titled(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def sheet(images: list[np.ndarray], columns: int) -> np.ndarray:
-    """Images of one size in rows of `columns`, with white gaps."""
+    """Arranges images of equal size in rows of `columns`, with white gaps."""
     if not images:
         raise ValueError("A contact sheet needs at least one image.")
     images = [np.pad(i, ((2, 2), (2, 2), (0, 0)), constant_values=255) for i in images]
@@ -152,7 +152,7 @@ def sheet(images: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Writes a picture in the format of its extension; either whole or not at all."""
+    """Writes a picture atomically, in the format of its extension."""
     suffix = pathlib.Path(path).suffix or ".png"
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     files.write(path, data.tobytes())
@@ -173,6 +173,6 @@ def _disc(image, centre, radius, colour):
 
 
 def _fixed(point) -> tuple[int, int]:
-    """A continuous position as OpenCV's fixed-point one, whose pixel centres are whole numbers."""
+    """Converts a continuous position to OpenCV's fixed point, where pixel centres are whole numbers."""
     x, y = np.clip(np.round((point - 0.5) * 16), -(2**20), 2**20)
     return int(x), int(y)

@@ -35,7 +35,7 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
         if found.get("step") != metadata.step:
             raise ValueError(
                 f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
-                "evaluate these first (main.py --mode=evaluate)."
+                "evaluate these first (hourglass evaluate)."
             )
     written = _read_json(pathlib.Path(card)) if card else {}
     if trained_in != "float32":

@@ -54,7 +54,7 @@ def test_command_prepares_packs_and_draws(archive, tmp_path, capsys):
     # 18 of 20 are for training; 13 of 14 joints are labelled: 18 * 13 = 234.
     assert "train: 18 examples; joints: 234 visible, 0 occluded, 18 not labelled" in output
     assert "validation: 2 examples; joints: 26 visible, 0 occluded, 2 not labelled" in output
-    assert "next: python main.py" in output and f"packed_dir={tmp_path / 'packed'}" in output
+    assert "next: hourglass train --config=newell" in output and f"packed_dir={tmp_path / 'packed'}" in output
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape[1] >= 6 * 48 and sheet.shape[0] >= 3 * 48 and sheet.std() > 10
     train = packed.PackedSource(packed.path(tmp_path / "packed", "lspet", "joints", "train"))

@@ -341,7 +341,7 @@ def memory(model, image):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_memory_is_within_one_and_a_half_times_the_hourglass(optimized):
+def test_memory_is_within_one_and_a_half_times_the_hourglass(quick_compiles):
     image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
     fields = {"joints": 16, "stacks": 1, "width": 128, "depth": 1}  # its one stack has part attention
     ours, hourglass = memory(chu.Model(**fields), image), memory(newell.Model(**fields), image)
