@@ -23,7 +23,7 @@ from typing import cast
 import numpy as np
 import tqdm
 
-from hourglass_jax import console, devices, files, inference
+from hourglass_jax import archive, console, devices, files, inference
 from hourglass_jax.media import draw, live, pictures, videos
 from hourglass_jax.people import detectors
 from hourglass_jax.people.boxes import Detections, Selection
@@ -122,6 +122,23 @@ def predict(
         print(f"Skipped {error}", file=sys.stderr)
     print(f"{_summary(coco, crops)}{f', {len(unread)} skipped' if unread else ''} -> {output}")
     return len(unread)
+
+
+def _archive(options: dict, shard: str | None, selection: Selection) -> int:
+    """Runs `archive.predict` with the command's options."""
+    pictured = ("table", "heatmaps", "attention", "labels", "draw_boxes", "smooth")
+    if drawn := [name for name in pictured if options.pop(name)]:
+        raise ValueError(
+            f"--jsonl is of pictures and draws nothing: leave out --{drawn[0]}.".replace("table", "csv")
+        )
+    for name in ("colours", "min_cutoff", "beta", "detect_every"):  # of drawings and films
+        options.pop(name)
+    if options.pop("format") != "results":
+        raise ValueError("--jsonl has lines of its own: leave out --format.")
+    part = archive.Shard.parse(shard) if shard else None
+    paths, output, boxes = (options.pop(name) for name in ("paths", "output", "boxes"))
+    people = _read_boxes(boxes, [], selection, lambda line: None)
+    return archive.predict(paths, output, shard=part, boxes=people, selection=selection, **options)
 
 
 def _path(result: Result) -> pathlib.Path:
@@ -472,6 +489,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="of the skeletons: right and left, or one for each person (default: %(default)s)")  # fmt: skip
     add("--labels", action="store_true", help="write the joints' names, too")
     add("--draw_boxes", action="store_true", help="draw people's boxes, with their ids in films")
+    add(
+        "--jsonl", action="store_true",
+        help="for archives: a line of json for each picture and nothing drawn; goes on where it stopped",
+    )  # fmt: skip
+    add(
+        "--shard",
+        metavar="I/N",
+        help="with --jsonl: the I-th part of N of the pictures, by their names, such as 3/16",
+    )
     add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
     add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
     add("--attention", action="store_true", help="draw attention maps over each person: NAME_attention.png")
@@ -492,6 +518,11 @@ def main(arguments: list[str] | None = None) -> int:
             "people": "limit",
         }  # fmt: skip
         selection = Selection(**{name: options.pop(flag) for flag, name in names.items()})
+        jsonl, shard = options.pop("jsonl"), options.pop("shard")
+        if jsonl:
+            return 1 if _archive(options, shard, selection) else 0
+        if shard:
+            raise ValueError("--shard is for --jsonl: only lines can be put together.")
         drawing = {"boxes": options.pop("draw_boxes")}
         drawing |= {name: options.pop(name) for name in ("colours", "labels")}
         smooth = OneEuro(min_cutoff=options.pop("min_cutoff"), beta=options.pop("beta"))

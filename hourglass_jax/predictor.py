@@ -143,6 +143,7 @@ class Predictor:
       follow: people through films, cameras and live iterators, so that each keeps an id
         (`people.tracking.Tracker`). None follows them in films and cameras, and where `smooth` is on.
       smooth: joints of films, cameras and live iterators, see `people.smoothing`: True, or the parameters.
+      spread: batches over all devices of a kind, for many pictures; batch_size is then of each.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Predictor:
         detect_every: int = 1,
         follow: bool | None = None,
         smooth: OneEuro | bool = False,
+        spread: bool = False,
     ):
         if not 1 <= batch_size <= MOST_PEOPLE:
             raise ValueError(f"batch_size={batch_size} must be in 1 ... {MOST_PEOPLE}.")
@@ -176,7 +178,7 @@ class Predictor:
             raise ValueError("follow=False: smooth and detect_every follow people; leave one of them out.")
         self._follow = follow
         # A few pictures need no mesh: one device.
-        mesh = jax.sharding.Mesh(np.array([_device(device)]), ("data",))
+        mesh = jax.sharding.Mesh(np.array(_devices(device)[: None if spread else 1]), ("data",))
         path = weights.shipped() if path is None else path
         network, variables, self.metadata = loading.load(path, mesh)
         self._kind = type(network.model).__name__
@@ -184,7 +186,8 @@ class Predictor:
         if threshold is None:
             threshold = self.metadata.threshold
         self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)
-        self._batch_size, self._second_look = batch_size, second_look
+        self._batch_size, self._second_look = batch_size * mesh.size, second_look
+        self._devices = mesh.size
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
@@ -213,6 +216,7 @@ class Predictor:
         unreadable: Callable[[pictures.Unreadable], None] = _warn,
         remark: Callable[[str], None] = _remark,
         live: bool | None = None,
+        threads: int = 1,
     ) -> Result | Iterator[Result]:
         """Finds joints.
 
@@ -231,6 +235,7 @@ class Predictor:
             the first wide picture that is taken for one person.
           live: the next picture is taken only after the last one's result, without batches. None does so for
             cameras and for iterators of images, and not for files and lists.
+          threads: that decode many pictures; a film's frames are then held all at once.
 
         Returns:
           One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
@@ -251,13 +256,13 @@ class Predictor:
             items = pictures.expand(source, unreadable, remark)
         if live is None and not isinstance(source, Iterator):
             live = isinstance(items, list) and any(isinstance(item, Camera) for item in items)
-        results = self._stream(_with_boxes(items, boxes), live, unreadable, remark)
+        results = self._stream(_with_boxes(items, boxes), live, unreadable, remark, threads)
         if not single:
             return results
         (result,) = results
         return result
 
-    def _stream(self, pairs, live: bool | None, unreadable, remark) -> Iterator[Result]:
+    def _stream(self, pairs, live: bool | None, unreadable, remark, threads: int = 1) -> Iterator[Result]:
         """Results of pairs of an item and its boxes; if live is None, the first item says what they are."""
         if live is None:
             pairs = iter(pairs)
@@ -269,6 +274,14 @@ class Predictor:
         read = self._read(pairs, unreadable, remark)
         # One more than a batch, so that batches of one are decoded ahead, too.
         depth = self._batch_size + 1
+        if threads > 1 and not live:
+            read = pictures.in_parallel(
+                lambda pair: list(self._read([pair], unreadable, remark)),
+                pairs,
+                threads,
+                depth=depth,
+                size=_bytes,
+            )
         if live:
             prepared = self._crops(read, films, remark)
         elif films.lead:  # a frame's boxes come from the last one's joints
@@ -288,6 +301,7 @@ class Predictor:
                             remark(f"{picture.path or 'an array'}: {picture.remark}.")
                         yield picture, boxes
             except pictures.Unreadable as error:
+                error.path = pathlib.Path(item) if pictures.is_path(item) else None
                 unreadable(error)
 
     def _crops(self, read, films: "_Films", remark) -> Iterator[tuple]:
@@ -351,6 +365,8 @@ class Predictor:
         """How many people a batch of fewer than a whole one is padded to."""
         if self._one_program:
             return count
+        if self._devices > 1:  # each gets as many
+            return self._batch_size
         # After full batches it is padded to one: compiling another would take longer.
         return self._batch_size if full else min(1 << (count - 1).bit_length(), self._batch_size)
 
@@ -499,9 +515,9 @@ def _raise(error):
     raise error
 
 
-def _device(name):
+def _devices(name):
     try:
-        return jax.local_devices(backend=name)[0]
+        return jax.local_devices(backend=name)
     except RuntimeError:
         known = jax.default_backend()
         message = "there is none, or the installed JAX does not know it"

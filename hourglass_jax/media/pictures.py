@@ -39,7 +39,9 @@ _limit = threading.Lock()
 
 
 class Unreadable(ValueError):
-    """A file that is no picture; the message names it."""
+    """A file that is no picture; the message names it, and `path` is it where it is known."""
+
+    path: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -366,6 +368,42 @@ def ahead(items: Iterator, depth: int, size: Callable[[Any], int] = lambda item:
         close = getattr(items, "close", None)
         if close:
             close()
+
+
+def in_parallel(
+    function: Callable[[Any], list],
+    items: Iterable,
+    threads: int,
+    *,
+    depth: int,
+    size: Callable[[Any], int] = lambda item: 0,
+) -> Iterator:
+    """What the function gives for each item, in the items' order, on several threads.
+
+    Args:
+      function: an item -> a list.
+      items: are taken on the caller's thread.
+      threads: how many.
+      depth: how many items wait for the consumer at most, beside those on the threads.
+      size: bytes of one of the function's values; no item is begun while those that wait have HELD of them.
+    """
+    pending: collections.deque[futures.Future] = collections.deque()
+    source, end = iter(items), object()
+    pool = futures.ThreadPoolExecutor(threads, "decode")
+    try:
+        while True:
+            ready = sum(
+                size(value) for f in pending if f.done() and not f.exception() for value in f.result()
+            )
+            while len(pending) < depth + threads and (ready < HELD or not pending):
+                if (item := next(source, end)) is end:
+                    break
+                pending.append(pool.submit(function, item))
+            if not pending:
+                return
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

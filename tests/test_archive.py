@@ -1,0 +1,114 @@
+"""Archives: lines that are resumed, shards that share nothing, and the same people as of one run."""
+
+import collections
+import fcntl
+import json
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from hourglass_jax import archive, predict
+from hourglass_jax.media import pictures
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+
+@pytest.fixture
+def photos(spots, tmp_path):
+    """20 pictures in folders, one file that is none, and one of another kind."""
+    for i in range(20):
+        path = tmp_path / "in" / f"{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(40, 60, (10 + 2 * i, 20))).save(path)
+    (tmp_path / "in/1/broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "in/1/notes.txt").write_bytes(b"")
+    return tmp_path
+
+
+def run(folder, output, *flags):
+    arguments = [str(folder / "in"), f"--output={folder / output}", "--checkpoint=any", "--jsonl", *flags]
+    return predict.main(arguments)
+
+
+def lines(path):
+    return sorted(path.read_text().splitlines())
+
+
+def test_a_run_that_stopped_anywhere_goes_on_to_the_same_lines(photos, capsys):
+    assert run(photos, "whole") == 1  # one file could not be read
+    whole = photos / "whole" / "predictions.jsonl"
+    found = [json.loads(line) for line in whole.read_text().splitlines()]
+    by_name = {line["file_name"]: line for line in found}
+    assert len(found) == len(by_name) == 21 and "error" in by_name["1/broken.jpg"]
+    for i in range(20):
+        line = by_name[f"{i % 3}/{i}.png"]
+        assert (line["width"], line["height"]) == (60, 40)
+        (person,) = line["people"]
+        assert person.keys() == {"keypoints", "keypoint_scores", "score", "bbox"}
+        best = int(np.argmax(person["keypoint_scores"]))
+        assert abs(person["keypoints"][3 * best] - (10 + 2 * i)) < 4
+    # Done: nothing is loaded, and nothing changes.
+    before = whole.read_bytes()
+    assert run(photos, "whole") == 0 and whole.read_bytes() == before
+    assert "Nothing to do: 21 pictures" in capsys.readouterr().out
+    # Killed in the eighth line.
+    cut = b"".join(before.splitlines(keepends=True)[:8])[:-10]
+    whole.write_bytes(cut)
+    run(photos, "whole")
+    assert whole.read_bytes().splitlines()[:7] == before.splitlines()[:7]
+    assert lines(whole) == sorted(before.decode().splitlines())
+
+
+def test_shards_are_all_pictures_once(photos):
+    run(photos, "whole")
+    found = []
+    for i in (1, 2, 3):
+        run(photos, "parts", f"--shard={i}/3")
+        found.append(lines(photos / "parts" / f"predictions-{i}-of-3.jsonl"))
+    assert all(found) and sorted(sum(found, [])) == lines(photos / "whole/predictions.jsonl")
+    names = [f"{i}.jpg" for i in range(9000)]
+    counts = collections.Counter(i for n in names for i in (1, 2, 3) if archive.Shard(i, 3).has(n))
+    assert sum(counts.values()) == 9000 and min(counts.values()) > 2700
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "-1/2"])
+def test_shards_are_numbers_from_one(photos, text, capsys):
+    assert run(photos, "out", f"--shard={text}") == 1
+    assert f"--shard={text}: expected" in capsys.readouterr().err and not (photos / "out").exists()
+
+
+def test_other_options_damage_and_other_processes_are_refused(photos, capsys):
+    run(photos, "out")
+    file = photos / "out/predictions.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert run(photos, "out", "--no-flip") == 1
+    assert "with another options (predictions.about.json); choose another" in capsys.readouterr().err
+    assert len(file.read_bytes().splitlines()) == 1
+    file.write_bytes(b"{}\n" + whole)
+    assert run(photos, "out") == 1 and "line 1 is damaged" in capsys.readouterr().err
+    assert file.read_bytes() == b"{}\n" + whole
+    with open(file, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run(photos, "out") == 1 and "another process is writing" in capsys.readouterr().err
+    assert run(photos, "drawn", "--heatmaps") == 1
+    assert "draws nothing: leave out --heatmaps" in capsys.readouterr().err
+
+
+def test_order_and_bounds_of_parallel_decoding():
+    begun = []
+
+    def source():
+        for i in range(50):
+            begun.append(i)
+            yield i
+
+    found = pictures.in_parallel(lambda i: [i, -i], source(), 3, depth=4)
+    assert [next(found) for _ in range(4)] == [0, 0, 1, -1]
+    assert len(begun) <= 4 + 3 + 2  # no more than may wait
+    assert list(found)[-1] == -49
+    failing = pictures.in_parallel(lambda i: [1 // (i - 2)], range(9), 2, depth=2)
+    with pytest.raises(ZeroDivisionError):
+        list(failing)
