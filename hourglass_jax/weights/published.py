@@ -138,7 +138,7 @@ def table() -> str:
     lines += [
         "Scores are in per cent, of validation people, with flip. Those on MPII are the publishers' figures,",
         "not measured here; the licence is that of their code, none is stated for the weights. ~MB are",
-        "estimates.",
+        "estimates. On a CPU lspet-small takes about a fourteenth of lspet's time for a person.",
     ]
     return "\n".join(line.rstrip() for line in lines)
 
