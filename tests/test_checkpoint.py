@@ -134,7 +134,7 @@ def test_reading_leaves_the_folder_as_it_is(tiny, tmp_path):
         ("begun", "begun: there is no such checkpoint; found none"),
     ],
 )
-def test_missing_checkpoint_is_told_in_one_line(tiny, tmp_path, path, message):
+def test_a_missing_checkpoint_is_a_one_line_error(tiny, tmp_path, path, message):
     write(tiny(), tmp_path / "run", {1: None, 2: None})
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_a_field_that_is_younger_than_the_checkpoint_has_its_default(tiny, tmp_p
         ([("skeleton",)], {}, "metadata: skeleton is missing)"),
     ],
 )
-def test_what_describes_no_network_any_more_is_told_in_one_line(
+def test_metadata_without_a_network_are_a_one_line_error(
     tiny, monkeypatch, tmp_path, remove, changes, reason
 ):
     older(tiny, tmp_path, [*remove, ("checksum",)], **changes)

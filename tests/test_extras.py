@@ -21,7 +21,7 @@ def test_an_extra_installs_what_it_is_said_to(module, extra):
     assert names & {DISTRIBUTIONS.get(module, module), f"{module}-cpu"}
 
 
-def test_a_missing_package_is_told_apart_from_one_that_does_not_load(monkeypatch, tmp_path):
+def test_a_missing_package_and_a_broken_one_get_different_errors(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError) as error, extras.needed("torch", "a.pth: reading it"):
         importlib.import_module("torch")

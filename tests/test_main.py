@@ -86,7 +86,7 @@ def config_file(tiny, tmp_path):
         ([QUICK, "--workdir=TMP/file"], "file"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, message):
+def test_a_wrong_flag_is_a_one_line_error(command, tmp_path, capfd, arguments, message):
     (tmp_path / "file").write_text("not a folder")
     code, said = command(*arguments)
     assert code == 1
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_told_in_one_line(command, tmp_path, capfd, arguments, 
 
 
 @pytest.mark.parametrize("field", [["model.name=foo"], ["model.dtype=float16"], ["model.stem=other"]])
-def test_wrong_values_of_the_model_are_told_in_one_line(command, monkeypatch, field):
+def test_a_wrong_value_of_the_model_is_a_one_line_error(command, monkeypatch, field):
     monkeypatch.undo()  # the real models
     values = [f"--config.{value}" for value in field]
     code, said = command("--config=configs/newell.py:dataset=synthetic,width=4", W, *values)
@@ -137,6 +137,6 @@ def test_training_and_evaluation_from_the_command(
     assert code == 1 and said.endswith("w is of another model than the config: model.width: 4 -> 8.")
 
 
-def test_divergence_is_told_in_one_line(command, config_file, quick_compiles):
+def test_divergence_is_a_one_line_error(command, config_file, quick_compiles):
     code, said = command(config_file, W, "--config.optimizer.learning_rate=1e30")
     assert code == 1 and said.startswith("Error: The loss is ") and "\n" not in said

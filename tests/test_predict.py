@@ -106,7 +106,7 @@ def test_names_tell_files_of_one_name_apart_and_are_cocos_ids(spots, tmp_path):
     assert [(p["image_id"], p["file_name"]) for p in people] == [(397133, "000000397133.png")]
 
 
-def test_what_is_passed_over_and_changed_is_noted(spots, tmp_path, capfd):
+def test_skipped_and_changed_pictures_are_noted(spots, tmp_path, capfd):
     save(tmp_path / "in/a.png", picture(40, 60, (20, 20))[..., 0].astype(np.uint16) * 16)
     (tmp_path / "in/note.txt").touch()
     (tmp_path / "in/clip.mp4").mkdir()
@@ -423,7 +423,7 @@ def test_unreadable_pictures_are_named_and_the_others_written(spots, tmp_path, c
 
 
 @pytest.mark.parametrize("what", ["picture", "boxes"])
-def test_what_is_read_is_never_overwritten(spots, tmp_path, capsys, what):
+def test_input_files_are_never_overwritten(spots, tmp_path, capsys, what):
     save(tmp_path / "in/a.png", picture(50, 50, (20, 20)))
     boxes = tmp_path / "in/predictions.json"
     boxes.write_text('{"a.png": [[1, 2, 30, 40]]}')
@@ -438,7 +438,7 @@ def test_what_is_read_is_never_overwritten(spots, tmp_path, capsys, what):
     assert error.startswith("Error: ") and "overwrite" in error and error.count("\n") == 1
 
 
-def test_an_interruption_leaves_whole_files_and_is_told(spots, tmp_path, monkeypatch, capsys):
+def test_an_interruption_leaves_whole_files_and_is_reported(spots, tmp_path, monkeypatch, capsys):
     for name in ("a", "b", "c"):
         save(tmp_path / f"in/{name}.png", picture(50, 50, (20, 20)))
     skeleton, calls = draw.skeleton, []

@@ -497,7 +497,7 @@ def test_videos_give_a_result_for_each_frame(spots, tmp_path):
     assert [len(result.joints) for result in one] == [2, 2, 2]
 
 
-def test_unreadable_files_are_told_and_the_others_answered(spots, tmp_path):
+def test_unreadable_files_are_reported_and_the_others_predicted(spots, tmp_path):
     save(tmp_path / "a.png", picture(60, 80, (40, 30)))
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     save(tmp_path / "c.png", picture(60, 80, (40, 30)))
@@ -763,12 +763,12 @@ def test_the_package_itself_is_imported_in_a_moment():
 
 
 @pytest.mark.parametrize("size", [0, -1, 10**11])
-def test_batches_of_nobody_and_of_everybody_are_refused(size):
+def test_batch_sizes_out_of_range_are_refused(size):
     with pytest.raises(ValueError, match=f"batch_size={size} must be in 1 ... 4096"):
         Predictor("any", batch_size=size)
 
 
-def test_opencv_takes_what_pillow_gives(spots, tmp_path):
+def test_opencv_reads_a_results_image(spots, tmp_path):
     path = save(tmp_path / "a.png", picture(600, 600, (300, 300)))
     result = Predictor("any")(path)  # whose array is read-only
     assert cv2.resize(result.image, (10, 10)).shape == (10, 10, 3)

@@ -180,7 +180,7 @@ def test_threshold_is_of_the_head(tmp_path, capsys):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
 @pytest.mark.parametrize("suffix", [".mat", ".h5"])
-def test_matlabs_orders_are_told_by_their_shape(order, suffix, tmp_path, capsys):
+def test_matlabs_orders_are_known_by_their_shape(order, suffix, tmp_path, capsys):
     path = write(tmp_path / f"p{suffix}", made(tmp_path).transpose(order))
     assert scored(tmp_path, capsys, path)[0]["table"]["Mean"] == 100
 
@@ -383,7 +383,7 @@ def test_broken_and_missing_files_are_refused(suffix, tmp_path, capsys):
     assert "no such file" in refused(tmp_path, capsys, tmp_path / f"none{suffix}")
 
 
-def test_a_missing_dataset_is_told_with_what_is_there(tmp_path, capsys):
+def test_a_missing_dataset_is_an_error_that_lists_those_present(tmp_path, capsys):
     made(tmp_path)
     scipy_io.savemat(tmp_path / "p.mat", {"predictions": np.zeros((5, 16, 2))})
     said = refused(tmp_path, capsys, tmp_path / "p.mat")

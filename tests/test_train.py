@@ -508,7 +508,7 @@ def test_complete_training_says_so(tiny, tmp_path, capsys):
 # The logs of a run.
 
 
-def test_console_tells_model_data_progress_and_scores(tiny, tmp_path, capsys):
+def test_console_prints_model_data_progress_and_scores(tiny, tmp_path, capsys):
     scores = train.train(tiny({"train.steps": 2, "train.log_every": 2}), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     # A convolution 4 * 4 * 3 * 8, scale and bias of 8, two of 8 * 16 + 16: 384 + 16 + 288.

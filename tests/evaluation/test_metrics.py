@@ -45,7 +45,7 @@ def test_each_person_has_the_own_reference_and_hits_are_by_joint():
     np.testing.assert_array_equal(counts, [3, 3])
 
 
-def test_what_is_not_labelled_counts_neither_for_nor_against():
+def test_unlabelled_joints_do_not_count():
     distance = np.zeros((2, 3))
     labelled = np.array([[True, False, True], [True, False, False]])
     hits, counts = metrics.correct(distance, labelled, np.array([1.0, 1]), 0.5)

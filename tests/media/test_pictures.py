@@ -184,7 +184,7 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wanted, factor", [(1, 1), (2, 2), (3, 2), (4, 4), (8, 8)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_that_nobody_needs_whole_is_reduced(tmp_path, wanted, factor, orientation):
+def test_a_jpeg_is_decoded_at_a_reduced_size_where_that_suffices(tmp_path, wanted, factor, orientation):
     upright = picture(403, 805, (200, 100), (600, 300))
     jpeg = io.BytesIO()
     Image.fromarray(stored(upright, orientation)).save(jpeg, "jpeg", quality=95)
@@ -256,7 +256,7 @@ def damaged(folder):
     return sorted([*files, "folder.jpg", "gone.jpg", "float.tif"])
 
 
-def test_what_is_no_picture_is_named_in_one_line(tmp_path):
+def test_a_file_that_is_no_picture_is_a_one_line_error(tmp_path):
     for name in damaged(tmp_path):
         with pytest.raises(pictures.Unreadable) as error:
             pictures.read(tmp_path / name)
@@ -314,13 +314,13 @@ def test_folders_and_globs_are_searched_for_pictures_and_videos(tmp_path):
         ("*.png", r"\*.png holds no pictures"),
     ],
 )
-def test_what_is_not_there_is_told(tmp_path, path, message):
+def test_a_missing_path_is_an_error(tmp_path, path, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=message):
         pictures.find([tmp_path / path])
 
 
-def test_what_a_folder_holds_besides_pictures_is_named_and_counted(tmp_path):
+def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
     for name in ("ok.jpg", "photo.heic", "notes.txt", "more.txt", "README", ".hidden.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "clip.mp4").mkdir()

@@ -147,7 +147,7 @@ def test_frames_are_decoded_as_they_are_asked_for(tmp_path):
     frames.close()
 
 
-def test_damaged_videos_are_told_in_one_line(tmp_path):
+def test_a_damaged_video_is_a_one_line_error(tmp_path):
     record(tmp_path / "a.mp4")
     data = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])  # the index is at its end

@@ -123,7 +123,7 @@ def test_another_trunk_is_refused_before_anything_is_written(trained, tiny, tmp_
     assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
 
 
-def test_what_differs_besides_the_heads_is_told(trained):
+def test_differences_besides_the_heads_are_reported(trained):
     network, _, _ = loading.load(trained[1])
     assert finetune.remarks("x", network, network, []) == ["Begins with x."]
     names = ("head", *network.skeleton.joints[1:])
@@ -136,7 +136,7 @@ def test_what_differs_besides_the_heads_is_told(trained):
     assert said[3].endswith("--config.loss.kind=mean_squared_error")
 
 
-def test_a_pytorch_checkpoint_is_told_by_its_ending(tmp_path, trained):
+def test_a_pytorch_checkpoint_is_known_by_its_extension(tmp_path, trained):
     network, _, _ = loading.load(trained[1])
     (tmp_path / "hg.pth").write_bytes(b"nothing of the kind")
     with pytest.raises((ValueError, ImportError), match="hg.pth|PyTorch"):

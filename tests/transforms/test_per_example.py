@@ -95,7 +95,7 @@ def test_an_estimator_finds_side_by_side_what_it_finds_at_once(regresses, flip, 
         np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4)
 
 
-def test_what_goes_wrong_is_heard_of():
+def test_the_error_of_one_example_is_raised():
     def fails(variables, batch):
         if batch[0] == 3:
             raise ValueError("three")
