@@ -14,8 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from hourglass_jax import files
+from hourglass_jax import files, kept
 from hourglass_jax.kernels import platforms
+
+MOST_KEPT = 2**31  # bytes of compiled programs in the user's cache
 
 
 def mesh() -> Mesh:
@@ -85,6 +87,8 @@ def check_divides(batch_size: int, what: str) -> None:
 def keep_programs() -> pathlib.Path | None:
     """Keeps compiled programs for the next run; JAX_COMPILATION_CACHE_DIR says where else, "" nowhere.
 
+    At most `MOST_KEPT` bytes of them: those that were used least recently are removed first.
+
     Returns:
       the folder, in the user's cache; None where it is set already or cannot be written.
     """
@@ -101,7 +105,9 @@ def keep_programs() -> pathlib.Path | None:
         return None
     if not os.access(folder, os.W_OK):
         return None
+    kept.prune(folder, "*", size=MOST_KEPT)
     keep_programs_in(folder)
+    kept.keep(folder / "facts")
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from hourglass_jax import checkpoint, devices, weights
+from hourglass_jax import devices, weights
 from hourglass_jax.network import Metadata, Network, arrange, described
 from hourglass_jax.weights import published, pytorch
 
@@ -33,6 +33,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
         metadata, arrays = weights.read(path)
         network, like = described(path, metadata, same, len(arrays))
         return network, arrange(path, arrays, like), metadata
+    from hourglass_jax import checkpoint  # Orbax takes a third of a second, and files do without
+
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
     if not (workdir / "checkpoints").is_dir():

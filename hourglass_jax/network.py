@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from hourglass_jax import models
+from hourglass_jax import kept, models
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
 from hourglass_jax.pose.skeletons import Skeleton
@@ -203,7 +203,7 @@ def described(path, metadata: Metadata, sharding, count: float = math.inf) -> tu
             if sizes.get(name, 0) > most:
                 raise ValueError(f"{name} is {sizes[name]}, above {most}")
         network = network_of(metadata)
-        return network, abstract(network, sharding)
+        return network, abstract(network, sharding, about=about(metadata))
     except Exception as error:  # a wrong field may make any of Python's, Flax' and JAX'
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: describes no network ({type(error).__name__}: {reason}).") from error
@@ -219,12 +219,29 @@ def _sizes(config: dict) -> dict[str, int]:
     return found
 
 
-def abstract(network: Network, sharding) -> dict:
-    """Shapes of the network's variables, for restoring."""
-    image = jax.ShapeDtypeStruct((1, network.size, network.size, 3), np.float32)
-    shapes = jax.eval_shape(network.model.init, jax.random.key(0), image)
-    shapes = {name: shapes.get(name, {}) for name in ("params", "batch_stats")}
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+def about(metadata: Metadata) -> list:
+    """The parts of the metadata that a network's structure depends on, for `kept.fact`."""
+    return [metadata.config["model"], metadata.config["data"]["size"], metadata.skeleton["joints"]]
+
+
+def abstract(network: Network, sharding, *, about: list | None = None) -> dict:
+    """Shapes of the network's variables, for restoring.
+
+    Args:
+      about: see `about`; None traces the network in any case.
+    """
+
+    def traced() -> dict[str, list]:
+        image = jax.ShapeDtypeStruct((1, network.size, network.size, 3), np.float32)
+        shapes = jax.eval_shape(network.model.init, jax.random.key(0), image)
+        shapes = {name: shapes[name] for name in ("params", "batch_stats") if name in shapes}
+        return {path: [list(x.shape), x.dtype.name] for path, x in flatten(shapes).items()}
+
+    flat = {
+        path: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=sharding)
+        for path, (shape, dtype) in kept.fact("shapes", about, traced).items()
+    }
+    return {"params": {}, "batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
 
 
 def flatten(tree, **options) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hourglass_jax import inference, loading, weights
 from hourglass_jax.media import live as live_sources
 from hourglass_jax.media import pictures
 from hourglass_jax.media.live import Camera
+from hourglass_jax.network import about
 from hourglass_jax.people import detectors
 from hourglass_jax.people.boxes import Selection, detections
 from hourglass_jax.people.smoothing import OneEuro
@@ -182,7 +183,9 @@ class Predictor:
         path = weights.shipped() if path is None else path
         network, variables, self.metadata = loading.load(path, mesh)
         self._kind = type(network.model).__name__
-        self.network, self._variables = fold_norms.fold(network, variables)
+        self.network, self._variables = fold_norms.fold(
+            network, variables, about=about(self.metadata) if self.metadata.config else None
+        )
         if threshold is None:
             threshold = self.metadata.threshold
         self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)

@@ -16,6 +16,7 @@ from flax import traverse_util
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var
 
+from hourglass_jax import kept
 from hourglass_jax.network import Network
 
 
@@ -32,12 +33,13 @@ class Folded:
             return self.model.apply(variables, images, train=False)
 
 
-def fold(network: Network, variables: dict) -> tuple[Network, dict]:
+def fold(network: Network, variables: dict, *, about: list | None = None) -> tuple[Network, dict]:
     """The same network with its norms folded: equal outputs up to rounding.
 
     Args:
       network: its model uses flax's `nn.Conv` and `nn.BatchNorm`.
       variables: {"params", "batch_stats"}; either may be left out.
+      about: of the network, see `network.about`; None traces it in any case.
 
     Returns:
       the network, and its variables: norms are gone or have only a scale and a bias.
@@ -47,7 +49,15 @@ def fold(network: Network, variables: dict) -> tuple[Network, dict]:
     params, stats = (
         traverse_util.flatten_dict(variables.get(name, {})) for name in ("params", "batch_stats")
     )
-    for norm, (epsilon, conv) in _norms(network, variables).items():
+
+    def traced() -> dict[str, list]:
+        return {
+            "/".join(norm): [e, conv and "/".join(conv)]
+            for norm, (e, conv) in _norms(network, variables).items()
+        }
+
+    for name, (epsilon, taker) in kept.fact("norms", about, traced).items():
+        norm, conv = tuple(name.split("/")), taker and tuple(taker.split("/"))
         scale = params.pop((*norm, "scale")) / jnp.sqrt(stats.pop((*norm, "var")) + epsilon)
         bias = params.pop((*norm, "bias")) - stats.pop((*norm, "mean")) * scale
         if conv is None:
