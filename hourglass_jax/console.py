@@ -22,6 +22,9 @@ def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTE
     Returns:
       the exit code: the command's own, 1 after an error, 130 after Ctrl-C.
     """
+    # Without a console, or with closed streams, Python has none, and print and bars fail.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         # A path may hold what the terminal's encoding cannot show.
         if isinstance(stream, io.TextIOWrapper):

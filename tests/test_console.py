@@ -46,6 +46,12 @@ def test_a_command_gets_its_arguments_and_gives_its_exit_code():
         console.run(raising(KeyError("x")))
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_command_ends_well_without_streams(monkeypatch, name):
+    monkeypatch.setattr(sys, name, None)
+    assert console.run(lambda: getattr(sys, name).write("a line") and 0) == 0
+
+
 def test_a_path_that_the_terminal_cannot_show_ends_no_command(capsys):
     assert console.run(lambda: print("a\udcff.jpg")) == 0
     assert capsys.readouterr().out == "a\\udcff.jpg\n"
