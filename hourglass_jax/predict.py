@@ -1,6 +1,8 @@
 """Joints in your own pictures and videos, as a command.
 
     python -m hourglass_jax.predict photos/ clip.mp4 --output=out
+    python -m hourglass_jax.predict photos/ --output=out --detector=torchvision
+    python -m hourglass_jax.predict 0 --output=out --smooth
 
 writes out/NAME.png or out/NAME.mp4 with the skeletons drawn, and out/predictions.json in COCO's keypoint
 format. In Python it is `predictor.Predictor`.
@@ -406,7 +408,10 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m hourglass_jax.predict",
         description="Finds the joints of people in pictures and videos, draws them and writes COCO keypoint "
         "json. Coordinates are pixels from the upper left corner, whose own centre is at (0.5, 0.5).",
-        epilog='BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; a '
+        epilog="hourglass predict photos/ --output=out --detector=torchvision finds everybody; "
+        "hourglass predict clip.mp4 --output=out --smooth --detector=yolox_s.onnx --detect_every=5 follows "
+        "people through a film; hourglass predict 0 --output=out reads the first camera. "
+        'BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; a '
         "video's are for all its frames. Or COCO's detection results. Exit code: 0, 1 where a file could not "
         "be read or an argument is wrong, 130 where it was interrupted.",
     )

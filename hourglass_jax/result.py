@@ -1,6 +1,7 @@
 """The joints of one picture, and the forms that other programs read."""
 
 import dataclasses
+import inspect
 import io
 import json
 import os
@@ -243,11 +244,12 @@ class Result:
 
     def to_supervision(self):
         """`supervision.KeyPoints`."""
-        return _optional("supervision", "supervision").KeyPoints(
-            xy=self.joints.astype(np.float32),
-            confidence=self.scores,
-            class_id=np.zeros(len(self), int),
-        )
+        points = _optional("supervision", "supervision").KeyPoints
+        # Its name until 0.28.
+        known = inspect.signature(points).parameters
+        name = "keypoint_confidence" if "keypoint_confidence" in known else "confidence"
+        values: dict[str, Any] = {name: self.scores, "class_id": np.zeros(len(self), int)}
+        return points(xy=self.joints.astype(np.float32), **values)
 
 
 def _optional(module: str, package: str):

@@ -1,5 +1,6 @@
 """Joints in pictures from Python: where they are, from which sources, in which batches."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -622,7 +623,8 @@ def test_other_packages_forms(spots, monkeypatch):
 
     result = Predictor("any")(picture(100, 150, (50, 50)))
     made = types.SimpleNamespace(
-        DataFrame=lambda rows, columns: (rows, columns), KeyPoints=lambda **values: values
+        DataFrame=lambda rows, columns: (rows, columns),
+        KeyPoints=lambda xy, confidence, class_id: {"xy": xy, "confidence": confidence},
     )
     monkeypatch.setitem(sys.modules, "pandas", made)
     monkeypatch.setitem(sys.modules, "supervision", made)
@@ -633,6 +635,38 @@ def test_other_packages_forms(spots, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         result.to_pandas()
+
+
+@pytest.mark.filterwarnings("default")  # of those packages
+def test_the_real_packages_take_a_result(spots):
+    result = Predictor("any")(picture(100, 150, (50, 50)), boxes=[[10, 10, 80, 80], [60, 20, 50, 60]])
+    if pandas := importable("pandas"):
+        table = result.to_pandas()
+        assert isinstance(table, pandas.DataFrame) and len(table) == 32
+        np.testing.assert_array_equal(table[table.person == 2][["x", "y"]].to_numpy(), result.joints[1])
+    if supervision := importable("supervision"):
+        points = result.to_supervision()
+        assert isinstance(points, supervision.KeyPoints) and len(points) == 2
+        np.testing.assert_allclose(points.xy, result.joints, rtol=1e-6)
+        np.testing.assert_array_equal(points.keypoint_confidence, result.scores)
+        edges = [(a + 1, b + 1) for a, b in result.skeleton.limbs]
+        drawn = supervision.EdgeAnnotator(edges=edges).annotate(result.image.copy(), points)
+        assert (drawn != result.image).any()
+    if coco := importable("pycocotools.coco"):
+        truth = coco.COCO()
+        truth.dataset = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 1}], "info": {}}
+        truth.createIndex()
+        loaded = truth.loadRes(result.to_coco(7)).loadAnns([1, 2])
+        assert [one["score"] for one in loaded] == [round(person.score, 4) for person in result]
+        # pycocotools makes its own box, of the joints.
+        assert [one["image_id"] for one in loaded] == [7, 7] and loaded[0]["keypoints"][2::3].count(1) == 0
+
+
+def importable(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def test_a_predictor_says_what_it_knows(spots):
