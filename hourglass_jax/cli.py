@@ -130,14 +130,22 @@ def main(arguments: list[str] | None = None) -> int:
         guess = f" Did you mean {near[0]}?" if near else ""
         print(f"Error: no command {word!r}; there are {', '.join(modules)}.{guess}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"hourglass_jax.{modules[word]}")
-    if modules[word] == "main":  # whose flags are absl's
-        module.run([f"hourglass {word}", f"--mode={word}", *rest])
+    try:
+        return _run(word, modules[word], rest)
+    except KeyboardInterrupt:  # while the command is imported, which takes a second or two
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run(word: str, module: str, arguments: list[str]) -> int:
+    command = importlib.import_module(f"hourglass_jax.{module}")
+    if module == "main":  # whose flags are absl's
+        command.run([f"hourglass {word}", f"--mode={word}", *arguments])
     if word == "predict":
         from hourglass_jax import devices
 
         devices.keep_memory()
-    return module.main(rest)
+    return command.main(arguments)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,15 @@ def test_each_command_has_the_options_of_its_example(command, capsys):
 # Configs by name.
 
 
+def test_an_interruption_of_the_imports_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert cli.main(["predict", "a.jpg"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_a_config_is_found_by_its_name_or_is_a_file_of_ones_own(tmp_path, monkeypatch):
     newell = str(config_base.folder() / "newell.py")
     monkeypatch.chdir(tmp_path)
