@@ -516,7 +516,8 @@ def test_console_prints_model_data_progress_and_scores(tiny, tmp_path, capsys):
         "newell: 688 parameters, 32 px, float32; synthetic-train: 40 people, validation 10; 1 x cpu, batch 8."
     )
     assert lines[1].startswith("step 2/2 (100%)  loss ") and "lr 1.00e-03" in lines[1]
-    assert "\n".join(lines[2:]) == evaluate.report(scores)
+    assert lines[2].startswith("synthetic-validation, step 2, 10 people; ")
+    assert "\n".join(lines[3:]) == evaluate.report(scores)
 
 
 class Attending(nn.Module):
