@@ -271,7 +271,7 @@ class Predictor:
             pairs = iter(pairs)
             if (first := next(pairs, None)) is None:
                 return
-            live = not pictures.is_path(first[0])  # files wait for nobody
+            live = not pictures.is_path(first[0])  # files can be read ahead
             pairs = itertools.chain([first], pairs)
         films = _Films(self._follow, self._smooth, self._detect_every, stream=live)
         read = self._read(pairs, unreadable, remark)

@@ -203,7 +203,7 @@ def _of_json(path, annotated: Annotations) -> np.ndarray | list[Detection]:
         if isinstance(content, dict):
             return _of_coco(path, content["annotations"], content["images"], annotated)
         if content == [] and annotated.images is not None:
-            return []  # COCO's results, where nobody was found
+            return []  # COCO's results without people
         if content and isinstance(content[0], dict):
             own = "id" in content[0] and "joints" in content[0]
             return _by_id(path, content, annotated) if own else _of_coco(path, content, [], annotated)

@@ -199,7 +199,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     config = newell.get_config(evaluate[0])
     fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
     config.update_from_flattened_dict({k: int(v) if v.isdigit() else v for k, v in fields})
-    check_model("told", metadata, config)
+    check_model("printed", metadata, config)
     assert (config.data.dataset, config.data.size) == ("lsp", 32) and further[0] == evaluate[0]
     assert further[1].endswith(f"--config.train.init_from={tmp_path / 'run'} --workdir=NEW")
 

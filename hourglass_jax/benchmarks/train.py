@@ -1,8 +1,8 @@
 """The stacked hourglass' training step against its PyTorch twin: forward, backward and RMSprop.
 
-The same layers, weights, images and targets; the losses are compared first, and a small form's gradients.
-Augmentation and targets are left out: the twin has none. Beside it the same in plain JAX, without the forms
-of `kernels`.
+Both use the same layers, weights, images and targets; the losses and the gradients of a small network are
+compared first. There is no augmentation and no rendering of targets, which the twin does not have. A third row
+is plain JAX, without the forms of `kernels`.
 """
 
 import argparse
