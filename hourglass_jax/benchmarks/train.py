@@ -1,8 +1,8 @@
 """The stacked hourglass' training step against its PyTorch twin: forward, backward and RMSprop.
 
 Both use the same layers, weights, images and targets; the losses and the gradients of a small network are
-compared first. There is no augmentation and no rendering of targets, which the twin does not have. A third row
-is plain JAX, without the forms of `kernels`.
+compared first. There is no augmentation and no rendering of targets: the twin has neither. One more row is
+plain JAX, without the forms of `kernels`.
 """
 
 import argparse
