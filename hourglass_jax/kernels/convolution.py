@@ -1,4 +1,4 @@
-"""Convolutions, and forms of those of stride 1 that are faster on CPUs than XLA's, above all backwards."""
+"""Convolutions, and forms that are faster than XLA's on CPUs, above all backwards, or on TPUs."""
 
 import functools
 
@@ -26,7 +26,18 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, *, precision=Non
     fits = odd and ordinary and tuple(strides) == (1, 1) and padding == "SAME"
     if fits and platforms.current() == "cpu" and x.dtype.itemsize >= 4:
         return (_multiply if kernel.shape[:2] == (1, 1) else _convolve)(x, kernel, precision)
+    if platforms.current() == "tpu" and x.dtype == jnp.bfloat16:
+        return as_convolution(x, kernel, strides, padding, precision=precision, **options)
     return plain(x, kernel, strides, padding, precision=precision, **options)
+
+
+def as_convolution(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
+    """As `convolve`, 1x1 included, for TPUs.
+
+    Their 3x3 convolutions keep the batch, not the width, in the tiles of 8 x 128. A 1x1 convolution that is a
+    product brings other layouts, and copies between them: a hourglass then takes a tenth more cycles.
+    """
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def plain(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:

@@ -17,8 +17,9 @@ leading dimensions are one per example. The functions on maps work on numpy and 
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from hourglass_jax.kernels import warping
 
 REFERENCE = 200.0  # px: MPII states a person's size as scale = height / 200
 
@@ -142,26 +143,4 @@ def warp(images: jax.Array, transform: jax.Array, size: int) -> jax.Array:
     Returns:
       (b, size, size, 3) float32, in the range of the images.
     """
-    grid = jnp.arange(size) + 0.5
-    x, y = jnp.meshgrid(grid, grid)
-    points = jnp.stack([x, y], axis=-1).reshape(-1, 2)
-    sample = jax.vmap(_sample, in_axes=(0, 0))
-    warped = sample(images, apply(invert(transform), points[None]))
-    return warped.reshape(images.shape[0], size, size, images.shape[-1])
-
-
-def _sample(image, points):
-    """One image (h, w, c) at points (n, 2): (n, c) float32."""
-    height, width = image.shape[:2]
-    corner = jnp.floor(points - 0.5)
-    fraction = points - 0.5 - corner
-    x, y = corner[:, 0].astype(jnp.int32), corner[:, 1].astype(jnp.int32)
-    total = 0.0
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        weight_x = fraction[:, 0] if dx else 1 - fraction[:, 0]
-        weight_y = fraction[:, 1] if dy else 1 - fraction[:, 1]
-        inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
-        weight = jnp.where(inside, weight_x * weight_y, 0.0)
-        # Values that JAX reads at indices out of range have weight zero.
-        total += weight[:, None] * image[y + dy, x + dx].astype(jnp.float32)
-    return total
+    return warping.warp(images, invert(transform), size)

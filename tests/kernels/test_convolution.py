@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import models
-from hourglass_jax.kernels import platforms
+from hourglass_jax.kernels import convolution, platforms
 from hourglass_jax.models import layers
 
 
@@ -63,14 +63,34 @@ def test_only_the_fitting_convolutions_have_forms_of_their_own():
     x = random(0, 2, 8, 8, 4)
 
     def own(platform, dtype=jnp.float32, **options):
-        convolution = layers.parts(train=True, dtype=dtype)[0](features=6, **options)
-        init = platforms.on(platform, convolution.init) if platform else convolution.init
+        conv = layers.parts(train=True, dtype=dtype)[0](features=6, **options)
+        init = platforms.on(platform, conv.init) if platform else conv.init
         return "custom_vjp" in str(jax.make_jaxpr(init)(jax.random.key(0), x))
 
     assert own("cpu", kernel_size=(1, 1)) and own("cpu", kernel_size=(3, 3))
     assert not own("cpu", kernel_size=(3, 3), strides=(2, 2)) and not own("cpu", kernel_size=(2, 2))
     assert not own("cpu", jnp.bfloat16, kernel_size=(3, 3))
     assert not own("gpu", kernel_size=(3, 3)) and not own(None, kernel_size=(3, 3))
+
+
+def test_tpus_convolve_1x1_in_bfloat16():
+    x, kernel = (
+        random(seed, *shape).astype(jnp.bfloat16) for seed, shape in ((0, (2, 4, 4, 3)), (1, (1, 1, 3, 5)))
+    )
+    numbers = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def traced(platform, dtype):
+        function = platforms.on(platform, lambda x, k: convolution.convolve(x, k, (1, 1), "SAME", **numbers))
+        return str(jax.make_jaxpr(function)(x.astype(dtype), kernel.astype(dtype)))
+
+    forms = ["conv_general_dilated" in traced(p, jnp.bfloat16) for p in ("tpu", "gpu", "cpu")]
+    assert forms == [True, False, False] and "dot_general" in traced("tpu", jnp.float32)
+    found, plain = (
+        f(x, kernel, (1, 1), "SAME", **numbers) for f in (convolution.as_convolution, convolution.plain)
+    )
+    exact = jnp.einsum("bhwc,cd->bhwd", x.astype(float), kernel[0, 0].astype(float))
+    for y in (found, plain):
+        np.testing.assert_allclose(y.astype(float), exact, rtol=2**-8, atol=2**-8)
 
 
 def test_a_networks_gradients_are_the_plain_ones(quick_compiles):
