@@ -56,7 +56,7 @@ class Unit(nn.Module):
         for i, (width, window) in enumerate([(self.width // 2, 1), (self.width // 2, 3), (self.width, 1)]):
             y = self.activation(self.norm(name=f"norm{i}")(y))
             y = self.conv(width, (window, window), name=f"conv{i}")(y)
-        if x.shape[-1] != self.width:
+        if x.shape != y.shape:
             x = self.conv(self.width, (1, 1), name="skip")(x)
         return x + y
 
@@ -144,7 +144,7 @@ class Stem(nn.Module):
         # Torch pads by 3 on both sides; "SAME" would pad a 7x7/2 window by 2 and 3.
         x = self.conv(first, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv")(x)
         x = nn.relu(self.norm(name="norm")(x))
-        x = max_pool(self._place("unit0", x, second))
+        x = max_pool(self._place("unit0", x, second), second)
         x = self._place("unit1", x, middle)
         return self._place("unit2", x, self.width)
 

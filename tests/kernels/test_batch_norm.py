@@ -1,4 +1,4 @@
-"""Batch normalisation in its form for CPUs against flax's, in float64."""
+"""Batch normalisation in its form for CPUs and TPUs against flax's, in float64."""
 
 import functools
 
@@ -32,13 +32,15 @@ def random(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def test_it_is_for_training_on_a_cpu_in_float32():
+def test_it_is_for_training_on_tpus_and_in_float32_on_cpus():
     choose = batch_norm.of_current_platform
     for platform, train, dtype, own in (
         ("cpu", True, jnp.float32, True),
         ("cpu", False, jnp.float32, False),  # no statistics of the batch
         ("cpu", True, jnp.bfloat16, False),
-        ("tpu", True, jnp.float32, False),
+        ("tpu", True, jnp.bfloat16, True),
+        ("tpu", False, jnp.bfloat16, False),
+        ("gpu", True, jnp.bfloat16, False),
     ):
         chosen = platforms.on(platform, choose)(train=train, dtype=dtype)
         assert chosen is (batch_norm.BatchNorm if own else nn.BatchNorm)
@@ -70,3 +72,29 @@ def test_values_gradients_and_statistics(shape):
     params, seen = variables["params"], variables["batch_stats"]
     close(ours[0][0], (x - mean) / std * params["scale"] + params["bias"])
     close(ours[0][1]["batch_stats"]["mean"], 0.9 * seen["mean"] + 0.1 * mean)
+
+
+def test_bfloat16_is_rounded_at_the_ends_alone():
+    norm = batch_norm.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=jnp.bfloat16)
+    x = (3 + random(0, 64, 5)).astype(jnp.bfloat16)
+    params = {"scale": 1 + random(1, 5) / 4, "bias": random(2, 5)}
+    seen = {"mean": jnp.zeros(5), "var": jnp.ones(5)}
+
+    def apply(params, x):
+        y, new = norm.apply({"params": params, "batch_stats": seen}, x, mutable=["batch_stats"])
+        return y.astype(float), jax.lax.stop_gradient(new)
+
+    (y, new), grads = with_gradients(apply, params, x)
+    exact = x.astype(float)
+    mean, var = exact.mean(0), exact.var(0)
+    wanted = (exact - mean) / jnp.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, wanted, rtol=2**-8, atol=1e-6)
+    # Float32 sums of squares of about 10, from which the mean's square of about 9 is taken.
+    np.testing.assert_allclose(new["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+    assert grads[1].dtype == jnp.bfloat16 and grads[0]["scale"].dtype == params["scale"].dtype
+    reference = with_gradients(
+        lambda params, x: (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5) * params["scale"], params, exact
+    )
+    weight = random(9, *x.shape)
+    np.testing.assert_allclose(grads[1].astype(float), reference[1][1], rtol=2**-6, atol=2**-7)
+    np.testing.assert_allclose(grads[0]["bias"], weight.astype(jnp.bfloat16).astype(float).sum(0), rtol=1e-3)

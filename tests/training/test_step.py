@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from hourglass_jax import models
+from hourglass_jax.kernels import platforms
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import augment, skeletons
 from hourglass_jax.training import losses, optimizer
@@ -419,3 +420,9 @@ def test_activity_and_measures_join_the_loss_and_the_metrics():
     silent = train_step.make(Net(), optimiser, **options, activity_weight=0.1)
     with pytest.raises(ValueError, match="loss.activity_weight: .*reports no activity; set it to 0"):
         jax.eval_shape(silent, train_step.init(Net(), optimiser, seed=1, size=32, average=False), batch)
+
+
+def test_the_gradient_norm_has_a_form_for_each_platform():
+    tree = {"kernel": jnp.full((2, 3), 2.0), "other": jnp.full((2, 3), 1.0), "bias": jnp.array([3.0, 4.0])}
+    norms = [platforms.on(platform, train_step._norm)(tree) for platform in ("cpu", "gpu", "tpu")]
+    np.testing.assert_allclose(norms, np.sqrt(6 * 4 + 6 + 25), rtol=1e-6)
