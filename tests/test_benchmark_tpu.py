@@ -17,7 +17,7 @@ backend_config={"estimated_cycles":"100"}
   %fusion.2 = bf16[8,64,64,128]{3,2,1,0} fusion(%a), \
 metadata={op_name="jit(step)/transpose(jvp(Net))/stack1_hourglass/level0/reduce_sum"}, \
 backend_config={"window_config":{},"estimated_cycles":"300"}
-  %copy.3 = u8[8,64,64,3]{3,2,1,0} copy(%b), metadata={op_name="jit(step)/transpose"}, \
+  %copy.3 = u8[8,64,64,3]{3,2,1,0} copy(%b), metadata={op_name="args[1][\\'image\\']"}, \
 backend_config={"estimated_cycles":"50"}
   %all-reduce.1 = (f32[64]{0}, f32[32]{0}) all-reduce(%c, %d), to_apply=%add
   %reduce-window.1 = f32[8]{0} reduce-window(%e, %f), window={size=2}
@@ -31,7 +31,7 @@ def test_cycles_are_summed_by_kind_module_and_pass():
     assert (seen["cycles"], seen["blind"], seen["sent"]) == (450, 2, {"all-reduce": [4 * (64 + 32)]})
     assert seen["where"] == {
         "kind": {"sums": 300, "products": 100, "copies": 50},
-        "module": {"hourglass": 300, "stem": 100, "outside the network": 50},
+        "module": {"hourglass": 300, "stem": 100, "augment": 50},
         "pass": {"backward": 300, "forward and the rest": 150},
     }
 
@@ -95,3 +95,18 @@ def test_a_small_prediction_compiles_for_a_chip():
     case = {"network": "newell:1", "task": "predict", "dtype": "bfloat16", "batch": 1, "topology": "v5e:2x4"}
     seen = tpu._in_a_process(case | {"chips": None, "width": 16, "depth": 1, "size": 64, "remat": ""}, 400)
     assert seen["cycles"] > 0 and seen["operations"] > 0 and seen["sent"] == {}
+
+
+def test_the_steps_scopes_are_parts_outside_the_network():
+    found = [
+        tpu.module_of(f"jit(step)/{path}")
+        for path in (
+            "augment/vmap()/floor",
+            "jvp(loss)/mul",
+            "transpose(jvp(loss))/mul",
+            "update/add",
+            "isfinite",
+        )
+    ]
+    assert found == ["augment", "loss", "loss", "update", "the rest"]
+    assert tpu.module_of("jit(step)/jvp(Model)/stack1_lin_norm/reduce_sum") == "lin_norm"

@@ -49,6 +49,7 @@ BLIND = ("reduce-window", "select-and-scatter", "custom-call", "all-reduce", "ga
 _BLIND = re.compile(rf" ({'|'.join(BLIND)})\(")
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
 _PATH = re.compile(r'op_name="([^"]*)"')
+SCOPES = ("augment", "loss", "update")  # of `training.step`
 KINDS = {  # the last part of an operation's path -> what it is; anything else is "other"
     "dot_general": "products",
     "conv_general_dilated": "convolutions",
@@ -62,11 +63,16 @@ KINDS = {  # the last part of an operation's path -> what it is; anything else i
     "reshape": "copies",
     "concatenate": "copies",
     "slice": "copies",
+    "squeeze": "copies",
     "pad": "copies",
     "stack": "copies",
     "convert_element_type": "conversions",
     "gather": "gathers",
-} | dict.fromkeys(("add", "add_any", "sub", "mul", "div", "and", "neg", "rsqrt", "square"), "elementwise")
+    "iota_2x32_shape": "random numbers",
+    "threefry2x32": "random numbers",
+} | dict.fromkeys(
+    ("add", "add_any", "sub", "mul", "div", "and", "or", "neg", "rsqrt", "square"), "elementwise"
+)
 
 
 def add(command) -> None:
@@ -168,7 +174,7 @@ def analysed(text: str) -> dict:
         if not (found := _ESTIMATE.search(line)):
             continue
         cycles, path = int(found[1]), found_path[1] if (found_path := _PATH.search(line)) else ""
-        kinds[KINDS.get(path.rpartition("/")[2], "other")] += cycles
+        kinds[kind_of(path, line)] += cycles
         modules[module_of(path)] += cycles
         passes["backward" if "transpose(" in path else "forward and the rest"] += cycles
     where = {"kind": kinds, "module": modules, "pass": passes}
@@ -180,15 +186,28 @@ def analysed(text: str) -> dict:
     }
 
 
+def kind_of(path: str, line: str) -> str:
+    """What an operation does, by the end of its path; copies of the program's arguments have none."""
+    if "/" not in path:
+        return "copies" if " copy(" in line else "other"
+    return KINDS.get(path.rpartition("/")[2], "other")
+
+
 def module_of(path: str) -> str:
-    """The part of a network to which an operation's path belongs, the same for all stacks."""
+    """The part of a network to which an operation's path belongs, the same for all stacks.
+
+    Outside the network these are the scopes of the train step: augment, loss and update.
+    """
     parts = [part for part in path.split("/") if not part.startswith("jit(")]
     for part in parts:
         if found := re.fullmatch(r"(?:[\w.]+\()*stack\d+_([a-z_]+?)\d*\)*", part):
             return found[1]
         if re.fullmatch(r"(?:[\w.]+\()*(stem|pre_processing|refinement|global_attention)\w*\)*", part):
             return re.sub(r"[\w.]+\(|\)", "", part)
-    return "unit" if "jit(unit)" in path else "outside the network"
+    if "jit(unit)" in path:
+        return "unit"
+    scopes = [name for name in SCOPES if re.search(rf"[/(]{name}[/)]", path)]
+    return scopes[0] if scopes else "augment" if path.startswith("args[") else "the rest"
 
 
 def plot(places: dict, path: pathlib.Path) -> None:
@@ -197,16 +216,19 @@ def plot(places: dict, path: pathlib.Path) -> None:
         from matplotlib.figure import Figure
 
     programs = list(places["kind"])
-    figure = Figure(figsize=(10, 3 * (1 + 0.3 * len(programs))), layout="constrained")
+    figure = Figure(figsize=(11, 3 * (2.5 + 0.4 * len(programs))), layout="constrained")
     for axes, (name, of_programs) in zip(figure.subplots(len(places), 1), places.items(), strict=True):
         left = np.zeros(len(programs))
-        for part in dict.fromkeys(itertools.chain(*of_programs.values())):
+        parts = dict.fromkeys(itertools.chain(*of_programs.values()))
+        for number, part in enumerate(parts):
             width = np.array([of_programs[program].get(part, 0) / 1e6 for program in programs])
-            axes.barh(programs, width, left=left, label=part)
+            colour, hatch = f"C{number % 10}", "//" if number > 9 else ""
+            axes.barh(programs, width, left=left, label=part, color=colour, hatch=hatch, height=0.6)
             left += width
         axes.invert_yaxis()
         axes.set(xlabel=f"M cycles by {name}")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        axes.margins(y=0.2)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=1 + len(parts) // 9)
     figure.suptitle(NOTE)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
@@ -229,6 +251,7 @@ def _in_a_process(case: dict, seconds: float) -> dict:
         "TPU_ACCELERATOR_TYPE": ACCELERATORS[generation].format(chips=chips),
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU to share
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", "hourglass_jax.benchmarks.tpu", json.dumps(case)]
