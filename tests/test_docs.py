@@ -317,7 +317,7 @@ def test_files_and_links_of_the_pages_exist():
         names = [name for name in names if "mine.py" not in name]  # of the recipes
         assert not [name for name in names if not (ROOT / name).exists()], page
     shown = re.findall(r"docs/images/\w+\.\w+|\(images/(\w+\.\w+)\)", ALL)
-    assert shown and set(os.listdir(ROOT / "docs" / "images")) == {"figures.jpg"}
+    assert shown and set(os.listdir(ROOT / "docs" / "images")) == {"figures.jpg", "tpu_cycles.png"}
 
 
 def test_extras_that_are_named_exist():
