@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import export, inference, models, weights
+from hourglass_jax.benchmarks import command, exports
 from hourglass_jax.network import abstract, network_of
 from hourglass_jax.pose.skeletons import MPII, Skeleton
 from hourglass_jax.transforms import fold_norms, onnx_graph
@@ -301,3 +302,12 @@ def test_a_tensorflow_that_cannot_run_it_is_named_and_nothing_written(monkeypatc
     ):
         export.savedmodel(None, SIZE, tmp_path / "folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_benchmark_compares_formats_with_the_predictors_program(file):
+    pytest.importorskip("onnxruntime")
+    flags = [f"--weights={file}", "--rounds=1", "--formats", "onnx"]
+    found = exports.run(command.parser().parse_args(["exports", *flags]))
+    ours, onnx = found["rows"]
+    assert (ours["format"], onnx["format"]) == ("ours", "onnx") and float(onnx["MB"]) < 0.1
+    assert ours["99 of 100 within"] == "0 px" and float(onnx["99 of 100 within"].split()[0]) < 1e-4

@@ -13,6 +13,7 @@ from hourglass_jax import console, devices
 from hourglass_jax.benchmarks import (
     account,
     compiling,
+    exports,
     gpu,
     growth,
     inference,
@@ -30,6 +31,7 @@ from hourglass_jax.benchmarks.common import machine, save
 BENCHMARKS = (
     systems,
     inference,
+    exports,
     account,
     train,
     gpu,
