@@ -419,7 +419,7 @@ def _packed(path):
 
 
 def _boxes(path):
-    for name, boxes in predict._read_boxes(path).items():
+    for name, boxes in predict._read_boxes(path, [], None, lambda line: None).items():
         predictor._sound(f"{path}: {name}", boxes)
 
 
