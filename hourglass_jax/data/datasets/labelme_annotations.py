@@ -27,12 +27,12 @@ def read(path) -> Content:
     found = [(source, *_shapes(source)) for source in labels(path)]
     names = sorted({label for _, _, groups in found for joints, _ in groups.values() for label in joints})
     if not names:
-        raise ValueError(f"{path}: has no points; {FORMAT}")
+        raise ValueError(f"{path}: has no points in {len(found)} files, {found[0][0]} first; {FORMAT}")
     remarks: list[str] = []
     try:
         skeleton = coco_annotations.skeleton_of({"name": "labelme", "keypoints": names}, remarks)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: the labels of {found[0][0]} and others: {error}") from None
     people: list[Person] = []
     without = 0
     for source, about, groups in found:

@@ -139,7 +139,7 @@ def test_labelme_is_prepared(tmp_path, capsys):
         ),
         (lambda c: c["shapes"][1].update(c["shapes"][0]), "shape 2: group 1 has two rectangles; give each"),
         (lambda c: c["shapes"][2].update(group_id=[]), r"shape 3: label and group_id are \('nose', \[\]\)"),
-        (lambda c: c.update(shapes=c["shapes"][:2]), "has no points; expected a folder of labelme's files"),
+        (lambda c: c.update(shapes=c["shapes"][:2]), "has no points in 1 files, .*a.json first; expected"),
         (lambda c: c.update(coco(["a.jpg"])) or c.pop("shapes"), "looks like COCO's.*use --dataset=coco"),
     ],
 )
