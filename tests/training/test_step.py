@@ -344,8 +344,8 @@ def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
         "train.batch_size=0 must be a positive multiple of the 8 devices.",
     ]
     sent, parameters, statistics = json.loads(lines[-1])
-    # The gradients, each norm's mean and mean of squares, and at most 16 numbers for the loss: on the way
-    # back a norm needs no other sums than the gradients of its scale and bias.
+    # The gradients but for cancelled biases, each norm's mean and mean of squares, and at most 16 numbers for
+    # the loss: on the way back a norm needs no other sums than the gradients of its scale and bias.
     (sizes,) = sent.values()
     assert sent.keys() == {"all-reduce"}
     assert 0 <= sum(sizes) - 4 * (parameters + statistics) <= 4 * 16
