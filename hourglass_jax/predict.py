@@ -139,7 +139,7 @@ def _archive(options: dict, shard: str | None, selection: Selection) -> int:
         raise ValueError("--jsonl has lines of its own: leave out --format.")
     part = archive.Shard.parse(shard) if shard else None
     paths, output, boxes = (options.pop(name) for name in ("paths", "output", "boxes"))
-    people = _read_boxes(boxes, [], selection, lambda line: None)
+    people = _read_boxes(boxes, None, selection, lambda line: None)
     return archive.predict(paths, output, shard=part, boxes=people, selection=selection, **options)
 
 
@@ -269,12 +269,16 @@ def attention_sheet(result: Result) -> np.ndarray:
 
 
 def _read_boxes(
-    path: str | None, items: list[pathlib.Path], selection: Selection | None, remark: Callable[[str], None]
+    path: str | None,
+    items: list[pathlib.Path] | None,
+    selection: Selection | None,
+    remark: Callable[[str], None],
 ) -> dict[str, list] | None:
     """{file name: boxes} from a json file; the predictor looks at the boxes themselves.
 
     Args:
       path: of {file name: boxes}, of COCO's detection results or of a data set in COCO's format.
+      items: the pictures; None where they are not known yet: then boxes have to be given by name.
       selection: of the people among COCO's results.
       remark: is called with a line where pictures have no boxes among them.
 
@@ -286,6 +290,10 @@ def _read_boxes(
     content = files.read_json(path, unique=True)  # else a picture's first boxes are lost
     if isinstance(content, dict) and not {"images", "annotations"} <= content.keys():
         return content
+    if items is None:
+        raise ValueError(
+            f'{path}: --jsonl takes boxes by name, {{"photo.jpg": [[x, y, width, height], ...]}}.'
+        )
     try:
         found = _of_coco(content, items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -305,7 +313,7 @@ def _read_boxes(
         boxes[str(item)] = chosen.boxes.tolist()
     if missing := [item for item in items if item not in found]:
         some = f"{missing[0].name} and {len(missing) - 1} more" if len(missing) > 1 else missing[0].name
-        remark(f"{path} has no boxes of {some}: nobody is looked for there.")
+        remark(f"{path} has no boxes of {some}: no person is sought there.")
     return boxes
 
 

@@ -36,6 +36,15 @@ def lines(path):
     return sorted(path.read_text().splitlines())
 
 
+def test_boxes_are_given_by_name(photos, capsys):
+    (photos / "boxes.json").write_text(
+        '[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]'
+    )
+    assert run(photos, "out", f"--boxes={photos / 'boxes.json'}") == 1
+    assert f"{photos / 'boxes.json'}: --jsonl takes boxes by name" in capsys.readouterr().err
+    assert not (photos / "out").exists()
+
+
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_lines(photos, capsys):
     assert run(photos, "whole") == 1  # one file could not be read
     whole = photos / "whole" / "predictions.jsonl"

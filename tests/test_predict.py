@@ -338,7 +338,7 @@ def test_boxes_may_be_cocos_detections(spots, tmp_path, capfd, form):
         ("12.png", boxes[0]), ("12.png", boxes[2]), ("b.png", [3, 4, 50, 60])
     ]  # fmt: skip
     output, errors = capfd.readouterr()
-    assert f"Note: {tmp_path}/boxes.json has no boxes of c.png: nobody is looked for there." in errors
+    assert f"Note: {tmp_path}/boxes.json has no boxes of c.png: no person is sought there." in errors
     assert "3 people in 3 pictures" in output
     _, people = run(
         tmp_path,

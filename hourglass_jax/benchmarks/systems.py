@@ -59,7 +59,7 @@ def system_command(
     wide = f",width={width}" if width != WIDTH else ""
     sizes = f" --config.data.size={size} --config.data.canvas={size * 3 // 2}" if size != SIZE else ""
     return (
-        f"python main.py --config=configs/quickstart.py:model={name},stacks={STACKS}{wide} "
+        f"hourglass train --config=quickstart:model={name},stacks={STACKS}{wide} "
         f"--workdir={system_workdir(name, workdir, seed)} --config.train.steps={steps}{sizes}"
         + (f" --config.seed={seed}" if seed else "")
     )
