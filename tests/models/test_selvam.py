@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 
 import flax.linen as nn
@@ -449,8 +450,10 @@ def test_held_tasks_stay_as_they_are_bit_for_bit(states):
     [("pose", 10, 20), ("attention", 20, 30), ("pose", 40, 50), ("attention", 40, 50), ("pose", 60, 64)],
 )
 def test_trained_tasks_move(states, task, first, last):
-    names, count = moved(states, task, first, last)
-    assert len(names) > 0.95 * count
+    names, _ = moved(states, task, first, last)
+    still = states[first][task].keys() - names
+    # A norm cancels the biases of the convolutions before it: their gradient is zero.
+    assert all(re.search(r"(conv\d?/bias|attention_learnt)$", name) for name in still)
     assert any(name.startswith("optimizer") for name in names)
 
 
