@@ -48,7 +48,10 @@ def read(path, images: Path | None = None, category: str = "") -> list[Content]:
     found = []
     for entries in splits:
         shown = _files(path, fields, entries, images)
-        found.append(_content(shown, skeleton, columns, classes, list(remarks)))
+        try:
+            found.append(_content(shown, skeleton, columns, classes, list(remarks)))
+        except ValueError as error:
+            raise ValueError(f"{error} (as {path} describes them)") from None
     return found
 
 
@@ -85,8 +88,9 @@ def _fields(path: Path) -> dict:
 
 def _joint_set(fields: dict) -> tuple[Skeleton, int, list[str]]:
     """The joint set, how many numbers a joint has, and remarks."""
-    joints, columns = (int(value) for value in fields["kpt_shape"])
-    if not 0 < joints < 1000 or columns not in (2, 3):
+    joints, columns = fields["kpt_shape"]
+    whole = type(joints) is type(columns) is int  # neither true nor 3.5
+    if not whole or not 0 < joints < 1000 or columns not in (2, 3):
         raise ValueError(f"kpt_shape is {fields['kpt_shape']}")
     names = fields.get("kpt_names")
     if isinstance(names, dict):

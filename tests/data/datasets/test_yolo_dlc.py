@@ -97,7 +97,8 @@ def test_labels_count_upright_pixels_and_need_no_flags(yolo):
         ({"train": "/etc", "val": "../../../../../etc"}, "data.yaml: found no folder '/etc'"),
         ({"flip_idx": [1, 2, 0]}, "flip_idx has to exchange pairs of the 3 joints"),
         ({"kpt_names": {0: ["a"]}}, "kpt_names has 1 names for 3 joints"),
-        ({"kpt_shape": [4, 3], "flip_idx": None}, "a.txt: line 1: has 14 numbers; 4 joints need 17"),
+        ({"kpt_shape": [4, 3], "flip_idx": None}, "a.txt: line 1: has 14 numbers; 4 joints need 17 .*data"),
+        ({"kpt_shape": [True, 3]}, r"data.yaml: .*kpt_shape is \[True, 3\]"),
         ({"train": None, "val": None}, "names neither train nor val"),
     ],
 )
