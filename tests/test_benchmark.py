@@ -33,7 +33,7 @@ def test_every_system_has_a_small_form_a_command_and_a_measured_row(name):
     assert words["workdir"] == f"runs/systems/{name}"
     small = {"width": 32, "size": 64}
     words = systems.system_command(name, "runs/systems", 700, **small).split()
-    assert f"--config=configs/quickstart.py:model={name},stacks=2,width=32" in words
+    assert f"--config=quickstart:model={name},stacks=2,width=32" in words
     assert {"--config.data.size=64", "--config.data.canvas=96"} <= set(words)
     config = systems.system_config(name, 700, **small)
     assert (config.model.width, config.data.size, config.data.canvas) == (32, 64, 96)
