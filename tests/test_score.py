@@ -300,8 +300,8 @@ def test_people_are_matched_by_place_and_extra_ones_counted(tmp_path, capsys):
     assert found["average_precision"]["AP"] == pytest.approx(100) and "OKS: AP 100.0000" in text
     odd = [one | {"image_id": float(one["image_id"]), "score": None} for one in swapped]
     assert said(odd)[0]["table"]["Mean"] == 100
-    nobody, text = said([])
-    assert nobody["table"]["Mean"] == 0 and nobody["people"] == {"missing": 4, "extra": 0}
+    nothing, text = said([])
+    assert nothing["table"]["Mean"] == 0 and nothing["people"] == {"missing": 4, "extra": 0}
     found, text = said(stray + swapped)
     assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 1}
     # By falling score: wrong, right (3 of 4 ... until all are found): precision 4/5 at every recall.

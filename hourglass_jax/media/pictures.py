@@ -100,9 +100,8 @@ class Found:
         """A line for each folder with files that are passed over."""
         lines = []
         for path, kinds in self.passed.items():
-            counts = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
             hint = "; pip install pillow-heif reads HEIC" if kinds.keys() & _HEIF else ""
-            lines.append(f"{path}: passed over {', '.join(counts)}{hint}.")
+            lines.append(f"{path}: passed over {_counted(kinds)}{hint}.")
         return lines
 
 
@@ -182,15 +181,22 @@ def search(paths: Iterable[str | os.PathLike]) -> Found:
             else:
                 found.unreadable.append(Unreadable(f"{entry}: {_what_else(entry)}"))
         if len(found.items) + len(found.unreadable) == before:
-            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
             raise FileNotFoundError(
                 f"{path} holds no pictures or videos ({', '.join(sorted(_known()))})"
-                f"{f', but {counts}' if counts else ''}."
+                f"{f', but {_counted(kinds)}' if kinds else ''}."
             )
         if kinds:
             found.passed[path] = kinds
     found.items = list(dict.fromkeys(found.items))
     return found
+
+
+def _counted(kinds: collections.Counter) -> str:
+    """ "2 .txt, 1 folder"."""
+    named = {"folder": ("folder", "folders")}
+    return ", ".join(
+        f"{count} {named.get(kind, (kind, kind))[count != 1]}" for kind, count in sorted(kinds.items())
+    )
 
 
 def _inside(path: pathlib.Path) -> list[pathlib.Path] | None:

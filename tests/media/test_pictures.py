@@ -325,6 +325,7 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "clip.mp4").mkdir()
     (tmp_path / "deeper").mkdir()
+    (tmp_path / "other").mkdir()
     (tmp_path / "gone.jpg").symlink_to("/nowhere/gone.jpg")
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     for path in (tmp_path, tmp_path / "*"):
@@ -336,7 +337,7 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
             f"{tmp_path}/pipe.png: a pipe or device, not a file",
         ]
         (line,) = found.remarks()
-        assert line.startswith(f"{path}: passed over 1 .heic, 2 .txt, 1 folder, 1 without an ending")
+        assert line.startswith(f"{path}: passed over 1 .heic, 2 .txt, 2 folders, 1 without an ending")
     # Named one by one they are refused, and in a stream skipped, but never opened.
     for name in ("gone.jpg", "pipe.png"):
         with pytest.raises(FileNotFoundError, match=f"{name}: a "):

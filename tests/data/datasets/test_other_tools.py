@@ -33,7 +33,7 @@ def coco(names, **changes):
         one = {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 8, 45, 50], "keypoints": keypoints}
         annotations.append(one | more | changes)
     category = {"id": 1, "name": "person", "supercategory": "people", "keypoints": list(JOINTS)}
-    root = {"id": 0, "name": "people", "supercategory": "none"}  # Roboflow's, which nobody belongs to
+    root = {"id": 0, "name": "people", "supercategory": "none"}  # Roboflow's, which has no members
     return {"info": {}, "images": images, "annotations": annotations, "categories": [root, category]}
 
 
