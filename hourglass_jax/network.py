@@ -203,7 +203,7 @@ def described(path, metadata: Metadata, sharding, count: float = math.inf) -> tu
             if sizes.get(name, 0) > most:
                 raise ValueError(f"{name} is {sizes[name]}, above {most}")
         network = network_of(metadata)
-        return network, abstract(network, sharding, about=about(metadata))
+        return network, abstract(network, sharding, about=about(network, metadata))
     except Exception as error:  # a wrong field may make any of Python's, Flax' and JAX'
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: describes no network ({type(error).__name__}: {reason}).") from error
@@ -219,8 +219,13 @@ def _sizes(config: dict) -> dict[str, int]:
     return found
 
 
-def about(metadata: Metadata) -> list:
-    """The parts of the metadata that a network's structure depends on, for `kept.fact`."""
+def about(network: Network, metadata: Metadata) -> list | None:
+    """The parts of the metadata that a network's structure depends on, for `kept.fact`.
+
+    None for a model from outside this package, whose source `kept` does not watch, and without a config.
+    """
+    if not metadata.config or type(network.model).__module__.partition(".")[0] != __package__:
+        return None
     return [metadata.config["model"], metadata.config["data"]["size"], metadata.skeleton["joints"]]
 
 

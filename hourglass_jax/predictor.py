@@ -183,9 +183,8 @@ class Predictor:
         path = weights.shipped() if path is None else path
         network, variables, self.metadata = loading.load(path, mesh)
         self._kind = type(network.model).__name__
-        self.network, self._variables = fold_norms.fold(
-            network, variables, about=about(self.metadata) if self.metadata.config else None
-        )
+        known = about(network, self.metadata)
+        self.network, self._variables = fold_norms.fold(network, variables, about=known)
         if threshold is None:
             threshold = self.metadata.threshold
         self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)

@@ -1,7 +1,9 @@
 """Facts that are kept between processes, and what a start-up computes again."""
 
+import dataclasses
 import os
 
+import conftest
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,16 @@ import pytest
 from hourglass_jax import kept, network
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import fold_norms
+
+METADATA = network.Metadata(
+    {
+        "model": {"name": "newell", "stacks": 1, "width": 8, "depth": 1},
+        "data": {"size": 32, "mean": (0.5, 0.5, 0.5)},
+        "loss": {"sigma": 1.0, "kind": "mse"},
+    },
+    skeletons.LSP.to_dict(),
+    1,
+)
 
 
 @pytest.fixture
@@ -57,13 +69,7 @@ def test_the_oldest_go_first(tmp_path):
 
 
 def test_a_network_is_the_same_with_kept_facts(folder, monkeypatch):
-    config = {
-        "model": {"name": "newell", "stacks": 1, "width": 8, "depth": 1},
-        "data": {"size": 32, "mean": (0.5, 0.5, 0.5)},
-        "loss": {"sigma": 1.0, "kind": "mse"},
-    }
-    metadata = network.Metadata(config, skeletons.LSP.to_dict(), 1)
-    of = network.network_of(metadata)
+    of = network.network_of(METADATA)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     plain = network.abstract(of, sharding)
     variables = jax.tree.map(lambda x: np.full(x.shape, 0.5, x.dtype), plain)
@@ -72,10 +78,17 @@ def test_a_network_is_the_same_with_kept_facts(folder, monkeypatch):
         if not traced:  # the second time nothing is
             monkeypatch.setattr(jax, "eval_shape", None)
             monkeypatch.setattr(fold_norms, "_norms", None)
-        about = network.about(metadata)
+        about = network.about(of, METADATA)
         found = network.abstract(of, sharding, about=about)
         assert found == plain and jax.tree.structure(found) == jax.tree.structure(plain)
         folded = fold_norms.fold(of, variables, about=about)[1]
         assert jax.tree.structure(folded) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, folded, expected)
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"norms", "shapes"}
+
+
+def test_a_model_from_elsewhere_is_traced_whatever_its_config():
+    """Another may have the same config, and nothing watches its source."""
+    of = network.network_of(METADATA)
+    assert network.about(of, METADATA) is not None and network.about(of, network.Metadata()) is None
+    assert network.about(dataclasses.replace(of, model=conftest.Small()), METADATA) is None
