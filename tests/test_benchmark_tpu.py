@@ -93,7 +93,9 @@ def test_a_missing_compiler_is_one_line(monkeypatch, capsys):
 def test_a_small_prediction_compiles_for_a_chip():
     pytest.importorskip("libtpu")
     case = {"network": "newell:1", "task": "predict", "dtype": "bfloat16", "batch": 1, "topology": "v5e:2x4"}
-    seen = tpu._in_a_process(case | {"chips": None, "width": 16, "depth": 1, "size": 64, "remat": ""}, 400)
+    seen = tpu._in_a_process(
+        case | {"chips": None, "width": 16, "depth": 1, "size": 64, "remat": "", "norm_group": 0}, 400
+    )
     assert seen["cycles"] > 0 and seen["operations"] > 0 and seen["sent"] == {}
 
 

@@ -87,6 +87,7 @@ def add(command) -> None:
     for name, value in (("width", 256), ("depth", 4), ("size", 256)):
         parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     parser.add_argument("--remat", default="", help="train.remat (default: none)")
+    parser.add_argument("--norm_group", type=int, default=0, help="train.norm_group (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30.0, help="for one program (default: 30)")
     parser.set_defaults(run=run)
 
@@ -126,7 +127,8 @@ def cases(args) -> list[dict]:
     """All that is to be compiled; batch counts the images of a chip."""
     if args.topology.partition(":")[0] not in ACCELERATORS:
         raise ValueError(f"--topology={args.topology}: its chips are none of {', '.join(ACCELERATORS)}.")
-    sizes = {name: getattr(args, name) for name in ("topology", "chips", "width", "depth", "size", "remat")}
+    names = ("topology", "chips", "width", "depth", "size", "remat", "norm_group")
+    sizes = {name: getattr(args, name) for name in names}
     choices = itertools.product(args.networks, args.tasks, args.dtypes, args.batch_sizes)
     made = []
     for network, task, dtype, batch in choices:
@@ -315,7 +317,8 @@ def config_of(case: dict):
     sizes = f"stacks={stacks},width={case['width']},size={case['size']},dataset=synthetic"
     config = config_base.named(system).get_config(sizes)
     config.model.update(depth=case["depth"], dtype=case["dtype"])
-    config.train.remat, config.data.examples = case["remat"], (8, 1)
+    config.train.update(remat=case["remat"], norm_group=case["norm_group"])
+    config.data.examples = (8, 1)
     return config
 
 
