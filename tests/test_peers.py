@@ -9,7 +9,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("hourglass_jax.benchmarks.peers")
 
-from hourglass_jax.benchmarks import peers
+from hourglass_jax.benchmarks import equal, peers, torch_twin
+from hourglass_jax.benchmarks.common import random_variables
+from hourglass_jax.models import newell
 
 NETWORKS = {"stacks": 2, "width": 8, "depth": 2}
 
@@ -71,3 +73,18 @@ def test_what_the_choice_of_the_running_variance_is_worth(quick_compiles):
     # each norm sees two values a channel, twice the batch's variance, the heatmaps change a lot.
     many, few = (peers.evaluated(model, run, dict.fromkeys(run.variances, n), size=32) for n in (10**9, 2))
     assert many < 1e-6 and few > 1e-2
+
+
+def test_a_twin_learns_from_the_same_examples(tiny, same, quick_compiles):
+    changes = {"train.steps": 4, "train.average_decay": 0.0, "augment.rotate_range": 30.0}
+    mine, theirs = equal.trained(tiny(changes), points=2)
+    np.testing.assert_allclose(mine.losses[0], theirs.losses[0], rtol=1e-5)  # measured: 2e-7
+    np.testing.assert_allclose(mine.losses, theirs.losses, rtol=0.05)
+    assert [step for step, _ in mine.curve] == [step for step, _ in theirs.curve] == [2, 4]
+    assert min(*mine.curve[0], *theirs.curve[0]) >= 0 and mine.seconds > 0 and theirs.seconds > 0
+
+
+def test_a_twins_variables_are_ours(same):
+    model = newell.Model(joints=16, **NETWORKS)
+    variables = random_variables(model, 64)
+    same(torch_twin.variables(torch_twin.create(variables, joints=16, **NETWORKS), variables), variables)

@@ -13,6 +13,7 @@ from hourglass_jax import console, devices
 from hourglass_jax.benchmarks import (
     account,
     compiling,
+    equal,
     exports,
     gpu,
     growth,
@@ -41,6 +42,7 @@ BENCHMARKS = (
     compiling,
     scaling,
     learning,
+    equal,
     peers,
     tpu,
 )

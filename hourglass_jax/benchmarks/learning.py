@@ -144,15 +144,17 @@ def append(path, row: dict) -> None:
     files.write(path, (known + json.dumps(row) + "\n").encode())
 
 
-def plot(curves: dict[str, list[tuple[float, float]]], path: pathlib.Path) -> None:
-    """Draws the mean score over processor minutes, a line for each training."""
+def plot(
+    curves: dict[str, list[tuple[float, float]]], path: pathlib.Path, *, along: str = "processor minutes"
+) -> None:
+    """Draws the mean score over processor minutes, or `along` something else, a line for each training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for label, points in curves.items():
         axes.plot(*np.transpose(points), "o-", label=label)
-    axes.set(xlabel="processor minutes", ylabel="mean PCK@0.2 on validation (%)")
+    axes.set(xlabel=along, ylabel="mean PCK@0.2 on validation (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,19 @@ def one_unit(variables: dict, **fields) -> OneUnit:
     return _with(OneUnit(**fields), variables)
 
 
+def variables(network: nn.Module, like: dict) -> dict:
+    """The variables of a twin as those of the Flax model, a tree like `like`."""
+    found = {name: value.detach().numpy() for name, value in network.state_dict().items()}
+
+    def of(path, leaf):
+        value = found[".".join((*path[1:-1], _NAMES[path[-1]]))]
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # OIHW -> HWIO
+        return value.reshape(leaf.shape).copy()
+
+    flat = traverse_util.flatten_dict(like)
+    return traverse_util.unflatten_dict({path: of(path, leaf) for path, leaf in flat.items()})
+
+
 def _with(network, variables: dict):
     """A network with variables under its own names."""
     weights = named(variables["params"]) | named(variables["batch_stats"])

@@ -72,6 +72,32 @@ def init(
     )
 
 
+def preparation(
+    *,
+    geometry: Geometry,
+    flip_order: np.ndarray,
+    mean: tuple[float, float, float],
+    augmentation: dict,
+    seed: int,
+) -> Callable[[jax.Array, dict[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Makes prepare(step, batch) -> (images, joints, visible) as the network and its loss see them.
+
+    Arguments as of `make`. Images are (b, size, size, 3), joints (b, k, 2) in input pixels.
+    """
+    sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
+    place = functools.partial(crop.canvas_from_image, canvas=geometry.canvas, margin=geometry.margin)
+
+    def prepare(step, batch):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        joints = crop.apply(place(batch["center"], batch["scale"]), batch["joints"])
+        images, joints, visible = augment.augment(
+            key, batch["image"], joints, batch["visible"], flip_order=flip_order, **sizes, **augmentation
+        )
+        return images - jnp.asarray(mean), joints, visible
+
+    return prepare
+
+
 def make(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -122,15 +148,9 @@ def make(
     forward = cancelled_biases.skip(paired_stem.pair(forward))
     forward = shared_units.share(remat.create(forward, policy))
     select = functools.partial(phases.select, model, trained)
-    sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
-
-    def prepare(key, batch):
-        place = functools.partial(crop.canvas_from_image, canvas=geometry.canvas, margin=geometry.margin)
-        joints = crop.apply(place(batch["center"], batch["scale"]), batch["joints"])
-        images, joints, visible = augment.augment(
-            key, batch["image"], joints, batch["visible"], flip_order=flip_order, **sizes, **augmentation
-        )
-        return images - jnp.asarray(mean), joints, visible
+    prepare = preparation(
+        geometry=geometry, flip_order=flip_order, mean=mean, augmentation=augmentation, seed=seed
+    )
 
     def loss_of(params, batch_stats, part):
         images, joints, visible = part
@@ -193,7 +213,7 @@ def make(
 
     def step(state, batch):
         with jax.named_scope("augment"):
-            example = prepare(jax.random.fold_in(jax.random.key(seed), state.step), batch)
+            example = prepare(state.step, batch)
         grads, batch_stats, (value, (per_stack, measured)) = gradients(
             state.params, state.batch_stats, example
         )
