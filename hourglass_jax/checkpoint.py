@@ -135,6 +135,13 @@ class Checkpoints:
             self._check_room(trees)
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
+    def replace(self, state: State, metadata: Metadata, score: float | None) -> None:
+        """Saves the latest step once more, with a score; where it is the only one, it stays as it is."""
+        if len(self.steps) > 1:
+            with self._saving():
+                self._manager.delete(int(state.step))
+            self.save(state, metadata, score)
+
     def wait(self) -> None:
         with self._saving():
             self._manager.wait_until_finished()

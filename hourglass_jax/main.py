@@ -8,6 +8,7 @@ In a checkout `python main.py --config=configs/newell.py:stacks=2,dataset=lspet 
 same, with `--mode=evaluate` to evaluate.
 """
 
+import signal
 import sys
 from typing import Any
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
         import jax
 
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **PATIENCE)
+        if FLAGS.mode != "train":  # which stops by JAX's handler, see `training.stopping`
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Only now: `--help` and wrong flags are answered at once.
     from hourglass_jax import devices, evaluate, train
 

@@ -32,6 +32,7 @@ class Metadata:
       checksums: CRC-32 of each item of a checkpoint; {} where it has none.
       evaluation: the scores of `evaluate.score`; {} where there are none.
       card: how the weights were made, for readers; {} where nothing is written.
+      due: "evaluation" where the training was stopped before it had evaluated this step; else "".
     """
 
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -41,6 +42,7 @@ class Metadata:
     checksums: dict[str, int] = dataclasses.field(default_factory=dict)
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
+    due: str = ""
 
     @classmethod
     def from_dict(cls, content: Any) -> "Metadata":
@@ -55,7 +57,7 @@ class Metadata:
         for field in dataclasses.fields(cls):
             if field.name not in content:
                 continue
-            kind = {"step": int, "data": str}.get(field.name, dict)
+            kind = {"step": int, "data": str, "due": str}.get(field.name, dict)
             value = content[field.name]
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ValueError(f"metadata: {field.name} is {type(value).__name__}, not {kind.__name__}")
@@ -65,7 +67,7 @@ class Metadata:
     def to_dict(self) -> dict[str, Any]:
         """The json; optional fields without a value are left out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        optional = ("config", "skeleton", "data", "checksums", "evaluation", "card")
+        optional = ("config", "skeleton", "data", "checksums", "evaluation", "card", "due")
         return {name: value for name, value in values.items() if value or name not in optional}
 
     # Read like the dictionary that they were before 0.2.

@@ -1,26 +1,28 @@
 """The training: one loop for all systems."""
 
 import contextlib
+import dataclasses
 import functools
-import signal
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
-from jax.experimental import multihost_utils
 
 from hourglass_jax import checkpoint, devices, evaluate, files
 from hourglass_jax.console import duration, say
 from hourglass_jax.data import feed, pipeline, sources
+from hourglass_jax.data.examples import Source
 from hourglass_jax.evaluation import results, sheets
 from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.media import draw
-from hourglass_jax.network import Metadata, network_of
+from hourglass_jax.network import Metadata, Network, network_of
 from hourglass_jax.training import finetune, losses, optimizer, phases, processes
 from hourglass_jax.training import step as steps
 from hourglass_jax.training.log import Log, Progress
+from hourglass_jax.training.stopping import Stop
 from hourglass_jax.training.workdir import Workdir
 
 _NAMED_SHARE = 0.05  # of the time, spent waiting for input
@@ -45,83 +47,57 @@ def train(
     """
     workdir = Workdir(workdir)
     mesh = devices.mesh()
-
-    def setup():
-        """All that can be refused before anything is written."""
-        check_seed(config.seed)
-        devices.check_divides(config.train.batch_size, "train.batch_size")
-        source = sources.open_source(config.data, train=True)
-        validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
-        fingerprint = getattr(source, "fingerprint", "")
-        metadata = Metadata(config.to_dict(), source.skeleton.to_dict(), data=fingerprint)
-        network = network_of(metadata)
-        plan = phases.plan(config.train.phases, optimizer.epoch_steps(config.train, len(source)))
-        phases.check(plan, network.model, network.size)
-        last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
-        step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
-        step_for(plan.trained(0))
-        return source, validation, metadata, network, plan, last_step, rate, optimiser, step_for
-
-    prepared = processes.together(setup)
-    source, validation, metadata, network, plan, last_step, rate, optimiser, step_for = prepared
+    run = processes.together(lambda: prepare(config, mesh))
     begun = workdir.begun
     processes.agree(
         {
-            "config": shared_values(metadata.config),
-            "people in training": len(source),
-            "people in validation": len(validation),
-            "training data": metadata.data,
+            "config": shared_values(run.metadata.config),
+            "people in training": len(run.source),
+            "people in validation": len(run.validation),
+            "training data": run.metadata.data,
             "workdir has a checkpoint": begun,
         }
     )
 
     initial, remarks = None, []
     if config.train.init_from and not begun:
-        initial, remarks = processes.together(lambda: finetune.load(config.train.init_from, network, mesh))
+        initial, remarks = processes.together(
+            lambda: finetune.load(config.train.init_from, run.network, mesh)
+        )
 
     with contextlib.ExitStack() as stack:
         processes.together(lambda: stack.enter_context(workdir.locked()))
         processes.together(
             lambda: workdir.check_config(
-                metadata.config, allow_changed=allow_changed_config, examples=len(source)
+                run.metadata.config, allow_changed=allow_changed_config, examples=len(run.source)
             )
         )
         saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
         if not allow_changed_data:
-            check_data(workdir, saved, metadata.data)
-        state = make_state(config, network, optimiser, mesh, saved, initial)
-        step = int(state.step)
-        resident = config.data.source == "device"
-        threads = config.data.threads or None
-        fed = feed.create(source, mesh, resident=resident, threads=threads)
-        protocol = evaluate.Protocol.from_config(config.evaluate, crop=sources.crops(config.data))
-        evaluator = evaluate.Evaluator(
-            network,
-            validation,
+            check_data(workdir, saved, run.metadata.data)
+        state = make_state(config, run.network, run.optimiser, mesh, saved, initial)
+        step, last_step = int(state.step), run.last_step
+        due = saved.latest is not None and bool(saved.metadata(saved.latest).due)
+        fed = feed.create(
+            run.source,
             mesh,
-            batch_size=config.evaluate.batch_size,
-            resident=resident,
-            protocol=protocol,
+            resident=config.data.source == "device",
+            threads=config.data.threads or None,
         )
+        validate = Validation(config, run, mesh, workdir)
         stack.enter_context(processes.ending_when_one_is_lost())
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
-        describe(config, network, state, source, validation, last_step)
-        for remark in remarks:
+        describe(config, run.network, state, run.source, run.validation, last_step)
+        for remark in remarks + run.remarks:
             say(remark)
-        if on_test := sources.validates_on_test(config.data):
-            say(
-                "Validation is on a test split: no checkpoint is chosen by its scores, the latest one counts."
-            )
-        if plan.round:
-            say(f"Phases of training, repeated: {plan}.")
         batches = fed.batches(
             train=True,
             batch_size=config.train.batch_size,
             seed=config.seed,
             start_step=step,
             steps=max(last_step - step, 0),
-            threads=threads,
+            threads=config.data.threads or None,
         )
         stack.enter_context(contextlib.closing(batches))
         progress, waiting, scores = Progress(step, last_step), [], {}
@@ -131,12 +107,17 @@ def train(
         def idle():
             return not waiting or waiting[-1]["loss"].is_ready()
 
-        for batch in progress.waiting(batches, idle):
-            state, metrics = step_for(plan.trained(step))(state, fed.put(batch, steps.INPUTS))
+        # The run was stopped before it had evaluated this step.
+        if due and (found := validate(step, state, log, stop)) is not None:
+            scores, due = found, False
+            saved.replace(state, run.metadata, validate.chosen_by(scores))
+        for batch in progress.waiting(batches, idle) if not due else ():
+            state, metrics = run.step_for(run.plan.trained(step))(state, fed.put(batch, steps.INPUTS))
             waiting.append(metrics)
             step += 1
-            last = step == last_step or stop.asked(step)
+            stopped = stop.asked(step)
             evaluated = step % config.train.evaluate_every == 0 or step == last_step
+            last = step == last_step or stopped
             kept = evaluated or last or step % config.train.save_every == 0
 
             if kept or step % config.train.log_every == 0:
@@ -144,50 +125,142 @@ def train(
                 waiting = []
                 skipped += len(broken)
                 if skipped > config.train.skip_nonfinite:
-                    raise diverged(config, source, workdir, *broken[0], saved.latest)
+                    raise diverged(config, run.source, workdir, *broken[0], saved.latest)
                 if broken:
                     values["skipped"] = len(broken)
                     say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
                 pace, values["input_share"], left = progress.lap(step)
-                values["learning_rate"] = float(np.asarray(rate(step - 1))) * optimizer.plateau_scale(
+                values["learning_rate"] = float(np.asarray(run.rate(step - 1))) * optimizer.plateau_scale(
                     state.optimizer
                 )
                 values["images_per_second"] = config.train.batch_size / pace
                 log.scalars(step, values)
                 say(line(step, last_step, values, left))
 
-            if evaluated:
+            due = evaluated
+            if evaluated and not stopped:
                 start = time.monotonic()
-                predictions = evaluator.predict(state.variables, pictures=config.train.pictures)
-                scores = results.score_predictions(
-                    predictions, network.skeleton, metric=config.evaluate.metric
-                )
-                log.scalars(step, {f"validation/{k}": v for k, v in scores.scalars().items()})
-                say(f"{validation.name}, step {step}, {len(validation)} people; {protocol}")
-                say(evaluate.report(scores))
-                if jax.process_index() == 0 and predictions.pictures:
-                    picture = sheets.predictions_sheet(predictions, network)
-                    draw.save(workdir.pictures / f"validation_{step:07d}.png", picture)
-                    log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
-                    if (picture := sheets.attention_sheet(predictions)) is not None:
-                        draw.save(workdir.pictures / f"attention_{step:07d}.png", picture)
-                        log.pictures(step, {"attention": picture})
+                if (found := validate(step, state, log, stop)) is not None:
+                    scores, due = found, False
                 progress.away(time.monotonic() - start)
+                stopped = stopped or due
 
             if kept:
-                chosen_by = scores["table"]["Mean"] if evaluated and not on_test else None
-                saved.save(state, metadata, chosen_by)
-                if not read:  # before hours of work rest on what cannot be read
+                metadata = dataclasses.replace(run.metadata, due="evaluation" if due else "")
+                saved.save(state, metadata, validate.chosen_by(scores) if evaluated and not due else None)
+                if not read and not stopped:  # before hours of work rest on what cannot be read
                     saved.read_back(state)
                     read = True
-            if last:
+            if last or stopped:
                 break
         saved.wait()
-    if step < last_step:
+    if step < last_step or due:
         say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
     elif not scores:
         say(f"Trained to step {step} already. See `hourglass evaluate`, or choose another --workdir.")
     return scores
+
+
+class Prepared(NamedTuple):
+    """A training before its first step.
+
+    Attributes:
+      source, validation: the people to learn from, and those to evaluate with.
+      metadata: of its checkpoints.
+      network: without its variables.
+      plan: which tasks are trained at which step.
+      last_step, rate, optimiser: see `make_optimizer`.
+      step_for: tasks of a phase -> the compiled train step.
+      remarks: lines for the console.
+    """
+
+    source: Source
+    validation: Source
+    metadata: Metadata
+    network: Network
+    plan: phases.Phases
+    last_step: int
+    rate: Callable
+    optimiser: Any
+    step_for: Callable
+    remarks: list[str]
+
+
+def prepare(config, mesh) -> Prepared:
+    """All that can be refused before anything is written."""
+    check_seed(config.seed)
+    devices.check_divides(config.train.batch_size, "train.batch_size")
+    source = sources.open_source(config.data, train=True)
+    validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
+    metadata = Metadata(config.to_dict(), source.skeleton.to_dict(), data=getattr(source, "fingerprint", ""))
+    network = network_of(metadata)
+    plan = phases.plan(config.train.phases, optimizer.epoch_steps(config.train, len(source)))
+    phases.check(plan, network.model, network.size)
+    last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
+    step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
+    step_for(plan.trained(0))
+    remarks = []
+    if sources.validates_on_test(config.data):
+        remarks.append(
+            "Validation is on a test split: no checkpoint is chosen by its scores, the latest one counts."
+        )
+    if plan.round:
+        remarks.append(f"Phases of training, repeated: {plan}.")
+    return Prepared(
+        source, validation, metadata, network, plan, last_step, rate, optimiser, step_for, remarks
+    )
+
+
+class Validation:
+    """The evaluations of a training."""
+
+    def __init__(self, config, run: Prepared, mesh, workdir: Workdir):
+        self._config, self._workdir = config, workdir
+        self._network, self._people = run.network, run.validation
+        self._protocol = evaluate.Protocol.from_config(config.evaluate, crop=sources.crops(config.data))
+        self._evaluator = evaluate.Evaluator(
+            run.network,
+            run.validation,
+            mesh,
+            batch_size=config.evaluate.batch_size,
+            resident=config.data.source == "device",
+            protocol=self._protocol,
+        )
+
+    def __call__(self, step: int, state: steps.State, log: Log, stop: Stop) -> Scores | None:
+        """Evaluates, logs and draws; None where the training was asked to stop meanwhile."""
+
+        def progress(done: int) -> None:
+            if done < len(self._people) and stop.noticed:
+                raise InterruptedError
+
+        try:
+            predictions = self._evaluator.predict(
+                state.variables, pictures=self._config.train.pictures, progress=progress
+            )
+        except InterruptedError:
+            return None
+        scores = results.score_predictions(
+            predictions, self._network.skeleton, metric=self._config.evaluate.metric
+        )
+        log.scalars(step, {f"validation/{k}": v for k, v in scores.scalars().items()})
+        say(f"{self._people.name}, step {step}, {len(self._people)} people; {self._protocol}")
+        say(evaluate.report(scores))
+        if jax.process_index() == 0 and predictions.pictures:
+            self._draw(step, predictions, log)
+        return scores
+
+    def _draw(self, step: int, predictions: evaluate.Predictions, log: Log) -> None:
+        picture = sheets.predictions_sheet(predictions, self._network)
+        draw.save(self._workdir.pictures / f"validation_{step:07d}.png", picture)
+        log.pictures(step, {"validation: annotated, predicted, heatmaps": picture})
+        if (picture := sheets.attention_sheet(predictions)) is not None:
+            draw.save(self._workdir.pictures / f"attention_{step:07d}.png", picture)
+            log.pictures(step, {"attention": picture})
+
+    def chosen_by(self, scores: Scores | dict) -> float | None:
+        """The score by which the best checkpoint is chosen; None on a test split."""
+        return None if sources.validates_on_test(self._config.data) else scores["table"]["Mean"]
 
 
 def check_seed(seed: int) -> None:
@@ -372,32 +445,3 @@ def describe(config, network, state, source, validation, last_step) -> None:
     )
     if step := int(state.step):
         say(f"Goes on after step {step} of {last_step}.")
-
-
-class Stop:
-    """Notices SIGTERM and Ctrl-C; a second Ctrl-C stops at once."""
-
-    def __init__(self):
-        self._noticed = False
-
-    def __enter__(self):
-        self._before = {s: signal.signal(s, self._notice) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *exc_info):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _notice(self, number, frame):
-        if self._noticed and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._noticed = True
-        say(f"{signal.Signals(number).name}: saving after this step.")
-
-    def asked(self, step: int) -> bool:
-        """Whether to stop after this step; all processes agree."""
-        if jax.process_count() == 1:
-            return self._noticed
-        if step % 10:  # the processes have to talk about it, so not at every step
-            return False
-        return bool(multihost_utils.process_allgather(np.array(self._noticed)).any())

@@ -206,6 +206,39 @@ def test_second_ctrl_c_stops_at_once(capsys):
     assert capsys.readouterr().out.splitlines() == ["SIGTERM: saving after this step."] * 2
 
 
+def test_an_evaluation_that_is_cut_off_comes_first_in_the_next_start(
+    tiny, monkeypatch, state_of, same, metrics_of, capsys, tmp_path
+):
+    config = tiny({"train.steps": 4, "train.save_every": 1, "train.evaluate_every": 2})
+    config.evaluate.batch_size = 2  # five batches
+    train.train(config, tmp_path / "whole")
+    predict = evaluate.Evaluator.predict
+
+    def cut(self, variables, *, progress, **options):
+        def signalled(done):
+            signal.raise_signal(signal.SIGTERM)
+            progress(done)
+
+        return predict(self, variables, progress=signalled, **options)
+
+    monkeypatch.setattr(evaluate.Evaluator, "predict", cut)
+    for stopped in (2, 2):  # in its evaluation, and in the one that was due
+        assert train.train(config, tmp_path / "a") == {}
+        assert saved_steps(tmp_path / "a") == [1, stopped]
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"Stopped after step {stopped}, which is")
+    monkeypatch.setattr(evaluate.Evaluator, "predict", predict)
+    train.train(config, tmp_path / "a")
+    assert losses_of(metrics_of(tmp_path / "a")) == losses_of(metrics_of(tmp_path / "whole"))
+    assert [kind for _, kind in losses_of(metrics_of(tmp_path / "a"))].count("validation") == 2
+    same(state_of(config, tmp_path / "a", 4), state_of(config, tmp_path / "whole", 4))
+    for name in ("whole", "a"):
+        with checkpoint.Checkpoints(tmp_path / name, read_only=True) as saved:
+            assert saved.best in (2, 4) and saved.steps == sorted({saved.best, 3, 4})
+            assert all(not saved.metadata(step).due for step in saved.steps)
+            best = saved.best
+        assert name == "whole" or loading.load(tmp_path / "whole")[2].step == best
+
+
 # What is kept.
 
 

@@ -1,5 +1,6 @@
 """Several processes of one training: refused together, ended together."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,21 @@ def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
     assert first.end(120) != 0
     assert time.monotonic() - began < 60
     ends_with_one_line(0, first.errors)
+
+
+def test_sigterm_to_one_process_saves_the_same_step_in_all(start, tiny, state_of, metrics_of, tmp_path):
+    config = tiny({"train.steps": 100_000, "train.save_every": 10**6, "train.evaluate_every": 10**6})
+    runs = [start(config, tmp_path / "w", *flags) for flags in flags(2)]
+    runs[0].wait_for("step 3/")
+    began = time.monotonic()
+    runs[1].signal(signal.SIGTERM)
+    assert [run.end() for run in runs] == [0, 0], [run.errors for run in runs]
+    assert time.monotonic() - began < 30  # of a spot VM
+    (step,) = [int(path.name) for path in (tmp_path / "w" / "checkpoints").iterdir()]
+    assert step == metrics_of(tmp_path / "w")[-1]["step"] >= 3
+    assert runs[0].output[-3] == f"A process was asked to end: saving step {step} in all of them."
+    assert runs[0].output[-1].startswith(f"Stopped after step {step}, which is saved;")
+    assert int(state_of(config, tmp_path / "w", step).step) == step  # whole
 
 
 def test_a_lost_first_process_ends_the_others_with_one_line(cache):
