@@ -31,6 +31,7 @@ from hourglass_jax.training.step import State
 
 # Orbax logs every step of its work, and warns of each checkpoint without a score and of reading only.
 _NOISE = ("tracked_metric", "read_only=True", "directory is read only")
+_NOISE += ("Reached preemption sync point",)  # which `training.stopping` has said
 # Each of its threads reports a save that fails; `Checkpoints` raises it as one error.
 _NOISE += ("_SignalingThread", "Handler Commit operations", "Save Finalize thread")
 logging.getLogger("absl").addFilter(

@@ -38,7 +38,8 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     mesh = devices.mesh()
     network, variables, metadata = loading.load(path, mesh)
     check_model(path, metadata, config)
-    source = sources.open_source(config.data, train=False, skeleton=network.skeleton)
+    whole = jax.process_count() == 1
+    source = sources.open_source(config.data, train=False, skeleton=network.skeleton, whole=whole)
     protocol = Protocol.from_config(config.evaluate, crop=sources.crops(config.data))
     evaluator = Evaluator(network, source, mesh, batch_size=config.evaluate.batch_size, protocol=protocol)
     # Only one process shows a bar, and only in a terminal (None).

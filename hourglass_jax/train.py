@@ -88,6 +88,7 @@ def train(
         stack.enter_context(processes.ending_when_one_is_lost())
         log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
         stop = stack.enter_context(Stop())
+        processes.introduce()
         describe(config, run.network, state, run.source, run.validation, last_step)
         for remark in remarks + run.remarks:
             say(remark)
@@ -190,8 +191,9 @@ def prepare(config, mesh) -> Prepared:
     """All that can be refused before anything is written."""
     check_seed(config.seed)
     devices.check_divides(config.train.batch_size, "train.batch_size")
-    source = sources.open_source(config.data, train=True)
-    validation = sources.open_source(config.data, train=False, skeleton=source.skeleton)
+    whole = jax.process_count() == 1
+    source = sources.open_source(config.data, train=True, whole=whole)
+    validation = sources.open_source(config.data, train=False, skeleton=source.skeleton, whole=whole)
     metadata = Metadata(config.to_dict(), source.skeleton.to_dict(), data=getattr(source, "fingerprint", ""))
     network = network_of(metadata)
     plan = phases.plan(config.train.phases, optimizer.epoch_steps(config.train, len(source)))

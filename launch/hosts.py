@@ -5,7 +5,7 @@ python launch/hosts.py --processes=4 --output=runs/hosts
     SIGTERM   one process gets it, as before a preemption: all save the same step, and end
     slow      the same, while every save takes --slow seconds more
     killed    one process dies (SIGKILL)
-    stopped   one process hangs (SIGSTOP)
+    stopped   one process hangs (SIGSTOP), and comes back (SIGCONT) when the others have ended
 
 After each of them all processes start again, and must go on after the newest checkpoint. In the end the
 parameters, the averages and the optimiser's state must equal those of an undisturbed run.
@@ -23,6 +23,8 @@ import time
 import kills  # beside this file
 
 WAYS = ("SIGTERM", "slow", "killed", "stopped")
+kills.STEPS = 60  # the last of --config.train.steps counts
+CONFIG = [*kills.CONFIG, f"--config.train.steps={kills.STEPS}"]
 MINUTE = 60.0
 
 
@@ -39,7 +41,7 @@ class Job:
         shared = [f"--workdir={workdir.resolve()}", "--distributed", f"--coordinator=localhost:{port}"]
         self.processes = []
         for number, path in enumerate(self.consoles):
-            flags = [*shared, f"--processes={count}", f"--process={number}", *kills.CONFIG]
+            flags = [*shared, f"--processes={count}", f"--process={number}", *CONFIG]
             with path.open("w") as console:
                 command = [sys.executable, *program, *flags]
                 self.processes.append(
@@ -93,6 +95,9 @@ def disturbed(way: str, workdir: pathlib.Path, count: int, slow: float) -> list[
         job.processes[victim].send_signal(signals.get(way, signal.SIGTERM))
         codes = job.end(*(others if way in signals else ()))
         took = time.monotonic() - began
+        if way == "stopped":
+            job.processes[victim].send_signal(signal.SIGCONT)
+            codes += job.end(victim, timeout=MINUTE)
         lines = job.last_lines()
     finally:
         job.kill()
@@ -100,7 +105,8 @@ def disturbed(way: str, workdir: pathlib.Path, count: int, slow: float) -> list[
     print(f"{way}: {took:.1f} s to the end of the others, saved {saved}, logged to {logged}; {lines[0]}")
     failures += [f"{took:.1f} s"] * (took > (30.0 if way in ("SIGTERM", "slow") else MINUTE))
     if way in signals:
-        failures += [line for line in lines[:victim] if " lost contact to another process (" not in line]
+        spoke = lines if way == "stopped" else lines[:victim]
+        failures += [line for line in spoke if " lost contact to another process (" not in line]
         failures += ["an exit code of 0"] * (0 in codes)
     else:
         failures += [f"codes {codes}"] * any(codes) + ["not saved"] * (saved[-1:] != [logged])

@@ -5,7 +5,11 @@ Both are sources (`examples.Source`) of encoded canvases.
 
 import functools
 import json
+import os
+import struct
 import threading
+import weakref
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +132,38 @@ def _text(value):
     return value.decode() if isinstance(value, bytes) else value
 
 
+class Ranges:
+    """The array "bytes" of a packed file, read from the file where it is sliced, and nowhere else.
+
+    Its checksum, which is of the whole, is not verified; a picture that is damaged cannot be decoded.
+    """
+
+    def __init__(self, path):
+        with zipfile.ZipFile(path) as archive, archive.open("bytes.npy") as member:
+            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            self.shape, _, self.dtype = read[np.lib.format.read_magic(member)[0]](member)
+            header, entry = member.tell(), archive.getinfo("bytes.npy").header_offset
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        # The zip's own header has 30 bytes, of which the last four are the lengths of two more fields.
+        lengths = struct.unpack("<HH", os.pread(self._file, 4, entry + 26))
+        self._start = entry + 30 + sum(lengths) + header
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        data = os.pread(self._file, part.stop - part.start, self._start + part.start)
+        return np.frombuffer(data, np.uint8)
+
+
 class PackedSource:
     """A split in one file (`write`), held in memory as it is stored: encoded.
+
+    Args:
+      path: of the file.
+      whole: whether to read all pictures now, or each one where it is asked for. One of several hosts
+        needs its share alone.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -138,11 +172,13 @@ class PackedSource:
 
     loader = "threads"  # needs no TensorFlow
 
-    def __init__(self, path):
+    def __init__(self, path, *, whole: bool = True):
         try:
             files.check_archive(path)
             with np.load(path, allow_pickle=False) as arrays:
-                content = {name: arrays[name] for name in arrays.files}
+                content: dict = {name: arrays[name] for name in arrays.files if whole or name != "bytes"}
+            if not whole:
+                content["bytes"] = Ranges(path)
             meta = _validate(content)
             self.skeleton = Skeleton.from_dict(meta["skeleton"])
             self.name, self.canvas, self.margin = meta["name"], meta["canvas"], meta["margin"]

@@ -8,7 +8,9 @@ from hourglass_jax.data.examples import Source
 from hourglass_jax.pose import skeletons
 
 
-def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None) -> Source:
+def open_source(
+    data, *, train: bool, skeleton: skeletons.Skeleton | None = None, whole: bool = True
+) -> Source:
     """The training or the validation source of `config.data`.
 
     `data.dataset`, its box and its split may each name several, with commas or plus signs: a
@@ -19,12 +21,13 @@ def open_source(data, *, train: bool, skeleton: skeletons.Skeleton | None = None
       train: which of the two.
       skeleton: the joint set to give, that of the network or of the training. None for the one that
         `data.joints` names, by default the first dataset's.
+      whole: whether all of the split is going to be read here; a share of it, where there are several hosts.
 
     Raises:
       ValueError: an unknown dataset, source or joint set, or none of its joints are there.
       FileNotFoundError: data that is not there; the message says where to put it.
     """
-    found = [_open(data, dataset, box, split, train) for dataset, box, split in _chosen(data, train)]
+    found = [_open(data, dataset, box, split, train, whole) for dataset, box, split in _chosen(data, train)]
     if (people := data.get("people", "all") if train else data.get("validation_people", "all")) != "all":
         found = [selection.Selection(source, people) for source in found]
     skeleton = skeleton or (_skeleton(data.joints) if data.joints else found[0].skeleton)
@@ -78,7 +81,7 @@ def _together(**values: str) -> list[tuple[str, ...]]:
     return list(zip(*(found * (count // len(found)) for found in lists.values()), strict=True))
 
 
-def _open(data, dataset: Dataset, box: str, split: str, train: bool) -> Source:
+def _open(data, dataset: Dataset, box: str, split: str, train: bool, whole: bool) -> Source:
     if dataset.drawn:
         return synthetic.SyntheticPeople(
             split=split,
@@ -88,15 +91,15 @@ def _open(data, dataset: Dataset, box: str, split: str, train: bool) -> Source:
             variety=data.variety,
         )
     if data.source in ("packed", "device"):  # where its canvases go, see `feed`
-        return _open_packed(data, dataset, box, split)
+        return _open_packed(data, dataset, box, split, whole)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds, packed or device.")
     return _open_tfds(data, dataset, box, split)
 
 
-def _open_packed(data, dataset: Dataset, box: str, split: str) -> packed.PackedSource:
+def _open_packed(data, dataset: Dataset, box: str, split: str, whole: bool) -> packed.PackedSource:
     path = packed.path(data.packed_dir, dataset.name, box, split)
-    source = packed.PackedSource(path)
+    source = packed.PackedSource(path, whole=whole)
     if (source.canvas, source.margin) != (data.canvas, data.margin):
         raise ValueError(
             f"{path} has canvases of {source.canvas} px with margin {source.margin}, the config wants "

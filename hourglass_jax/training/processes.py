@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,18 @@ from hourglass_jax.config import differences
 
 T = TypeVar("T")
 _BAD_INPUT = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+def introduce() -> None:
+    """Prints a line in each process that says where it runs, and where the one that writes the log does."""
+    if jax.process_count() == 1:
+        return
+    hosts = _gathered(socket.gethostname())
+    number = jax.process_index()
+    where = f"process {number} of {len(hosts)} runs on {hosts[number]}"
+    others = ", ".join(f"{i} on {host}" for i, host in enumerate(hosts) if i != number)
+    writer = f"process 0 on {hosts[0]} writes the log and the files"
+    print(f"This {where}, {others}." if number == 0 else f"This {where}; {writer}.", flush=True)
 
 
 def together(setup: Callable[[], T]) -> T:
@@ -37,12 +50,13 @@ def together(setup: Callable[[], T]) -> T:
         result = setup()
     except _BAD_INPUT as caught:
         error = caught
-    texts = _gathered("" if error is None else f"{error}" or type(error).__name__)
+    text = "" if error is None else f"({socket.gethostname()}): {error or type(error).__name__}"
+    texts = _gathered(text)
     if error is not None:
         raise error
     if failed := {number: text for number, text in enumerate(texts) if text}:
         number, text = next(iter(failed.items()))
-        raise ValueError(f"Process {number}: {text}")
+        raise ValueError(f"Process {number} {text}")
     return result  # type: ignore[return-value]
 
 
@@ -86,7 +100,8 @@ def ending_when_one_is_lost() -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    line = f"Error: process {jax.process_index()} lost contact to another process (%s). {_REMEDY}"
+    here = f"process {jax.process_index()} ({socket.gethostname()})".replace("%", "%%")
+    line = f"Error: {here} lost contact to another process (%s). {_REMEDY}"
     # In a session of its own: Ctrl-C in a terminal must not reach it.
     last_words = subprocess.Popen(
         [

@@ -1,5 +1,6 @@
 """Batches on the devices are the same wherever the canvases lie."""
 
+import os
 import types
 
 import cv2
@@ -50,6 +51,28 @@ def folder(tmp_path_factory):
 def source(folder, monkeypatch):
     monkeypatch.setattr(feed, "CHUNK", 8)  # three parts, the last one padded
     return packed.PackedSource(packed.path(folder, "lspet", "joints", "train"))
+
+
+def test_each_of_four_hosts_reads_its_share_of_a_packed_file_and_no_more(folder, source, monkeypatch):
+    path, share, reads = packed.path(folder, "lspet", "joints", "train"), {"shards": 4}, []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: reads.append(size) or pread(file, size, at))
+    for training in (True, False):
+        steps = 3 if training else None  # of 8 examples; the 20 of an evaluation are in as many batches
+        options = {"train": training, "batch_size": 8, "steps": steps, "loader": "threads"}
+        whole = list(pipeline.batches(source, **options))
+        parts = []
+        for shard in range(4):
+            ours = packed.PackedSource(path, whole=False)
+            del reads[:]
+            parts.append(list(pipeline.batches(ours, shard=shard, **share, **options)))
+            indices = np.concatenate([batch["index"] for batch in parts[-1]])
+            assert sorted(reads) == sorted(len(source[i]["image"]) for i in indices)
+            assert len(reads) == 2 * 3
+        for step, batch in enumerate(whole):
+            for name, values in batch.items():
+                together = np.concatenate([part[step][name] for part in parts])
+                np.testing.assert_array_equal(together, values, err_msg=name)
 
 
 @pytest.mark.parametrize(

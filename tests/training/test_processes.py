@@ -1,6 +1,7 @@
 """Several processes of one training: refused together, ended together."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,13 +49,15 @@ def test_a_process_that_cannot_begin_ends_all(start, tiny, tmp_path):
     runs = [start(tiny(), tmp_path / "w", *a), start(tiny(), tmp_path / "w", *b, "--config.seed=-1")]
     first, second = errors(runs)
     assert second == ["Error: seed=-1 is out of range; choose 0 to 4294967295.\n"]
-    assert first == ["Error: Process 1: seed=-1 is out of range; choose 0 to 4294967295.\n"]
+    host = socket.gethostname()
+    assert first == [f"Error: Process 1 ({host}): seed=-1 is out of range; choose 0 to 4294967295.\n"]
 
 
 def ends_with_one_line(number, errors):
     """The last line, below those of JAX's C++ code."""
     assert [line for line in errors if "Error: " in line] == errors[-1:]
-    assert errors[-1].startswith(f"Error: process {number} lost contact to another process (")
+    name = f"process {number} ({socket.gethostname()})"
+    assert errors[-1].startswith(f"Error: {name} lost contact to another process (")
     assert errors[-1].endswith("Start all of them again: they go on after the latest checkpoint.\n")
     assert "Traceback" not in "".join(errors)
 
@@ -71,6 +74,30 @@ def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
     assert first.end(120) != 0
     assert time.monotonic() - began < 60
     ends_with_one_line(0, first.errors)
+
+
+def test_a_process_that_hangs_ends_the_others_and_itself_when_it_comes_back(
+    start, tiny, state_of, metrics_of, tmp_path
+):
+    config = tiny({"train.steps": 100_000, "train.save_every": 1, "train.evaluate_every": 10**6})
+    first, second = [start(config, tmp_path / "w", *flags) for flags in flags(2)]
+    first.wait_for("step 3/")
+    second.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert first.end(120) != 0
+    assert time.monotonic() - began < 60
+    ends_with_one_line(0, first.errors)
+    written = metrics_of(tmp_path / "w")
+    second.signal(signal.SIGCONT)
+    assert second.end(60) != 0
+    ends_with_one_line(1, second.errors)
+    assert metrics_of(tmp_path / "w") == written
+    # Started again, they go on after the newest checkpoint.
+    newest = max(int(p.name) for p in (tmp_path / "w" / "checkpoints").iterdir() if p.name.isdigit())
+    runs = [start(config, tmp_path / "w", *flags) for flags in flags(2)]
+    runs[0].wait_for(f"Goes on after step {newest} of ")
+    runs[0].wait_for(f"step {newest + 1}/")
+    assert metrics_of(tmp_path / "w")[:newest] == written[:newest]
 
 
 def test_sigterm_to_one_process_saves_the_same_step_in_all(start, tiny, state_of, metrics_of, tmp_path):

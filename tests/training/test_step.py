@@ -1,5 +1,6 @@
 import functools
 import json
+import socket
 
 import conftest
 import flax.linen as nn
@@ -365,8 +366,12 @@ def test_two_processes_give_the_run_of_one(start, tiny, state_of, metrics_of, al
     train.train(config, tmp_path / "one")
     evaluate.evaluate(config, tmp_path / "one", tmp_path / "one")
     assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
-    assert two[1].output == []  # the first one speaks for both
-    assert "40 canvases of 48 px take" in two[0].output[0] and "2 x cpu, batch 8." in two[0].output[2]
+    host = socket.gethostname()
+    assert two[1].output == [  # the first one speaks for both
+        f"This process 1 of 2 runs on {host}; process 0 on {host} writes the log and the files."
+    ]
+    assert two[0].output[2] == f"This process 0 of 2 runs on {host}, 1 on {host}."
+    assert "40 canvases of 48 px take" in two[0].output[0] and "2 x cpu, batch 8." in two[0].output[3]
 
     one, both = (state_of(config, tmp_path / name, 3) for name in ("one", "two"))
     assert one.step == both.step == 3
