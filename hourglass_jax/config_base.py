@@ -110,6 +110,9 @@ def base() -> Any:
     c.train.keep_latest = 2
     c.train.pictures = 12  # validation crops that are drawn at each evaluation
     c.train.tensorboard = True
+    c.train.track = ""  # also to trackers: "wandb:PROJECT", "mlflow:EXPERIMENT", or both with a comma
+    c.train.profile = ()  # (first, last): a trace of these steps, for TensorBoard and Perfetto
+    c.train.stop_after = 0  # evaluations without a better score, after which to end; 0 is never
 
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 32

@@ -7,6 +7,7 @@ EXTRAS = {  # the module -> the extra
     "h5py": "data",
     "libtpu": "tpu",
     "matplotlib": "data",
+    "mlflow": "mlflow",
     "onnx": "export",
     "onnxruntime": "export",
     "pycocotools": "coco",
@@ -17,8 +18,17 @@ EXTRAS = {  # the module -> the extra
     "torch": "torch",
     "torchvision": "detect",
     "transformers": "transformers",
+    "wandb": "wandb",
 }
-_NAMES = {"av": "PyAV", "sklearn": "scikit-learn", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+_NAMES = {
+    "av": "PyAV",
+    "mlflow": "MLflow",
+    "sklearn": "scikit-learn",
+    "tensorboard": "TensorBoard",
+    "tensorflow": "TensorFlow",
+    "torch": "PyTorch",
+    "wandb": "Weights & Biases",
+}
 
 
 class needed:

@@ -32,6 +32,7 @@ class Metadata:
       checksums: CRC-32 of each item of a checkpoint; {} where it has none.
       evaluation: the scores of `evaluate.score`; {} where there are none.
       card: how the weights were made, for readers; {} where nothing is written.
+      stopping: the best score and the evaluations since then, see `training.stopping.Patience`; or {}.
       due: "evaluation" where the training was stopped before it had evaluated this step; else "".
     """
 
@@ -43,6 +44,7 @@ class Metadata:
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
     due: str = ""
+    stopping: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: Any) -> "Metadata":
@@ -67,7 +69,7 @@ class Metadata:
     def to_dict(self) -> dict[str, Any]:
         """The json; optional fields without a value are left out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        optional = ("config", "skeleton", "data", "checksums", "evaluation", "card", "due")
+        optional = ("config", "skeleton", "data", "checksums", "evaluation", "card", "due", "stopping")
         return {name: value for name, value in values.items() if value or name not in optional}
 
     # Read like the dictionary that they were before 0.2.

@@ -19,10 +19,10 @@ from hourglass_jax.evaluation import results, sheets
 from hourglass_jax.evaluation.scores import Scores
 from hourglass_jax.media import draw
 from hourglass_jax.network import Metadata, Network, network_of
-from hourglass_jax.training import finetune, losses, optimizer, phases, processes
+from hourglass_jax.training import finetune, losses, optimizer, phases, processes, writers
 from hourglass_jax.training import step as steps
-from hourglass_jax.training.log import Log, Progress
-from hourglass_jax.training.stopping import Stop
+from hourglass_jax.training.log import Log, Profile, Progress
+from hourglass_jax.training.stopping import Patience, Stop
 from hourglass_jax.training.workdir import Workdir
 
 _NAMED_SHARE = 0.05  # of the time, spent waiting for input
@@ -77,7 +77,8 @@ def train(
             check_data(workdir, saved, run.metadata.data)
         state = make_state(config, run.network, run.optimiser, mesh, saved, initial)
         step, last_step = int(state.step), run.last_step
-        due = saved.latest is not None and bool(saved.metadata(saved.latest).due)
+        before = Metadata() if saved.latest is None else saved.metadata(saved.latest)
+        due, patience = bool(before.due), Patience(config.train.stop_after, before.stopping)
         fed = feed.create(
             run.source,
             mesh,
@@ -86,10 +87,22 @@ def train(
         )
         validate = Validation(config, run, mesh, workdir)
         stack.enter_context(processes.ending_when_one_is_lost())
-        log = stack.enter_context(Log(workdir, step, tensorboard=config.train.tensorboard))
+        log = stack.enter_context(
+            Log(
+                workdir,
+                step,
+                tensorboard=config.train.tensorboard,
+                track=config.train.track,
+                config=run.metadata.config,
+                due=due,
+            )
+        )
+        profile = stack.enter_context(Profile(config.train.profile, log.folder))
         stop = stack.enter_context(Stop())
         processes.introduce()
         describe(config, run.network, state, run.source, run.validation, last_step)
+        if not step:
+            log.parameters(step, state.params)
         for remark in remarks + run.remarks:
             say(remark)
         batches = fed.batches(
@@ -111,11 +124,15 @@ def train(
         # The run was stopped before it had evaluated this step.
         if due and (found := validate(step, state, log, stop)) is not None:
             scores, due = found, False
-            saved.replace(state, run.metadata, validate.chosen_by(scores))
-        for batch in progress.waiting(batches, idle) if not due else ():
+            patience.add(validate.chosen_by(scores))
+            metadata = dataclasses.replace(run.metadata, stopping=patience.to_dict())
+            saved.replace(state, metadata, validate.chosen_by(scores))
+        for batch in progress.waiting(batches, idle) if not (due or patience.over) else ():
+            profile.before(step + 1)
             state, metrics = run.step_for(run.plan.trained(step))(state, fed.put(batch, steps.INPUTS))
             waiting.append(metrics)
             step += 1
+            profile.after(step, metrics)
             stopped = stop.asked(step)
             evaluated = step % config.train.evaluate_every == 0 or step == last_step
             last = step == last_step or stopped
@@ -143,11 +160,14 @@ def train(
                 start = time.monotonic()
                 if (found := validate(step, state, log, stop)) is not None:
                     scores, due = found, False
+                    patience.add(validate.chosen_by(scores))
                 progress.away(time.monotonic() - start)
-                stopped = stopped or due
+                stopped = stopped or due or patience.over
 
             if kept:
-                metadata = dataclasses.replace(run.metadata, due="evaluation" if due else "")
+                metadata = dataclasses.replace(
+                    run.metadata, due="evaluation" if due else "", stopping=patience.to_dict()
+                )
                 saved.save(state, metadata, validate.chosen_by(scores) if evaluated and not due else None)
                 if not read and not stopped:  # before hours of work rest on what cannot be read
                     saved.read_back(state)
@@ -155,7 +175,9 @@ def train(
             if last or stopped:
                 break
         saved.wait()
-    if step < last_step or due:
+    if patience.over:
+        say(f"Ended after step {step} of {last_step}: {patience}.")
+    elif step < last_step or due:
         say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
     elif not scores:
         say(f"Trained to step {step} already. See `hourglass evaluate`, or choose another --workdir.")
@@ -201,8 +223,13 @@ def prepare(config, mesh) -> Prepared:
     last_step, rate, optimiser = make_optimizer(config, len(source), network.model, plan)
     step_for = functools.cache(functools.partial(make_step, config, network, source, optimiser, mesh))
     step_for(plan.trained(0))
+    Profile.check(config.train.profile)
+    if jax.process_index() == 0:
+        writers.trackers(config.train.track)
     remarks = []
     if sources.validates_on_test(config.data):
+        if config.train.stop_after:
+            raise ValueError("train.stop_after: validation is on a test split, by which no training ends.")
         remarks.append(
             "Validation is on a test split: no checkpoint is chosen by its scores, the latest one counts."
         )

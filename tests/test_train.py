@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import shutil
@@ -591,7 +592,11 @@ def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, 
 def test_tensorboard_gets_scalars_and_pictures(tiny, metrics_of, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train.train(tiny({"train.steps": 2, "train.tensorboard": True}), tmp_path)
+    train.train(tiny({"train.steps": 2, "train.tensorboard": True, "train.profile": (2, 2)}), tmp_path)
+    (trace,) = (tmp_path / "plugins" / "profile").iterdir()
+    assert len(list(trace.glob("*.xplane.pb"))) == 1
+    with gzip.open(trace / "perfetto_trace.json.gz") as file:
+        assert len(json.load(file)["traceEvents"]) > 10
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
     events.Reload()
     lines = {line["step"]: line for line in metrics_of(tmp_path) if "loss" in line}
@@ -607,6 +612,31 @@ def test_tensorboard_gets_scalars_and_pictures(tiny, metrics_of, tmp_path):
     encoded = events.Tensors(picture)[-1].tensor_proto.string_val[-1]
     shown = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(shown, cv2.imread(str(tmp_path / "pictures" / "validation_0000002.png")))
+
+
+def test_a_training_without_better_scores_ends_also_where_it_goes_on(tiny, monkeypatch, capsys, tmp_path):
+    means = [10.0, 30.0, 20.0, float("nan"), 30.0]  # the best at step 2, none better at 3, 4 and 5
+    plain = results.score_predictions
+
+    def scored(*args, **options):
+        scores = plain(*args, **options)
+        scores["table"]["Mean"] = means.pop(0)
+        return scores
+
+    monkeypatch.setattr(results, "score_predictions", scored)
+    config = tiny({"train.steps": 9, "train.evaluate_every": 1, "train.pictures": 0, "train.stop_after": 3})
+    asked = train.Stop.asked
+    monkeypatch.setattr(train.Stop, "asked", lambda self, step: step == 3 or asked(self, step))
+    train.train(config, tmp_path)  # stopped at step 3, whose evaluation is due
+    monkeypatch.setattr(train.Stop, "asked", asked)
+    for _ in range(2):  # the second time nothing is left to do
+        train.train(config, tmp_path)
+        assert saved_steps(tmp_path)[-1] == 5 and not means
+        ended = "Ended after step 5 of 9: 3 evaluations without a better score (the best is 30.00)."
+        assert capsys.readouterr().out.splitlines()[-1] == ended
+    monkeypatch.setattr(sources, "validates_on_test", lambda data: True)
+    with pytest.raises(ValueError, match="train.stop_after: validation is on a test split"):
+        train.train(config, tmp_path / "b")
 
 
 def test_log_drops_what_comes_again(tmp_path):

@@ -1,16 +1,17 @@
-"""The logs of a run: the console, WORKDIR/metrics.jsonl and TensorBoard."""
+"""The logs of a run: the console, WORKDIR/metrics.jsonl, TensorBoard and trackers."""
 
+import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from hourglass_jax import files
 from hourglass_jax.console import say
-from hourglass_jax.data import pipeline
+from hourglass_jax.training import writers
 
 CLOCKED = ("images_per_second", "input_share")  # what differs among equal runs
 
@@ -19,42 +20,65 @@ class Log:
     """Numbers and pictures by step.
 
     Args:
-      workdir: gets metrics.jsonl and, where TensorFlow and clu are installed, TensorBoard's files.
+      workdir: gets metrics.jsonl and, where its package is installed, TensorBoard's files.
       step: the run goes on after this step; later entries of a killed run are dropped, since those
         steps come again.
       tensorboard: whether to write TensorBoard's files.
+      track: trackers and projects, see `writers.trackers`.
+      config: of the training, for the trackers.
+      due: whether the step's evaluation comes again.
+
+    Attributes:
+      folder: where the writers write.
     """
 
-    def __init__(self, workdir, step: int, *, tensorboard: bool = True):
-        self._file = self._tensorboard = None
-        if jax.process_index():
-            return
-        path = pathlib.Path(workdir) / "metrics.jsonl"
-        if path.exists():
-            _drop_after(path, step)
-        self._file = path.open("a")
-        self._tensorboard = _tensorboard(workdir) if tensorboard else None
+    def __init__(
+        self,
+        workdir,
+        step: int,
+        *,
+        tensorboard: bool = True,
+        track: str = "",
+        config: dict | None = None,
+        due: bool = False,
+    ):
+        self.folder = pathlib.Path(workdir)
+        found: list = []
+        if jax.process_index() == 0:  # only the first process writes
+            path = self.folder / "metrics.jsonl"
+            if path.exists():
+                _drop_after(path, step, due)
+            found.append(writers.JsonLines(path))
+            found += _tensorboard(self.folder) if tensorboard else []
+            found += [make(project, self.folder, config or {}) for make, project in writers.trackers(track)]
+        self._writer = writers.Several(found)
+        self._shows = len(found) > 1
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc_info):
-        for writer in filter(None, (self._file, self._tensorboard)):
-            writer.close()
+        self._writer.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        values = {name: float(value) for name, value in values.items()}
-        if self._file:
-            self._file.write(json.dumps({"step": step} | values) + "\n")
-            self._file.flush()
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, values)
+        self._writer.write_scalars(step, {name: float(value) for name, value in values.items()})
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
-        """Pictures (h, w, 3) uint8 by title, for TensorBoard."""
-        if self._tensorboard:
-            self._tensorboard.write_images(step, {name: p[None] for name, p in pictures.items()})
-            self._tensorboard.flush()
+        """Pictures (h, w, 3) uint8 by title, for TensorBoard and the trackers."""
+        if self._shows:
+            self._writer.write_images(step, {name: picture[None] for name, picture in pictures.items()})
+            self._writer.flush()
+
+    def parameters(self, step: int, params) -> None:
+        """A table of all parameters by clu, where it is installed, for TensorBoard and the trackers."""
+        if not self._shows:
+            return
+        with contextlib.suppress(ImportError):
+            from clu import parameter_overview
+
+            table = parameter_overview.get_parameter_overview(params, include_stats=False)
+            lines = "\n".join(f"    {line}" for line in table.splitlines())  # code, in Markdown
+            self._writer.write_texts(step, {"parameters": lines})
 
 
 class Progress:
@@ -96,23 +120,67 @@ class Progress:
         self._away += seconds
 
 
-def _drop_after(path, step):
+class Profile:
+    """A trace of some steps in the first process, for TensorBoard and Perfetto; a context.
+
+    Args:
+      steps: the first and the last one, from 1 on; () for none.
+      folder: gets plugins/profile/, where TensorBoard looks.
+    """
+
+    def __init__(self, steps: Sequence[int], folder: pathlib.Path):
+        self._steps = range(steps[0], steps[1] + 1) if steps else range(0)
+        self._folder, self._running = folder, False
+
+    @staticmethod
+    def check(steps: Sequence[int]) -> None:
+        """Raises ValueError for what is no first and last step."""
+        if len(steps) not in (0, 2) or (steps and not 1 <= steps[0] <= steps[1]):
+            raise ValueError(
+                f"train.profile={tuple(steps)}: expected the first and the last step, as (11,15)."
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stop()
+
+    def before(self, step: int) -> None:
+        """Starts the trace where it begins with this step."""
+        if step in self._steps and not self._running and jax.process_index() == 0:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._running = True
+
+    def after(self, step: int, metrics) -> None:
+        """Ends it after the last step, whose metrics are waited for."""
+        if self._running and step + 1 not in self._steps:
+            jax.block_until_ready(metrics)
+            self._stop()
+            say(f"Traced to step {step}: {self._folder}/plugins/profile, also for https://ui.perfetto.dev.")
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+
+
+def _drop_after(path, step, due):
     kept = []
     for line in path.read_text().splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # the last line of a killed run
-        if entry["step"] <= step:
+        again = due and entry["step"] == step and any(name.startswith("validation/") for name in entry)
+        if entry["step"] <= step and not again:
             kept.append(line + "\n")
     files.write(path, "".join(kept).encode())
 
 
 def _tensorboard(workdir):
     try:
-        pipeline.tensorflow()  # clu imports it, too
-        from clu import metric_writers
-    except ImportError:
-        say("TensorBoard's files are not written: clu or TensorFlow is not installed.")
-        return None
-    return metric_writers.SummaryWriter(str(workdir))
+        return [writers.TensorBoard(workdir)]
+    except ImportError as error:
+        say(f"TensorBoard's files are not written: {error}")
+        return []

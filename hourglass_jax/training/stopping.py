@@ -1,7 +1,9 @@
-"""When a training ends before its last step: SIGTERM and Ctrl-C, in one process or on all hosts."""
+"""When a training ends before its last step: SIGTERM and Ctrl-C, in one process or on all hosts; patience."""
 
+import math
 import os
 import signal
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -50,3 +52,35 @@ class Stop:
             self._noticed = True
             say(f"A process was asked to end: saving step {step} in all of them.")
         return self._noticed
+
+
+class Patience:
+    """Ends a training whose score does not get better.
+
+    Args:
+      evaluations: so many without a better score; 0 for no end.
+      known: as `to_dict` gave it at the latest checkpoint.
+    """
+
+    def __init__(self, evaluations: int, known: dict[str, Any]):
+        self._evaluations = evaluations
+        self._best, self._since = known.get("best"), known.get("since", 0)
+
+    def add(self, score: float | None) -> None:
+        """Counts an evaluation; a score that is no number is no better one."""
+        if score is not None and not math.isnan(score) and (self._best is None or score > self._best):
+            self._best, self._since = score, 0
+        else:
+            self._since += 1
+
+    @property
+    def over(self) -> bool:
+        return 0 < self._evaluations <= self._since
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint's metadata; {} where nothing is counted."""
+        return {"best": self._best, "since": self._since} if self._evaluations else {}
+
+    def __str__(self) -> str:
+        best = "none is known" if self._best is None else f"the best is {self._best:.2f}"
+        return f"{self._since} evaluations without a better score ({best})"
