@@ -72,7 +72,7 @@ class TensorBoard(Writer):
         self._file = RecordWriter((pathlib.Path(folder) / name).open("xb"))
         self._file.write(self._event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
-    def _add(self, step: int, kind: str, values: Mapping[str, np.ndarray]) -> None:
+    def _add(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         kinds = {"display_name": None, "description": ""}
         found = [
             self._summary.Value(tag=name, metadata=self._kinds[kind](**kinds), tensor=self._tensor(value))
