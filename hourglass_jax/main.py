@@ -4,6 +4,8 @@
     hourglass train --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
     hourglass evaluate --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
 
+`hourglass train --mode=compile ...` checks all that the training needs and compiles its step, no more.
+
 In a checkout `python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet` does the
 same, with `--mode=evaluate` to evaluate.
 """
@@ -27,7 +29,10 @@ config_flags.DEFINE_config_file(
     lock_config=True,
 )
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, pictures, scores, TensorBoard.")
-flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "compile"], "compile: check, and stop before step 1."
+)
+flags.DEFINE_string("topology", "", "With --mode=compile: of TPUs that are not here, such as v5e:2x4.")
 flags.DEFINE_string(
     "checkpoint",
     None,
@@ -59,6 +64,10 @@ def main(argv: list[str]) -> None:
     if FLAGS.mode == "train":
         allowed = {name: bool(FLAGS[name].value) for name in ("allow_changed_config", "allow_changed_data")}
         train.train(FLAGS.config, FLAGS.workdir, **allowed)
+    elif FLAGS.mode == "compile":
+        from hourglass_jax import dry_run
+
+        dry_run.dry_run(FLAGS.config, FLAGS.workdir, topology=FLAGS.topology)
     else:
         evaluate.evaluate(FLAGS.config, FLAGS.workdir, FLAGS.checkpoint or FLAGS.workdir)
 

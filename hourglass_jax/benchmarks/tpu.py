@@ -244,11 +244,20 @@ def _checksum() -> int:
     return zlib.crc32(b"".join(code))
 
 
-def _in_a_process(case: dict, seconds: float) -> dict:
-    """`measure` in a process of its own: libtpu reads its variables when it is loaded, and keeps memory."""
-    generation, _, shape = case["topology"].partition(":")
+def described(topology: str) -> dict[str, str]:
+    """The variables by which libtpu knows a topology where there is no TPU.
+
+    Raises:
+      ValueError: it is none, such as "v5e:2x4".
+    """
+    generation, _, shape = topology.partition(":")
+    if generation not in ACCELERATORS or not re.fullmatch(r"\d+(x\d+)+", shape):
+        raise ValueError(
+            f"--topology={topology}: expected chips and their grid, such as v5e:2x4, of one of "
+            f"{', '.join(ACCELERATORS)}."
+        )
     chips = math.prod(map(int, shape.split("x")))
-    described = {
+    return {
         "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
         "TPU_ACCELERATOR_TYPE": ACCELERATORS[generation].format(chips=chips),
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -256,11 +265,20 @@ def _in_a_process(case: dict, seconds: float) -> dict:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU to share
         "JAX_PLATFORMS": "cpu",
     }
+
+
+def _in_a_process(case: dict, seconds: float) -> dict:
+    """`measure` in a process of its own: libtpu reads its variables when it is loaded, and keeps memory."""
     command = [sys.executable, "-m", "hourglass_jax.benchmarks.tpu", json.dumps(case)]
     root = pathlib.Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
-            command, cwd=root, env=os.environ | described, capture_output=True, text=True, timeout=seconds
+            command,
+            cwd=root,
+            env=os.environ | described(case["topology"]),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         raise ValueError(
@@ -274,7 +292,7 @@ def _in_a_process(case: dict, seconds: float) -> dict:
 
 def measure(case: dict) -> dict:
     """Compiles a case for its topology; see `analysed`, with operations and bytes of a chip."""
-    mesh = _mesh(case["topology"], case["chips"] if case["task"] != "predict" else 1)
+    mesh = mesh_of(case["topology"], case["chips"] if case["task"] != "predict" else 1)
     config = config_of(case)
     config.train.batch_size = case["batch"] * mesh.size
     step, network, source, optimiser = step_of(config, mesh)
@@ -322,7 +340,8 @@ def config_of(case: dict):
     return config
 
 
-def _mesh(topology: str, chips: int | None) -> jax.sharding.Mesh:
+def mesh_of(topology: str, chips: int | None = None) -> jax.sharding.Mesh:
+    """A mesh of a topology's first chips, by default of all; libtpu describes them, see `described`."""
     from jax.experimental import topologies
 
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)

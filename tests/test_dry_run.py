@@ -1,0 +1,63 @@
+"""A training up to its first step."""
+
+import re
+import sys
+
+import jax
+import pytest
+
+from hourglass_jax import dry_run, train
+
+pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """The kept programs of a folder of their own, by name."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "programs"))
+    compilation_cache.reset_cache()
+    jax.clear_caches()
+    yield lambda: {p.name for p in (tmp_path / "programs").glob("jit_step-*-cache")}
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, tmp_path):
+    config = tiny({"train.steps": 1})
+    found = dry_run.dry_run(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+    checked, step, kept = capsys.readouterr().out.splitlines()
+    assert checked.startswith("Checked: the config, 40 people to train with and 10 to evaluate, ")
+    assert re.fullmatch(
+        r"Step on 1 x cpu, batch 8: each holds \d\.\d{3} GB \(\d\.\d{3} of it temporary\) and "
+        r"sends nothing\. Compiled in \d+ s\.",
+        step,
+    )
+    assert kept.startswith("The program is kept in ")
+    assert found["bytes"] > found["temporary"] > 8 * 32 * 32 * 3 * 4 and found["sent"] == {}
+    assert found["checkpoint"] > 4 * 688 * 4  # parameters, their averages, and Adam's two moments
+    before = programs()
+    assert len(before) == 1
+    train.train(config, tmp_path / "w")
+    assert programs() == before
+    dry_run.dry_run(config, tmp_path / "w")
+    assert "has a checkpoint of step 1, after which" in capsys.readouterr().out
+
+
+def test_what_a_training_is_refused_for_is_refused(tiny, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="--workdir=.*file cannot be written"):
+        dry_run.dry_run(tiny(), tmp_path / "file" / "w")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        dry_run.dry_run(tiny({"data.dataset": "lspet", "data.source": "packed"}), tmp_path / "w")
+    usage = dry_run.shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="the checkpoints take up to .* MB, and 0.0 MB are free"):
+        dry_run.dry_run(tiny(), tmp_path / "w")
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(ImportError, match=r"--topology=v5e:2x4 needs libtpu, .*hourglass_jax\[tpu\]"):
+        dry_run.dry_run(tiny(), tmp_path / "w", topology="v5e:2x4")
+    assert not (tmp_path / "w").exists()
