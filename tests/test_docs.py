@@ -351,14 +351,14 @@ def test_the_page_of_public_functions_is_that_of_the_code():
         assert wanted == [p for p in wanted if p in inspect.signature(found).parameters], name
 
 
-@pytest.mark.parametrize("name", ["check", "gpu", "quickstart", "setup", "tpu_vm"])
+@pytest.mark.parametrize("name", ["check", "gpu", "quickstart", "setup", "slurm", "tpu_vm", "tpu_worker"])
 def test_launch_scripts(name):
     path = ROOT / "launch" / f"{name}.sh"
     checked = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     text = path.read_text()
     # Each goes to the project's root and has the environment first; no error passes silently.
-    assert "set -euo pipefail" in text if name == "setup" else "setup.sh" in text
+    assert ("set -euo pipefail" if name in ("setup", "slurm", "tpu_vm") else "setup.sh") in text
     for program in re.findall(r"python (\w+\.py)", text):
         assert (ROOT / program).exists()
     for module in re.findall(r"python -m (hourglass_jax[\w.]*)", text):
