@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from hourglass_jax import files
 from hourglass_jax.network import Metadata
 from hourglass_jax.training.step import State
 
@@ -53,9 +54,9 @@ class Checkpoints:
     """The checkpoints of a workdir. Saving goes on in the background; use as a context manager."""
 
     def __init__(self, workdir, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
-        self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
+        self.directory = files.absolute(workdir) / "checkpoints"
         self._link, opened = None, self.directory
-        if not _PLAIN.fullmatch(str(opened)):
+        if not files.in_bucket(opened) and not _PLAIN.fullmatch(str(opened)):
             if not read_only:
                 opened.mkdir(parents=True, exist_ok=True)
             self._link, opened = _linked(opened)
@@ -172,6 +173,8 @@ class Checkpoints:
 
     def _check_room(self, trees) -> None:
         """A full disk is reported before a save begins: in its middle Orbax' threads fail one by one."""
+        if files.in_bucket(self.directory):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD
         free = shutil.disk_usage(self.directory).free
         if free < needed:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from hourglass_jax import extras
+from hourglass_jax import buckets, extras
 
 INTERRUPTED = "Interrupted."
 
@@ -39,7 +39,12 @@ def run(command: Callable[..., int | None], *args, interrupted: str = INTERRUPTE
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except Exception as error:
+        if not (
+            isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+            or buckets.is_error(error)
+        ):
+            raise
         print(f"Error: {message(error)}", file=sys.stderr)
         return 1
 

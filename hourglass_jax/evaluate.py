@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import pathlib
 
 import jax
 import tqdm
 
-from hourglass_jax import devices, loading
+from hourglass_jax import devices, files, loading
 from hourglass_jax.config import check_model
 from hourglass_jax.console import say
 from hourglass_jax.data import sources
@@ -35,6 +34,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
       the scores, see `results.score_predictions`; None where no joint is labelled, as of MPII's test
       people: then there are predictions and pictures alone.
     """
+    files.check_writable(workdir)
     mesh = devices.mesh()
     network, variables, metadata = loading.load(path, mesh)
     check_model(path, metadata, config)
@@ -70,7 +70,7 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     if jax.process_index() == 0:
         results.write(workdir, predictions, scores, source.ids, about)
         if predictions.pictures:
-            folder = pathlib.Path(workdir) / "pictures"
+            folder = files.path(workdir) / "pictures"
             draw.save(folder / "evaluation.png", sheets.predictions_sheet(predictions, network))
             if (sheet := sheets.stacks_sheet(predictions)) is not None:
                 draw.save(folder / "evaluation_stacks.png", sheet)
@@ -78,5 +78,5 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
                 draw.save(folder / "evaluation_attention.png", sheet)
         with contextlib.suppress(ModuleNotFoundError):  # Matplotlib; `results.write` has said so
             if curves := results.presence(predictions, network.skeleton):
-                plots.plot_presence(pathlib.Path(workdir) / "pictures" / "presence.png", curves)
+                plots.plot_presence(files.path(workdir) / "pictures" / "presence.png", curves)
     return scores

@@ -1,23 +1,47 @@
-"""Atomic writing, and size-limited reading of untrusted files."""
+"""Paths that users give, local or in a bucket: atomic writing, size-limited reading of untrusted files."""
 
 import collections
 import contextlib
 import gzip
+import io
 import json
 import os
 import pathlib
 import secrets
 import stat
+import tempfile
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from hourglass_jax import buckets
+
 LARGEST = 2**29  # bytes that a foreign file may unpack to: twice those of the largest public annotations
 
 _TEMPORARY, _OLD = ".partial", 3600  # ending of temporary files; seconds after which one is left over
 _SWEPT: set[pathlib.Path] = set()
+
+
+def path(name: str | os.PathLike) -> pathlib.Path:
+    """A path that a user gave: local, or in a bucket (gs://, s3://), with the same interface.
+
+    Raises:
+      ValueError: an address of another kind.
+      ImportError: the bucket's package is not installed.
+    """
+    return buckets.path(name) if buckets.scheme(name) else pathlib.Path(name)
+
+
+def absolute(name: str | os.PathLike) -> pathlib.Path:
+    """As `path`, a local one without links and from the root; epath would make a local one of a bucket's."""
+    return path(name) if in_bucket(name) else pathlib.Path(name).resolve()
+
+
+def in_bucket(name: str | os.PathLike) -> bool:
+    """Whether a path is in a bucket. Raises ValueError for an address of another kind."""
+    return bool(buckets.scheme(name))
 
 
 @contextlib.contextmanager
@@ -27,9 +51,17 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Makes the folder if need be. If the block raises, the file that was there stays. A link stays a link, and
     its target is replaced. A new file has the mode that the umask leaves, a replaced one keeps its own.
 
+    In a bucket the content is uploaded when the block ends well.
+
     Raises:
       OSError: the path is a folder, a device, a pipe or a socket, or the folder cannot be written.
     """
+    if in_bucket(path):
+        with tempfile.NamedTemporaryFile(prefix="hourglass_jax-", suffix=pathlib.Path(path).suffix) as file:
+            yield file  # pyright: ignore[reportReturnType]
+            file.flush()
+            buckets.upload(file.name, path)
+        return
     target = pathlib.Path(os.path.realpath(path)) if os.path.islink(path) else pathlib.Path(path)
     before = _regular(path, target)
     if target == pathlib.Path(path):
@@ -106,11 +138,13 @@ def user_cache() -> pathlib.Path | None:
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """A path in which ~ is the user's home.
+    """As `path`, with the user's home for ~.
 
     Raises:
       ValueError: the path begins with ~, and no home is known.
     """
+    if in_bucket(path):
+        return buckets.path(path)
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError:
@@ -129,6 +163,48 @@ def write_json(path: str | os.PathLike, value) -> None:
     write(path, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
 
 
+def opened(path: str | os.PathLike) -> BinaryIO:
+    """A file to read; one in a bucket is read whole, into memory.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      OSError: it cannot be read, or is in a bucket and has more than `LARGEST` bytes.
+    """
+    if not in_bucket(path):
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file.")
+        return open(path, "rb")
+    for left in reversed(range(3)):  # another process may replace it meanwhile
+        about = buckets.listing(path).get("")
+        if about is None:
+            raise FileNotFoundError(f"{path}: no such file.")
+        if about["size"] > LARGEST:
+            raise OSError(f"{path}: more than {LARGEST >> 20} MiB")
+        content = io.BytesIO()
+        try:
+            buckets.download(os.fspath(path), about, content)
+            break
+        except buckets.Changed:
+            if not left:
+                raise
+    content.seek(0)
+    return content
+
+
+def size(path: str | os.PathLike) -> int:
+    """Bytes of a file."""
+    return buckets.listing(path)[""]["size"] if in_bucket(path) else os.path.getsize(path)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Raises OSError for a bucket that cannot be written to, before minutes of work; one line.
+
+    Of a local folder nothing is asked: it may not be there yet.
+    """
+    if in_bucket(folder):
+        buckets.check_writable(folder)
+
+
 def read_json(path: str | os.PathLike, *, unique: bool = False):
     """The content of a json file, plain or packed by gzip.
 
@@ -140,14 +216,12 @@ def read_json(path: str | os.PathLike, *, unique: bool = False):
       FileNotFoundError: there is no such file.
       ValueError: it is damaged, no json, or of more than `LARGEST` bytes; one line.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+    stream = opened(path)
     try:
-        with path.open("rb") as file:
+        with stream as file:
             packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+            file.seek(0)
+            data = (gzip.GzipFile(fileobj=file) if packed else file).read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"more than {LARGEST >> 20} MiB")
         return json.loads(data, object_pairs_hook=_unique if unique else None)
@@ -182,8 +256,8 @@ def check_archive(path: str | os.PathLike) -> None:
       zipfile.BadZipFile: it is no archive.
     """
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > os.path.getsize(path):
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > os.path.getsize(path):
         raise ValueError("its content is compressed, or overlaps")
 
 

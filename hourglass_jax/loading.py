@@ -1,8 +1,6 @@
 """One way to a trained network, for prediction, evaluation and fine-tuning alike."""
 
-import pathlib
-
-from hourglass_jax import devices, weights
+from hourglass_jax import copies, devices, files, weights
 from hourglass_jax.network import Metadata, Network, arrange, described
 from hourglass_jax.weights import published, pytorch
 
@@ -24,10 +22,11 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
     """
-    if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not pathlib.Path(path).exists():
+    if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.path(path).exists():
         path = weights.shipped(name) if name in weights.SHIPPED else published.fetch(name)
-    path, same = pathlib.Path(path), devices.replicated(mesh or devices.mesh())
+    path, same = files.path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
+        path = copies.fetched(path)
         if path.suffix in pytorch.SUFFIXES:
             return pytorch.load(path, sharding=same)
         metadata, arrays = weights.read(path)

@@ -47,6 +47,7 @@ def train(
     """
     workdir = Workdir(workdir)
     mesh = devices.mesh()
+    processes.together(workdir.check_writable)
     run = processes.together(lambda: prepare(config, mesh))
     begun = workdir.begun
     processes.agree(
@@ -165,6 +166,7 @@ def train(
                 stopped = stopped or due or patience.over
 
             if kept:
+                log.push()  # the lines up to this step, before the checkpoint that goes on after it
                 metadata = dataclasses.replace(
                     run.metadata, due="evaluation" if due else "", stopping=patience.to_dict()
                 )

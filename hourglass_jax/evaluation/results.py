@@ -1,7 +1,6 @@
 """Numbers and files from the predictions of a split; no devices."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -112,7 +111,7 @@ def write(workdir, predictions: Predictions, found: Scores | None, ids: list[str
     name their data. predictions.json has for each person the last stack's joints in image pixels and their
     scores, and under "stacks" those of every stack.
     """
-    workdir, entries = pathlib.Path(workdir), []
+    workdir, entries = files.path(workdir), []
     for id_, joints, values in zip(ids, predictions.joints, predictions.scores, strict=True):
         stacks = [
             {"joints": np.round(places, 3), "scores": np.round(value.astype(float), 4)}

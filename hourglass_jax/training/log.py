@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import copies, files
 from hourglass_jax.console import say
 from hourglass_jax.training import writers
 
@@ -42,10 +42,12 @@ class Log:
         config: dict | None = None,
         due: bool = False,
     ):
-        self.folder = pathlib.Path(workdir)
+        self._spool = copies.Spool(workdir)
+        self.folder = self._spool.folder
         found: list = []
         if jax.process_index() == 0:  # only the first process writes
-            path = self.folder / "metrics.jsonl"
+            path = self._spool.fetch("metrics.jsonl")
+            self._spool.fetch("trackers.json")
             if path.exists():
                 _drop_after(path, step, due)
             found.append(writers.JsonLines(path))
@@ -57,11 +59,21 @@ class Log:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, kind, *exc_info):
         self._writer.close()
+        # An error that ends the run is not hidden by that of the bucket that it comes from.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self._spool.close()
+
+    def push(self, *, now: bool = True) -> None:
+        """Uploads to a workdir in a bucket what was logged, see `copies.Spool.push`."""
+        if now:
+            self._writer.flush()
+        self._spool.push(now=now)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._writer.write_scalars(step, {name: float(value) for name, value in values.items()})
+        self.push(now=False)
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Pictures (h, w, 3) uint8 by title, for TensorBoard and the trackers."""

@@ -1,15 +1,18 @@
 """A run's folder: its files, the lock of a training that is at work there, and the config it began with."""
 
+import _thread
 import contextlib
 import fcntl
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 
 import jax
 
-from hourglass_jax import files
+from hourglass_jax import buckets, files
 from hourglass_jax.config import completed, differences
+from hourglass_jax.console import say
 from hourglass_jax.training import optimizer
 
 # Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
@@ -50,7 +53,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
+        self.path = files.path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
@@ -77,14 +80,27 @@ class Workdir:
         """The file that gets the batch of a step without a finite loss."""
         return self.path / f"diverged_{step:07d}.npz"
 
+    def check_writable(self) -> None:
+        """Raises OSError for a workdir in a bucket that cannot be written to."""
+        if jax.process_index() == 0:
+            files.check_writable(self.path)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second training out; the lock ends with the process, however it ends.
+        """Keeps a second training out; the lock ends with the process, however it ends. In a bucket it is a
+        lease, see `buckets.Lease`, and that of a process which died elsewhere ends within a minute.
 
         Raises:
           ValueError: another training is at work here.
           OSError: the folder cannot be written.
         """
+        if files.in_bucket(self.path):
+            if jax.process_index():
+                yield
+                return
+            with buckets.Lease(self.path / ".lock", self._lost, self._waits):
+                yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         if jax.process_index():
             yield
@@ -95,6 +111,13 @@ class Workdir:
             except BlockingIOError:
                 raise ValueError(f"{self}: another training is running in this workdir.") from None
             yield
+
+    def _waits(self, owner: str) -> None:
+        say(f"{self}: {owner}, was at work here; waiting up to {buckets.EXPIRED:.0f} s for signs of it.")
+
+    def _lost(self) -> None:
+        say(f"{self}: another training has taken this workdir over.")
+        _thread.interrupt_main(signal.SIGTERM)
 
     def check_config(self, config: dict, *, allow_changed: bool, examples: int = 0) -> None:
         """Compares a config with the one that the run began with, and writes it to config.json.

@@ -1,0 +1,159 @@
+"""Paths in buckets, on an emulator: tests/store.py."""
+
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from hourglass_jax import buckets, copies, evaluate, files, loading, train
+from hourglass_jax.training import log as logs
+
+pytestmark = pytest.mark.usefixtures("small_model")
+
+
+def names(folder):
+    return sorted(buckets.listing(folder))
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        (
+            "gx://bucket/run",
+            "^gx://bucket/run: gx:// is not supported; a path is local, or begins with gs:// and s3://",
+        ),
+        ("gs:/bucket/run", "^gs:/bucket/run: two slashes are missing"),
+        ("gs:bucket", "^gs:bucket: two slashes are missing"),
+        ("s3://", "^s3://: names no bucket; expected s3://BUCKET/FOLDER"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_and_makes_no_folder(name, found, tmp_path, monkeypatch, tiny):
+    monkeypatch.chdir(tmp_path)
+    for use in (files.path, files.read_json, copies.fetched, loading.load):
+        with pytest.raises(ValueError, match=found):
+            use(name)
+    for use in (lambda: files.write(name, b""), lambda: train.train(tiny(), name)):
+        with pytest.raises(ValueError, match=found):
+            use()
+    assert os.listdir(tmp_path) == []
+
+
+def test_local_paths_are_pathlibs_whatever_their_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:").mkdir()  # a user's own
+    for name in ("a", "a b/c:d", "x:/y", "gs:/y", b"x".decode(), tmp_path):
+        assert files.path(name) == pathlib.Path(name) and not files.in_bucket(name)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    with pytest.raises(ImportError, match=r"gs://b/x: reading and writing gs:// needs gcsfs"):
+        files.read_json("gs://b/x")
+
+
+def test_a_training_in_a_bucket_is_that_of_a_folder(
+    gcs, tiny, metrics_of, state_of, same, tmp_path, monkeypatch
+):
+    store, run = gcs
+    monkeypatch.chdir(tmp_path)
+    config = tiny({"train.tensorboard": True, "train.steps": 2})
+    train.train(config, run)
+    config.train.steps = 4
+    train.train(config, run)  # goes on
+    local = tmp_path / "local"
+    scores = train.train(config, local)
+    same(state_of(config, run, 4), state_of(config, local, 4))
+    lines = [json.loads(line) for line in files.opened(f"{run}/metrics.jsonl").read().splitlines()]
+    for line in (lines, wanted := metrics_of(local)):
+        for entry in line:
+            for name in logs.CLOCKED:
+                entry.pop(name, None)
+    assert [line for line in lines if "loss" in line] == [line for line in wanted if "loss" in line]
+    evaluate.evaluate(config, run, run)
+    assert files.read_json(f"{run}/evaluation.json")["table"]["Mean"] == pytest.approx(
+        scores["table"]["Mean"]
+    )
+    found = {name.partition("/")[0] for name in names(run)}
+    assert found >= {"checkpoints", "config.json", "metrics.jsonl", "pictures", "predictions.json"}
+    assert any(name.startswith("events.out.tfevents") for name in found) and ".lock" not in found
+    assert "pictures/validation_0000004.png" in names(run)
+    assert loading.load(run)[2].step == 4
+    assert sorted(os.listdir(tmp_path)) == ["cache", "local"]  # no folder called gs:
+
+
+def test_files_are_written_whole_and_read_back(gcs):
+    _, folder = gcs
+    files.write_json(f"{folder}/a/b.json", {"x": 1})
+    with pytest.raises(KeyError), files.replacing(f"{folder}/a/b.json") as file:
+        file.write(b"half")
+        raise KeyError
+    assert files.read_json(f"{folder}/a/b.json") == {"x": 1} and names(folder) == ["a/b.json"]
+    assert files.size(f"{folder}/a/b.json") == len(b'{\n "x": 1\n}')
+    for absent in (f"{folder}/c.json", f"{folder}/a", "gs://nobucket/c.json"):
+        with pytest.raises(FileNotFoundError, match=f"^{absent}: "):
+            files.read_json(absent)
+    with pytest.raises(FileNotFoundError, match="^gs://nobucket/x: there is no such bucket or object.$"):
+        files.check_writable("gs://nobucket/x")
+
+
+def test_what_is_fetched_is_kept_until_it_changes(gcs, monkeypatch):
+    store, folder = gcs
+    monkeypatch.setattr(buckets, "BLOCK", 1000)
+    content = np.random.default_rng(0).bytes(2500)
+
+    def reads():
+        return sum("alt=media" in path for _, path in store.requests)
+
+    for name in ("one.bin", "in/two.bin", "empty"):
+        files.write(f"{folder}/data/{name}", b"" if name == "empty" else content)
+    local = copies.fetched(f"{folder}/data/one.bin")
+    assert local.name == "one.bin" and local.read_bytes() == content and reads() == 3  # blocks
+    assert copies.fetched(f"{folder}/data/one.bin") == local and reads() == 3
+    local.write_bytes(content[:-1] + b"x")  # damaged on the disk
+    assert copies.fetched(f"{folder}/data/one.bin").read_bytes() == content and reads() == 6
+    files.write(f"{folder}/data/one.bin", content[::-1])
+    assert copies.fetched(f"{folder}/data/one.bin").read_bytes() == content[::-1] and reads() == 9
+    whole = copies.fetched(f"{folder}/data")
+    assert {p.relative_to(whole).as_posix(): p.stat().st_size for p in whole.rglob("*") if p.is_file()} == {
+        "one.bin": 2500, "in/two.bin": 2500, "empty": 0,
+    }  # fmt: skip
+    buckets.filesystem(folder).rm_file(f"{folder}/data/in/two.bin")
+    assert not (copies.fetched(f"{folder}/data") / "in" / "two.bin").exists()
+    assert copies.fetched(str(local)) == local  # a local path is itself
+
+
+def test_a_lease_keeps_others_out_and_ends_with_its_process(gcs, monkeypatch):
+    _, folder = gcs
+    monkeypatch.setattr(buckets, "RENEWED", 0.2)
+    monkeypatch.setattr(buckets, "EXPIRED", 1.0)
+    lost, waited = [], []
+
+    def lease():
+        return buckets.Lease(f"{folder}/.lock", lambda: lost.append(1), waited.append)
+
+    with lease():
+        with pytest.raises(
+            ValueError, match=f"^{folder}: another training is running in this workdir .*process"
+        ):
+            lease().__enter__()
+        assert str(os.getpid()) in waited[0]
+        found = files.read_json(f"{folder}/.lock")
+    assert buckets.filesystem(folder).find(folder) == [] and not lost
+
+    # A process that died on this machine, and one that died elsewhere.
+    dead = found["process"][:3] + ["1"]
+    elsewhere = ["another boot", *found["process"][1:]]
+    for process, waits in ((dead, 1), (elsewhere, 2)):
+        files.write_json(f"{folder}/.lock", found | {"process": process})
+        with lease():
+            assert len(waited) == waits and files.read_json(f"{folder}/.lock")["token"] != found["token"]
+
+    with lease():
+        files.write_json(f"{folder}/.lock", found)  # another takes it
+        until = time.monotonic() + 20
+        while not lost and time.monotonic() < until:
+            time.sleep(0.02)
+    assert lost and files.read_json(f"{folder}/.lock") == found  # and keeps it
