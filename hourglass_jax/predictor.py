@@ -96,7 +96,7 @@ class _Films:
         if not self.lead:
             self._begin(film, result.picture)
         trusted = result.scores >= result.threshold
-        ids, joints = self._tracker(result.boxes, result.joints, trusted, result.time)
+        ids, joints = self._tracker(result.boxes, result.joints, trusted, result.time, result.scores)
         return dataclasses.replace(result, ids=ids, joints=joints)
 
     def _film_of(self, picture: pictures.Picture) -> pathlib.Path | str | None:

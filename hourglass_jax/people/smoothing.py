@@ -4,15 +4,26 @@ Casiez, Roussel, Vogel, "1 Euro Filter", CHI 2012: an exponential average whose 
 
     x <- p + a (z - p),   a = r / (1 + r),   r = 2 pi (min_cutoff + beta |speed|) dt
 
-with two changes for networks that find joints. A joint that jumps to the other leg and back is no motion: the
-speed is the median of the last `window` steps, times the cube of their efficiency, the length of the way's
-chord / the length of the way (Kaufman's ratio). And p is the last x moved on by the motion that all joints
-have in common, so that a person who walks is not followed with a lag. No frame is held back.
+with three changes for networks that find joints. No frame is held back.
+
+- A joint that jumps to the other leg and back does not move: the speed is the median of the last `window`
+  steps, times the cube of their efficiency, the length of the path's chord / the length of the path
+  (Kaufman's ratio).
+- p is the last x moved on by the motion that all joints have in common, so that a person who walks is not
+  followed with a lag.
+- A place z counts by its score s: a becomes w / W, where w = s^2 and W <- (1 - a) W + w sums the past. With
+  equal scores w / W tends to the paper's a. There is no threshold, so a joint whose score crosses one does
+  not jump. The first frames, and a joint that was hidden for long, are averaged over what was seen of them.
 """
 
 import dataclasses
 
 import numpy as np
+
+_LEAST = 1e-3  # score: a joint that scores 0 throughout is averaged, too
+# Body lengths per second beyond the usual motion: a network that finds somebody else for a frame moves all
+# joints at once.
+_JUMP = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +36,7 @@ class OneEuro:
         less.
       speed_cutoff: Hz, of the speed's own average.
       common_cutoff: Hz, of the average of the motion that all joints share; 0 for no such motion.
-      window: steps that the speed is taken from.
-      patience: s, after which a joint that was not seen begins afresh.
+      window: steps that speeds are taken from.
       rate: frames a second, for pictures without times.
     """
 
@@ -35,11 +45,10 @@ class OneEuro:
     speed_cutoff: float = 1.0
     common_cutoff: float = 2.0
     window: int = 5
-    patience: float = 0.5
     rate: float = 25.0
 
     def __post_init__(self) -> None:
-        for name in ("min_cutoff", "speed_cutoff", "rate", "patience"):
+        for name in ("min_cutoff", "speed_cutoff", "rate"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: give a number above 0.")
         if not (0 <= self.beta < np.inf and 0 <= self.common_cutoff < np.inf and self.window >= 1):
@@ -61,51 +70,70 @@ class Smoother:
         self._time: float | None = None
         self._size = 0.0
 
-    def __call__(self, joints: np.ndarray, fed: np.ndarray, time: float | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        joints: np.ndarray,
+        trusted: np.ndarray,
+        time: float | None = None,
+        scores: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The next frame's joints.
 
         Args:
           joints: (k, 2) px, as found.
-          fed: (k,) bool: joints that are trusted; the others are returned as found, and change nothing.
+          trusted: (k,) bool: joints whose motion counts. A joint that is not trusted for long follows its own
+            motion late, as at rest.
           time: s; None for one step of `OneEuro.rate` after the last frame.
+          scores: (k,) of the joints; None for 1 where they are trusted, else 0.
 
         Returns:
           (k, 2) px.
         """
-        options, fed = self._options, fed & np.isfinite(joints).all(axis=-1)
+        options = self._options
+        seen: np.ndarray = np.isfinite(joints).all(axis=-1)
+        trusted = trusted & seen
+        weights = np.where(seen, np.maximum(trusted if scores is None else scores, _LEAST) ** 2, 0.0)
         if self._time is None:
             self._time = 0.0 if time is None else time
-            self._place, self._found = np.where(fed[:, None], joints, np.nan), joints
-            self._was_fed, self._unseen = fed, np.zeros(len(joints))
+            self._place, self._weight = joints.copy(), weights
+            self._found, self._was_trusted = joints, trusted
             self._speed, self._common = np.zeros_like(joints), np.zeros(2)
             self._steps = np.zeros((options.window, *joints.shape))
-            self._measure(joints[fed])
+            self._common_steps = np.zeros((options.window, 2))
+            self._measure(joints[trusted])
             return joints.copy()
         time = self._time + 1 / options.rate if time is None else time
         step = max(time - self._time, 1e-3)
         self._time = time
-        both = fed & self._was_fed
+        both = trusted & self._was_trusted
         moved = np.where(both[:, None], joints - self._found, 0) / step
-        if both.sum() >= 3:  # of fewer the median is one joint's own motion
+        if both.sum() >= 3:  # the median of fewer is one joint's own motion
             common = np.median(moved[both], axis=0)
+            self._common_steps = np.concatenate([self._common_steps[1:], common[None]])
+            usual = np.median(self._common_steps, axis=0)
+            if np.linalg.norm(common - usual) > _JUMP * self._size:
+                common = usual
             self._common = self._common + _share(options.common_cutoff, step) * (common - self._common)
-        self._measure(joints[fed])
+        self._measure(joints[trusted])
         own = np.where(both[:, None], moved - self._common, 0) / max(self._size, 1.0)
         self._steps = np.concatenate([self._steps[1:], own[None]])
-        way = np.linalg.norm(self._steps, axis=-1).sum(axis=0)
-        chord = np.linalg.norm(self._steps.sum(axis=0), axis=-1)
-        efficiency = (chord / np.maximum(way, 1e-9))[:, None]  # 0 to 1
+        # One jump that is far longer than the rest would be a path and its own chord.
+        length = np.linalg.norm(self._steps, axis=-1, keepdims=True)
+        longest = 2 * np.median(length, axis=0)
+        steps = self._steps * np.minimum(1, longest / np.maximum(length, 1e-9))
+        path = np.linalg.norm(steps, axis=-1).sum(axis=0)
+        chord = np.linalg.norm(steps.sum(axis=0), axis=-1)
+        efficiency = (chord / np.maximum(path, 1e-9))[:, None]  # 0 to 1
         speed = np.median(self._steps, axis=0) * efficiency**3
         self._speed += _share(options.speed_cutoff, step) * (speed - self._speed)
         cutoff = options.min_cutoff + options.beta * np.linalg.norm(self._speed, axis=-1)
-        predicted = self._place + self._common * step
-        place = predicted + _share(cutoff, step)[:, None] * (joints - predicted)
-        self._unseen = np.where(fed, 0.0, self._unseen + step)
-        fresh = fed & ~np.isfinite(self._place).all(axis=-1)
-        place = np.where(fresh[:, None], joints, np.where(fed[:, None], place, predicted))
-        place[self._unseen > options.patience] = np.nan
-        self._place, self._found, self._was_fed = place, np.where(fed[:, None], joints, self._found), fed
-        return np.where(fed[:, None], place, joints)
+        self._weight = (1 - _share(cutoff, step)) * self._weight + weights
+        share = weights / np.maximum(self._weight, 1e-12)
+        predicted = np.where(np.isfinite(self._place), self._place, joints) + self._common * step
+        new = predicted + share[:, None] * (joints - predicted)
+        self._place = np.where(seen[:, None], new, predicted)
+        self._found, self._was_trusted = np.where(trusted[:, None], joints, self._found), trusted
+        return self._place.copy()
 
     def _measure(self, trusted: np.ndarray) -> None:
         """The person's size, px: the longer side of the joints' extent, averaged."""

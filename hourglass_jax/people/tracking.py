@@ -64,7 +64,12 @@ class Tracker:
         self._last, self._time = 0, 0.0
 
     def __call__(
-        self, boxes: np.ndarray, joints: np.ndarray, trusted: np.ndarray, time: float | None = None
+        self,
+        boxes: np.ndarray,
+        joints: np.ndarray,
+        trusted: np.ndarray,
+        time: float | None = None,
+        scores: np.ndarray | None = None,
     ) -> tuple[tuple[int, ...], np.ndarray]:
         """The next frame.
 
@@ -72,6 +77,7 @@ class Tracker:
           boxes: (p, 4) px.
           joints: (p, k, 2) px; trusted: (p, k) bool.
           time: s; None for one step of `rate` after the last frame.
+          scores: (p, k) of the joints, by which the filter weighs them; None for 1 where trusted, else 0.
 
         Returns:
           ids (p,), and the joints (p, k, 2), smoothed if asked for.
@@ -100,7 +106,8 @@ class Tracker:
                 )
             ids.append(track.id)
             if track.smoother is not None:
-                smoothed[i] = track.smoother(joints[i], trusted[i], self._time)
+                of_person = None if scores is None else scores[i]
+                smoothed[i] = track.smoother(joints[i], trusted[i], self._time, of_person)
         return tuple(ids), smoothed
 
     def boxes(self) -> np.ndarray:

@@ -10,11 +10,13 @@ BODY = RNG.uniform(0, 200, (14, 2))
 ALL = np.ones(14, bool)
 
 
-def smoothed(frames, fed=None, options=OneEuro(), times=None):  # noqa: B008
+def smoothed(frames, trusted=None, options=OneEuro(), times=None, scores=None):  # noqa: B008
     smoother = Smoother(options)
-    fed = [ALL] * len(frames) if fed is None else fed
+    trusted = [ALL] * len(frames) if trusted is None else trusted
     times = [t / 25 for t in range(len(frames))] if times is None else times
-    return np.array([smoother(joints, of, time) for joints, of, time in zip(frames, fed, times, strict=True)])
+    scores = [None] * len(frames) if scores is None else scores
+    each = zip(frames, trusted, times, scores, strict=True)
+    return np.array([smoother(joints, of, time, weigh) for joints, of, time, weigh in each])
 
 
 def jitter(frames, motion=(2, 0)):
@@ -34,9 +36,39 @@ def test_a_still_picture_that_moves_by_2_px_a_frame_jitters_no_more():
     assert abs(off[20:].mean()) < 1
 
 
+def test_a_joint_whose_score_crosses_the_threshold_does_not_jump():
+    """An ankle scores 0.35 at its place and, every third frame, 0.25 at the other one, 60 px away."""
+    frames = BODY + 2 * np.arange(100)[:, None, None] * [1, 0]
+    scores, other = np.full((100, 14), 0.6), np.arange(100) % 3 == 0
+    frames[other, 0] += [60, 0]
+    scores[:, 0] = np.where(other, 0.25, 0.35)
+    after = smoothed(frames, scores >= 0.3, scores=scores)
+    assert jitter(frames)[:, 0].mean() > 39
+    assert jitter(after)[20:, 0].max() < 5 and jitter(after)[20:, 0].mean() < 3
+    # Its mean by squared scores: 60 0.25^2 / (0.25^2 + 2 0.35^2) = 12.2 px from its place.
+    off = after[20:, 0, 0] - BODY[0, 0] - 2 * np.arange(20, 100)
+    assert off.mean() == pytest.approx(12.2, abs=0.5)
+
+
+def test_a_network_that_finds_somebody_else_for_a_frame_moves_nobody():
+    frames = np.tile(BODY, (60, 1, 1))
+    frames[20::7] += [150, 0]
+    assert jitter(frames, (0, 0)).max() == pytest.approx(150)
+    assert jitter(smoothed(frames), (0, 0))[20:].max() < 18
+
+
 def test_motion_is_followed_without_much_lag():
     walk = BODY + 5 * np.arange(50)[:, None, None] * [1, 0.5]  # all joints, at 140 px/s
     assert np.abs(smoothed(walk) - walk)[25:].max() < 0.5
+    # One joint of a person of length l that moves steadily at v l per second trails by (v l / 25) / r, where
+    # r = 2 pi (0.5 + 20 v) / 25: by less than l / (2 pi 20) = 0.8 % of l.
+    size = np.ptp(BODY[1:], axis=0).max()
+    for v in (0.05, 0.2, 0.8):
+        steady = np.tile(BODY, (75, 1, 1))
+        steady[:, 0] = BODY[1:].mean(axis=0)  # within the others' extent
+        steady[:, 0, 0] += v * size * (np.arange(75) - 74) / 25 * [-1, 1][v < 0.5]
+        behind = np.abs(smoothed(steady) - steady)[-1, 0, 0]
+        assert behind == pytest.approx(v * size / (2 * np.pi * (0.5 + 20 * v)), rel=0.35), v
     kick = np.tile(BODY, (75, 1, 1))
     kick[:, 0, 0] += 60 * np.sin(
         2 * np.pi * np.arange(75) / 25
@@ -49,31 +81,43 @@ def test_motion_is_followed_without_much_lag():
 
 
 def test_the_average_is_the_papers():
-    """Of one step at rest, by hand: r = 2 pi 0.5 / 25 = 0.1257, a = r / (1 + r) = 0.1116."""
-    frames = np.array([BODY, BODY + [[10, 0]] * 1 + np.zeros((14, 1)) * 0])
-    frames[1, 1:] = BODY[1:]  # one joint steps by 10 px; the common motion and the median speed are 0
-    np.testing.assert_allclose(smoothed(frames)[1, 0] - BODY[0], [1.116, 0], atol=1e-3)
+    """Of a step of 10 px at rest, by hand: r = 2 pi 0.5 / 25 = 0.1257, a = r / (1 + r) = 0.1116.
+
+    In the second frame the first one weighs 1 - a: w / W = 1 / (1 + 0.8884) = 0.5295. After many it is a.
+    """
+    for before, share in ((1, 0.5295), (200, 0.1116)):
+        frames = np.tile(BODY, (before + 1, 1, 1))
+        frames[-1, 0] += [10, 0]  # the common motion and the median speed are 0
+        np.testing.assert_allclose(smoothed(frames)[-1, 0] - BODY[0], [10 * share, 0], atol=1e-3)
+        # Equal scores of any size are equal weights.
+        alike = smoothed(frames, scores=np.full((before + 1, 14), 0.2))
+        np.testing.assert_allclose(alike, smoothed(frames), atol=1e-4)
 
 
 def test_joints_that_are_not_trusted_change_nothing():
-    frames = np.tile(BODY, (40, 1, 1))
-    fed = np.tile(ALL, (40, 1))
-    frames[10:14, 3], fed[10:14, 3] = [900, 900], False
-    found = smoothed(frames, fed)
-    np.testing.assert_allclose(found[10:14, 3], 900)  # as found
-    np.testing.assert_allclose(np.delete(found, np.s_[10:14], axis=0), np.tile(BODY, (36, 1, 1)), atol=1e-9)
-    frames[20:, 3] += 50  # after more than half a second out of sight it begins where it is seen
-    fed[20:34, 3] = False
-    np.testing.assert_allclose(smoothed(frames, fed)[34, 3], BODY[3] + 50)
+    frames = np.tile(BODY, (90, 1, 1))
+    trusted = np.tile(ALL, (90, 1))
+    frames[10:14, 3], trusted[10:14, 3] = [900, 900], False
+    np.testing.assert_allclose(smoothed(frames, trusted), np.tile(BODY, (90, 1, 1)), atol=0.1)
+    # Hidden for 1.6 s, with places of low scores, and found elsewhere: there within five frames.
+    frames[20:, 3] += 50
+    scores = np.where(trusted, 0.7, 0.02)
+    frames[20:60, 3], scores[20:60, 3] = BODY[3] + [0, 30], 0.02
+    found = smoothed(frames, scores >= 0.3, scores=scores)
+    assert 0.9 * 50 < found[60, 3, 0] - BODY[3, 0] < found[64, 3, 0] - BODY[3, 0] <= 50
     frames[5, 2] = np.nan
-    assert np.isfinite(smoothed(frames, fed)[6:]).all()
+    found = smoothed(frames, trusted)
+    np.testing.assert_allclose(found[5:20, 2], np.tile(BODY[2], (15, 1)), atol=1e-9)
+    frames[:3, 2] = np.nan
+    assert np.isfinite(smoothed(frames, trusted)[3:]).all()
 
 
 def test_times_count_and_parameters_are_checked():
     frames = np.tile(BODY, (2, 1, 1))
     frames[1, 0, 0] += 10
     slow = smoothed(frames, times=[0.0, 1.0])[1, 0, 0] - BODY[0, 0]
-    assert slow == pytest.approx(10 * np.pi / (1 + np.pi))  # r = 2 pi 0.5 1
+    share = np.pi / (1 + np.pi)  # r = 2 pi 0.5 1
+    assert slow == pytest.approx(10 / (1 + (1 - share)))
     assert smoothed(frames, times=[None, None])[1, 0, 0] == pytest.approx(smoothed(frames)[1, 0, 0])
     for wrong in ({"min_cutoff": 0}, {"beta": -1}, {"window": 0}, {"rate": np.nan}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
