@@ -10,6 +10,7 @@ training on the slice compiles for itself, since JAX files programs by the machi
 
 import functools
 import os
+import pathlib
 import shutil
 import time
 
@@ -107,7 +108,21 @@ def _first_batch(config, run: train.Prepared) -> dict:
 
 def _check_workdir(workdir: Workdir, run: train.Prepared, needed: int) -> None:
     """Raises OSError for a folder that cannot be written or has no room, ValueError for another run's."""
-    folder = next(path for path in (workdir.path, *workdir.path.resolve().parents) if path.exists())
+    if files.in_bucket(workdir.path):  # which has no end
+        workdir.check_writable()
+    else:
+        _check_folder(workdir.path, needed)
+    if workdir.config.exists() and (found := changes(files.read_json(workdir.config), run.metadata.config)):
+        raise ValueError(f"--workdir={workdir} began with another config: {'; '.join(found)}.")
+    if workdir.begun:
+        with checkpoint.Checkpoints(workdir, read_only=True) as saved:
+            train.check_data(workdir, saved, run.metadata.data)
+            say(f"{workdir} has a checkpoint of step {saved.latest}, after which the training goes on.")
+
+
+def _check_folder(workdir: pathlib.Path, needed: int) -> None:
+    """Raises OSError for a local folder that cannot be written, or whose disk lacks so many bytes."""
+    folder = next(path for path in (workdir, *workdir.resolve().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"--workdir={workdir}: {folder} cannot be written; choose another one.")
     if (free := shutil.disk_usage(folder).free) < needed:
@@ -115,9 +130,3 @@ def _check_workdir(workdir: Workdir, run: train.Prepared, needed: int) -> None:
             f"--workdir={workdir}: the checkpoints take up to {needed / 1e6:,.1f} MB, and "
             f"{free / 1e6:,.1f} MB are free; choose another one."
         )
-    if workdir.config.exists() and (found := changes(files.read_json(workdir.config), run.metadata.config)):
-        raise ValueError(f"--workdir={workdir} began with another config: {'; '.join(found)}.")
-    if workdir.begun:
-        with checkpoint.Checkpoints(workdir, read_only=True) as saved:
-            train.check_data(workdir, saved, run.metadata.data)
-            say(f"{workdir} has a checkpoint of step {saved.latest}, after which the training goes on.")

@@ -1,6 +1,5 @@
 """A run's folder: its files, the lock of a training that is at work there, and the config it began with."""
 
-import _thread
 import contextlib
 import fcntl
 import os
@@ -117,7 +116,7 @@ class Workdir:
 
     def _lost(self) -> None:
         say(f"{self}: another training has taken this workdir over.")
-        _thread.interrupt_main(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # as before a preemption, of several processes too
 
     def check_config(self, config: dict, *, allow_changed: bool, examples: int = 0) -> None:
         """Compares a config with the one that the run began with, and writes it to config.json.
