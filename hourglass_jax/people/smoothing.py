@@ -90,7 +90,7 @@ class Smoother:
           (k, 2) px.
         """
         options = self._options
-        seen: np.ndarray = np.isfinite(joints).all(axis=-1)
+        seen = np.asarray(np.isfinite(joints).all(axis=-1))
         trusted = trusted & seen
         weights = np.where(seen, np.maximum(trusted if scores is None else scores, _LEAST) ** 2, 0.0)
         if self._time is None:
