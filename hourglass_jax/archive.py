@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import tqdm
 
-from hourglass_jax import files, weights
+from hourglass_jax import copies, files, weights
 from hourglass_jax.media import pictures
 from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
@@ -81,6 +81,11 @@ def predict(
       ValueError: the file is of another network or of other options, damaged, or at work in another process.
     """
     shard = shard or Shard()
+    if files.in_bucket(output):
+        raise ValueError(
+            f"--output={output}: a bucket cannot append lines; write locally with --jsonl, and copy it."
+        )
+    paths = [str(copies.fetched(path)) if files.in_bucket(path) else path for path in paths]
     root = paths[0] if len(paths) == 1 and os.path.isdir(paths[0]) else None
     for path in paths:
         if not glob.has_magic(path) and not os.path.exists(path):

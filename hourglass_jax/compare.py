@@ -39,7 +39,7 @@ def read(path: str | os.PathLike) -> Run:
       FileNotFoundError: there is no such file.
       ValueError: it holds something else, or was written before there were curves.
     """
-    path = Path(path)
+    path = files.path(path)
     file = path / "evaluation.json" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; evaluate the run first, hourglass evaluate.")
@@ -124,14 +124,14 @@ def compare(paths: list[str], output: str | None = None) -> str:
     Returns:
       the tables as text.
     """
-    names = [str(Path(path)) for path in paths]
+    names = [str(files.path(path)) for path in paths]
     if len(set(names)) < len(names):
         raise ValueError(f"A run is named twice: {', '.join(names)}.")
     runs = {name: read(path) for name, path in zip(names, paths, strict=True)}
     text = markdown(titled_tables(runs))
     if output:
-        files.write(Path(output) / "compared.md", text.encode())
-        _draw(runs, Path(output))
+        files.write(files.path(output) / "compared.md", text.encode())
+        _draw(runs, files.path(output))
     return text
 
 

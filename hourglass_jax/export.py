@@ -254,7 +254,10 @@ def export(
         if value not in known:
             raise ValueError(f"--{name}={value!r} is unknown; choose from {', '.join(known)}.")
     _check_precision(format, precision, calibration)
-    if pathlib.Path(output).is_dir():
+    if files.in_bucket(output) and format == "savedmodel":
+        raise ValueError(f"--output={output}: a SavedModel is a folder; write a local one, and copy it.")
+    files.check_writable(files.path(output).parent)
+    if files.path(output).is_dir():
         raise ValueError(f"--output={output} is a folder that is there already; choose another name.")
     network, variables, metadata = loading.load(workdir)
     options: dict = {"batch": batch} if format == "tflite" else {}

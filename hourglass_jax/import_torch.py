@@ -12,7 +12,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
-from hourglass_jax import checkpoint, console, devices, files
+from hourglass_jax import checkpoint, console, copies, devices, files
 from hourglass_jax.network import Network
 from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 from hourglass_jax.training.step import State
@@ -51,7 +51,8 @@ def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -
     Raises:
       ValueError: also where the workdir holds something already.
     """
-    workdir = Workdir(workdir)
+    workdir, path = Workdir(workdir), copies.fetched(path)
+    workdir.check_writable()
     _, variables, metadata = pytorch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
     if workdir.used:
         raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")

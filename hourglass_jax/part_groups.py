@@ -9,7 +9,6 @@ reads MPII's public json and needs scikit-learn, and matplotlib for the picture.
 import argparse
 import collections
 import io
-import pathlib
 import sys
 import warnings
 
@@ -226,7 +225,7 @@ def _main(flags: argparse.Namespace) -> None:
     print(f"For a network: --config.model.groups='{groups}'")
 
     if flags.output:
-        folder = pathlib.Path(flags.output)
+        folder = files.path(flags.output)
         buffer = io.BytesIO()
         picture(scaled, groups, skeleton).savefig(buffer, format="png")
         files.write(folder / "part_groups.png", buffer.getvalue())

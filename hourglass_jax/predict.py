@@ -64,7 +64,7 @@ def predict(
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     streams, drawing = _cameras(paths), drawing or {}
-    found, output = pictures.search([path for path in paths if path not in streams]), pathlib.Path(output)
+    found, output = pictures.search([path for path in paths if path not in streams]), files.path(output)
     items = [*found.items, *(camera.path for camera in streams.values())]
     cameras = {camera.path: camera for camera in streams.values()}
     unread, remarks = list(found.unreadable), list(found.remarks())
@@ -74,8 +74,8 @@ def predict(
     boxes_by_name = _read_boxes(boxes, items, options.get("selection"), remarks.append)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
-    read = {path.resolve() for path in [*found.items, *([pathlib.Path(boxes)] if boxes else [])]}
-    if taken := read & {path.resolve() for path in written}:
+    read = {files.absolute(path) for path in [*found.items, *([boxes] if boxes else [])]}
+    if taken := read & {files.absolute(path) for path in written}:
         raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
     _check_folder(output)
     predictor = Predictor(checkpoint, threshold=threshold, **options)
@@ -161,6 +161,9 @@ def _crops(result: Result) -> int:
 
 def _check_folder(output: pathlib.Path) -> None:
     """Raises ValueError where no folder can be: not only when the first minutes of a video are done."""
+    if files.in_bucket(output):
+        files.check_writable(output)
+        return
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "cannot be written to" if there.is_dir() else "is a file"

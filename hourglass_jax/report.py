@@ -57,7 +57,7 @@ def report(workdir, output=None) -> pathlib.Path:
     Raises:
       FileNotFoundError: the workdir was not evaluated; ValueError: one of its files is damaged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.path(workdir)
     for name in ("evaluation.json", "predictions.json", "config.json"):
         if not (workdir / name).is_file():
             raise FileNotFoundError(f"{workdir / name}: no such file; evaluate the workdir first.")
@@ -82,7 +82,7 @@ def report(workdir, output=None) -> pathlib.Path:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f"<style>{_STYLE}</style></head><body>\n" + "\n".join(filter(None, parts)) + "\n</body></html>\n"
     )
-    output = pathlib.Path(output) if output else workdir / "report.html"
+    output = files.path(output) if output else workdir / "report.html"
     files.write(output, page.encode())
     return output
 

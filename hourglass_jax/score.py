@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import console, extras, files
+from hourglass_jax import console, copies, extras, files
 from hourglass_jax.data.datasets import arrays
 from hourglass_jax.evaluation import annotations, metrics, oks, plots, scores
 from hourglass_jax.evaluation.annotations import Annotations
@@ -314,6 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args) -> None:
+    args.annotations, args.predictions = map(copies.fetched, (args.annotations, args.predictions))
     annotated = annotations.read(args.annotations, args.dataset).rows(args.rows)
     if not len(annotated):
         raise ValueError(f"{args.annotations}: no people to score; see --rows.")

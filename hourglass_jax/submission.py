@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from hourglass_jax import console, files
+from hourglass_jax import console, copies, files
 from hourglass_jax.data.datasets import mpii_annotations
 
 _NOTHING = np.zeros((0, 0))  # MATLAB's []
@@ -130,7 +130,7 @@ def _main(args) -> None:
     import scipy.io  # requirements-minimal.txt does without
 
     joints = read_predictions(args.predictions)
-    pictures = mpii_annotations.read_test(args.annotations)
+    pictures = mpii_annotations.read_test(copies.fetched(args.annotations))
     count = check(pictures, joints, allow_missing=args.allow_missing)
     with files.replacing(args.output) as file:
         scipy.io.savemat(file, {"pred": structure(pictures, joints)}, do_compression=True)

@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import time
 
+import cv2
 import numpy as np
 import pytest
 
-from hourglass_jax import buckets, copies, evaluate, files, loading, train
+from hourglass_jax import archive, buckets, copies, evaluate, files, loading, predict, train
 from hourglass_jax.training import log as logs
 
 pytestmark = pytest.mark.usefixtures("small_model")
@@ -157,3 +159,53 @@ def test_a_lease_keeps_others_out_and_ends_with_its_process(gcs, monkeypatch):
         while not lost and time.monotonic() < until:
             time.sleep(0.02)
     assert lost and files.read_json(f"{folder}/.lock") == found  # and keeps it
+
+
+# Modules that take users' paths and have no business with a local file of their own.
+TAKE_PATHS = (
+    "train evaluate loading checkpoint report compare part_groups training/log training/workdir "
+    "evaluation/results evaluation/plots weights/command dry_run"
+).split()
+
+
+@pytest.mark.parametrize("name", TAKE_PATHS)
+def test_users_paths_go_by_files(name):
+    source = (pathlib.Path(files.__file__).parent / f"{name}.py").read_text()
+    code = re.sub(r'pathlib\.Path\(config\["train"\]|pathlib\.Path\(held\.name\)', "", source)
+    assert not re.search(r"(?<![\w.])(pathlib\.Path|Path|open|np\.load)\(", code)
+
+
+def test_weights_predictions_and_reports_go_to_buckets(gcs, spots, tmp_path, monkeypatch):
+    _, folder = gcs
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("a.png", np.full((64, 64, 3), 90, np.uint8))
+    files.write(f"{folder}/photos/a.png", (tmp_path / "a.png").read_bytes())
+    assert predict.predict([f"{folder}/photos"], f"{folder}/out", table=True) == 0
+    assert names(f"{folder}/out") == ["a.png", "predictions.csv", "predictions.json"]
+    assert len(files.read_json(f"{folder}/out/predictions.json")) == 1
+    with pytest.raises(ValueError, match="a bucket cannot append lines"):
+        archive.predict([f"{folder}/photos"], f"{folder}/out")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "cache"]
+
+
+def test_no_permission_is_one_line_at_once_and_nothing_is_written(gcs, tiny):
+    store, folder = gcs
+    store.fault = lambda method, path: 403 if "upload" in path else None
+    with pytest.raises(OSError, match=f"^{folder}: no permission .*made by the test.*[.]$"):
+        train.train(tiny(), folder)
+    store.fault = lambda method, path: 401 if "upload" in path else None
+    with pytest.raises(
+        OSError, match=f"^{folder}: the credentials are missing or have expired .*gcloud auth"
+    ):
+        train.train(tiny(), folder)
+    store.fault = lambda method, path: None
+    assert buckets.filesystem(folder).find(folder) == []
+
+
+@pytest.mark.parametrize("fault", [503, "drop"])
+def test_faults_that_pass_are_tried_again(gcs, fault):
+    store, folder = gcs
+    left = [1]
+    store.fault = lambda method, path: fault if "upload" in path and left and left.pop() else None
+    files.write(f"{folder}/a", b"content")
+    assert files.opened(f"{folder}/a").read() == b"content" and not left

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from hourglass_jax import files
+from hourglass_jax import copies, files
 from hourglass_jax.data import catalogue, packed
 from hourglass_jax.data.people_builder import PeopleBuilder, checksums
 
@@ -26,6 +26,11 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     Raises:
       ValueError: an unknown dataset, a box that it has not, or prepared data that are damaged.
     """
+    if data_dir and files.in_bucket(data_dir):
+        raise ValueError(
+            f"data_dir={data_dir}: prepared data are read from a disk; name a local folder, and put "
+            "packed files into the bucket (--pack=gs://..., data.source=packed)."
+        )
     found = catalogue.find(dataset)
     if found.drawn:
         raise ValueError(f"dataset={dataset!r} is drawn when asked; there is nothing to prepare")
@@ -68,7 +73,7 @@ def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
       ValueError: it is not as it should be, or its annotations are not those of the prepared data.
     """
     usual = Path(builder.data_dir_root) / "downloads" / "manual"
-    manual_dir = files.expanded(manual_dir or usual)
+    manual_dir = copies.fetched(files.expanded(manual_dir or usual))
     if not builder.is_prepared():
         builder.find(manual_dir)  # before TFDS raises its own, longer message
         with _alone(builder.home):

@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 
-from hourglass_jax import console
+from hourglass_jax import console, files
 from hourglass_jax.data import catalogue, packed, people_builder, pipeline, preparation
 from hourglass_jax.media import draw
 from hourglass_jax.pose import crop
@@ -97,7 +97,7 @@ def _prepare(flags):
     for split, source in splits.items() if flags.pack else ():
         path = packed.path(flags.pack, flags.dataset, box, split)
         packed.write(source, path)
-        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        print(f"wrote {path} ({files.size(path) / 1e6:.1f} MB)")
     if flags.sheet:
         draw.save(flags.sheet, contact_sheet(next(iter(splits.values()))))
         print(f"wrote {flags.sheet}: look at it before you train")

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from hourglass_jax import copies
 from hourglass_jax.media import videos
 from hourglass_jax.pose import crop
 
@@ -132,7 +133,7 @@ def expand(source, unreadable: Callable[[Unreadable], None], remark: Callable[[s
 def is_single(source) -> bool:
     """Whether a source is one picture: the path of one, an array or a Pillow image."""
     if is_path(source):
-        path = pathlib.Path(source)
+        path = copies.fetched(source)
         return _is_file(path) and not is_video(path)
     return isinstance(source, Image.Image) or getattr(source, "ndim", 0) in (2, 3)
 
@@ -165,7 +166,7 @@ def search(paths: Iterable[str | os.PathLike]) -> Found:
       FileNotFoundError: a path that is not there or no regular file, or a folder or glob without pictures.
     """
     found = Found()
-    for path in map(pathlib.Path, paths):
+    for path in map(copies.fetched, paths):
         inside = _inside(path)
         if inside is None:
             found.items.append(path)

@@ -18,7 +18,8 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     Returns:
       the metadata.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.path(workdir)
+    files.check_writable(files.path(output).parent)
     _, variables, metadata = loading.load(workdir)
     config = metadata.config
     # Users of the weights need not know where the data lay.
@@ -29,7 +30,7 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     trained_in = config["model"]["dtype"]
     config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less exact
     root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
-    scores, found = pathlib.Path(evaluation) if evaluation else Workdir(root).evaluation, {}
+    scores, found = files.path(evaluation) if evaluation else Workdir(root).evaluation, {}
     if evaluation or scores.exists():
         found = _read_json(scores)
         if found.get("step") != metadata.step:
@@ -37,7 +38,7 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
                 f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
                 "evaluate these first (hourglass evaluate)."
             )
-    written = _read_json(pathlib.Path(card)) if card else {}
+    written = _read_json(files.path(card)) if card else {}
     if trained_in != "float32":
         written = {"trained in": trained_in} | written
     metadata = Metadata(config, metadata.skeleton, metadata.step, evaluation=found, card=written)
@@ -73,6 +74,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(args) -> None:
     metadata = export(**vars(args))
-    size = pathlib.Path(args.output).stat().st_size / 2**20
+    size = files.size(args.output) / 2**20
     known = "with its scores" if metadata.evaluation else "without scores: evaluate first to store them"
     print(f"{args.output}: step {metadata.step}, {size:.1f} MiB, {known}")

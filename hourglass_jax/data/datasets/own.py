@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import copies, files
 from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import other_tools, own_annotations
 from hourglass_jax.media import pictures
@@ -74,7 +74,7 @@ class OwnConfig(people_builder.CropConfig):
 
 
 def paths(text: str) -> tuple[Path, ...]:
-    return tuple(files.expanded(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(copies.fetched(files.expanded(part.strip())) for part in text.split(",") if part.strip())
 
 
 def _beside(file: Path) -> Path:
