@@ -202,6 +202,14 @@ def test_no_permission_is_one_line_at_once_and_nothing_is_written(gcs, tiny):
     assert buckets.filesystem(folder).find(folder) == []
 
 
+def test_checkpoints_on_s3_are_refused(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="^s3://bucket/run: checkpoints can be in gs:// or a local folder"):
+        train.train(tiny(), "s3://bucket/run")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("fault", [503, "drop"])
 def test_faults_that_pass_are_tried_again(gcs, fault):
     store, folder = gcs

@@ -80,7 +80,9 @@ class Workdir:
         return self.path / f"diverged_{step:07d}.npz"
 
     def check_writable(self) -> None:
-        """Raises OSError for a workdir in a bucket that cannot be written to."""
+        """Raises OSError for a workdir in a bucket that cannot be written to, ValueError for one on S3."""
+        if buckets.scheme(self.path) == "s3":  # Orbax knows TensorStore's driver of gs:// alone
+            raise ValueError(f"{self}: checkpoints can be in gs:// or a local folder, not in s3://.")
         if jax.process_index() == 0:
             files.check_writable(self.path)
 
