@@ -177,10 +177,17 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
     import numpy as np
     import orbax.checkpoint as ocp
 
+    def arrays(path):
+        """As NumPy's, whatever devices they were saved from."""
+        reader = ocp.PyTreeCheckpointer()
+        args = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).item_metadata.tree
+        )
+        return reader.restore(path, restore_args=args)
+
     found = []
     for item in ("model", "averaged", "optimizer"):
-        a, b = (ocp.StandardCheckpointer().restore(w.resolve() / "checkpoints" / str(STEPS) / item)
-                for w in (whole, killed))  # fmt: skip
+        a, b = (arrays(w.resolve() / "checkpoints" / str(STEPS) / item) for w in (whole, killed))
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
         found += [item] * any(np.asarray(x).tobytes() != np.asarray(y).tobytes() for x, y in pairs)
     clocked = ("images_per_second", "input_share")
