@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hourglass_jax import inference, loading, weights
+from hourglass_jax import devices, inference, loading, weights
 from hourglass_jax.media import live as live_sources
 from hourglass_jax.media import pictures
 from hourglass_jax.media.live import Camera
@@ -184,7 +184,8 @@ class Predictor:
         network, variables, self.metadata = loading.load(path, mesh)
         self._kind = type(network.model).__name__
         known = about(network, self.metadata)
-        self.network, self._variables = fold_norms.fold(network, variables, about=known)
+        self.network, folded = fold_norms.fold(network, jax.device_get(variables), about=known)
+        self._variables = jax.device_put(folded, devices.replicated(mesh))
         if threshold is None:
             threshold = self.metadata.threshold
         self.threshold = check_threshold(THRESHOLD if threshold is None else threshold)
