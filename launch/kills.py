@@ -180,9 +180,9 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
     def arrays(path):
         """As NumPy's, whatever devices they were saved from."""
         reader = ocp.PyTreeCheckpointer()
-        args = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).item_metadata.tree
-        )
+        found = reader.metadata(path).item_metadata
+        assert found is not None  # every item of a checkpoint has its own
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), found.tree)
         return reader.restore(path, restore_args=args)
 
     found = []
