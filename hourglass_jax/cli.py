@@ -38,6 +38,12 @@ COMMANDS = (
         "predict",
     ),
     Command(
+        "demo",
+        "a local page to drop pictures and films on",
+        "--browser",
+        "demo.command",
+    ),
+    Command(
         "prepare",
         "prepare a dataset",
         "--dataset=lspet --manual_dir=DOWNLOADS --sheet=a.png",
@@ -141,7 +147,7 @@ def _run(word: str, module: str, arguments: list[str]) -> int:
     command = importlib.import_module(f"hourglass_jax.{module}")
     if module == "main":  # whose flags are absl's
         command.run([f"hourglass {word}", f"--mode={word}", *arguments])
-    if word == "predict":
+    if word in ("predict", "demo"):
         from hourglass_jax import devices
 
         devices.keep_memory()

@@ -5,6 +5,7 @@ EXTRAS = {  # the module -> the extra
     "clu": "train",
     "flatbuffers": "export",
     "gcsfs": "gcs",
+    "gradio": "demo",
     "h5py": "data",
     "libtpu": "tpu",
     "matplotlib": "data",
@@ -24,6 +25,7 @@ EXTRAS = {  # the module -> the extra
 }
 _NAMES = {
     "av": "PyAV",
+    "gradio": "Gradio",
     "mlflow": "MLflow",
     "sklearn": "scikit-learn",
     "tensorboard": "TensorBoard",

@@ -83,7 +83,7 @@ def predict(
     source = [cameras.get(item, item) for item in items]
     results = predictor(source, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
     results = cast(Iterator[Result], results)  # of a list
-    coco, rows, whole, crops = _Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0, 0
+    coco, rows, whole, crops = Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0, 0
     stopped: list[bool] = []
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
     for path, results_of_path in itertools.groupby(bar, key=_path):
@@ -147,7 +147,7 @@ def _path(result: Result) -> pathlib.Path:
     return cast(pathlib.Path, result.path)  # the command knows no arrays
 
 
-def _summary(coco: "_Coco", crops: int) -> str:
+def _summary(coco: "Coco", crops: int) -> str:
     """ "3 people in 2 pictures"; a picture that is taken as a whole may show anybody, and is a crop."""
     count, seen = len(coco.results), len(coco.dataset["images"])
     kinds = ("crop", "crops") if crops and crops == count else ("person", "people")
@@ -356,7 +356,7 @@ def _of_coco(content, items: list[pathlib.Path]) -> dict[pathlib.Path, list[tupl
     return found
 
 
-class _Coco:
+class Coco:
     """Results by COCO's rules, as a list of results and as a data set.
 
     Attributes:

@@ -12,7 +12,8 @@ import hourglass_jax
 from hourglass_jax import cli, config_base
 
 WORDS = (
-    "train evaluate predict prepare score compare report submission export import weights groups benchmark"
+    "train evaluate predict demo prepare score compare report submission export import weights groups "
+    "benchmark"
 )
 
 

@@ -20,6 +20,7 @@ EXTENSIONS = {
     *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 }
+LARGEST = 2**26  # px of a frame; 8K has half of it
 _RATE = fractions.Fraction(25)  # frames a second, where the file states none
 _TICKS = 90_000  # a second of the written film, where the source's own unit does not fit
 _WIDEST = 4  # of a pixel's sides; beyond, the stated ratio is an error and pixels are square
@@ -60,15 +61,23 @@ def frames(path: str | os.PathLike) -> Iterator[Frame]:
     """All frames, as players show them: turned and mirrored by the display matrix, with square pixels.
 
     Raises:
-      ValueError: it is no video; also after some frames, where the rest is damaged.
+      ValueError: it is no video, or its frames have more than LARGEST px; also after some frames, where the
+        rest is damaged.
     """
     with _opened(path) as stream:
+        _check_size(path, stream.codec_context)
         stream.thread_type = "AUTO"  # else one core decodes
         begin = fractions.Fraction(stream.container.start_time or 0, 1_000_000)
         rate, ratio = _rate(stream), _pixel_ratio(stream)
         for number, frame in enumerate(stream.container.decode(stream)):
+            _check_size(path, frame)  # it may change in a film
             time = number / rate if frame.pts is None else frame.pts * frame.time_base - begin
             yield Frame(_upright(_square(frame, ratio), _matrix(frame)), max(time, fractions.Fraction(0)))
+
+
+def _check_size(path, shape) -> None:
+    if shape.width * shape.height > LARGEST:
+        raise ValueError(f"{path}: frames of {shape.width} x {shape.height} px are too many to decode")
 
 
 def about(path: str | os.PathLike) -> About:

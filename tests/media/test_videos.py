@@ -181,6 +181,13 @@ def test_sound_alone_is_no_video(tmp_path):
         list(pictures.of(tmp_path / "a.mp4"))
 
 
+def test_frames_too_large_to_decode_are_refused_by_their_size(tmp_path, monkeypatch):
+    record(tmp_path / "a.mp4")
+    monkeypatch.setattr(videos, "LARGEST", 80 * 48 - 1)
+    with pytest.raises(pictures.Unreadable, match="a.mp4: frames of 80 x 48 px are too many to decode"):
+        next(pictures.of(tmp_path / "a.mp4"))
+
+
 def test_an_interruption_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         with videos.writing(tmp_path / "a.mp4", fractions.Fraction(25)) as write:

@@ -1,0 +1,75 @@
+"""Opens the page: hourglass demo"""
+
+import argparse
+import ipaddress
+import os
+import tempfile
+import threading
+
+from hourglass_jax import console, devices
+from hourglass_jax.demo import page
+from hourglass_jax.demo.desk import FRAMES, Desk
+from hourglass_jax.demo.page import HOST, MEGABYTES, PORT
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="hourglass demo",
+        description="Opens a local page: drop a picture or a film on it, or use the camera, and see and take "
+        "away the joints. It needs Gradio (pip install 'hourglass_jax[demo]') and no network.",
+        epilog="hourglass demo --weights=runs/mine --detector=yolox_s.onnx offers your own network first; "
+        "hourglass demo --host=0.0.0.0 lets the local network in, without passwords: visitors may then "
+        "choose what the lists offer, and no other path.",
+    )
+    add = parser.add_argument
+    add(
+        "--weights", action="append", default=[], metavar="PATH",
+        help="a workdir, a checkpoint, a file of weights or a name, offered first; may be repeated",
+    )  # fmt: skip
+    add(
+        "--detector", action="append", default=[], metavar="NAME",
+        help="a detector of people that is offered, such as FILE.onnx; may be repeated",
+    )  # fmt: skip
+    add("--host", default=HOST, help="the address to listen at (default: %(default)s, this machine alone)")
+    add("--port", type=int, default=PORT, help="(default: %(default)s)")
+    add(
+        "--megabytes", type=float, default=MEGABYTES, metavar="MB",
+        help="of an uploaded file, at most (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--frames", type=int, default=FRAMES, metavar="N",
+        help="of a film that are read, at most (default: %(default)s)",
+    )  # fmt: skip
+    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
+    add("--browser", action="store_true", help="open the page in the browser, too")
+    args = parser.parse_args(arguments)
+    return console.run(_main, args, interrupted="The page is closed.")
+
+
+def _main(args) -> None:
+    devices.keep_programs()
+    with tempfile.TemporaryDirectory(prefix="hourglass_demo_") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "uploads")
+        desk = Desk(
+            os.path.join(folder, "outcomes"),
+            offered=tuple(args.weights),
+            detectors=tuple(args.detector),
+            open_paths=_is_this_machine(args.host),
+            frames=args.frames,
+            device=args.device,
+        )
+        blocks, address = page.serve(
+            desk, host=args.host, port=args.port, megabytes=args.megabytes, browser=args.browser
+        )
+        try:
+            print(f"{address} is open until Ctrl-C.", flush=True)
+            threading.Event().wait()
+        finally:
+            blocks.close(verbose=False)

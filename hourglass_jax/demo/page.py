@@ -1,0 +1,220 @@
+"""The page itself, by Gradio (`pip install 'hourglass_jax[demo]'`); it needs no network."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from hourglass_jax import console, extras
+from hourglass_jax.demo.desk import EVERY, HEAD, LOOKS, WHOLE, Choice, Desk, Outcome, drawn
+
+HOST, PORT = "127.0.0.1", 7860
+MEGABYTES = 200  # of an upload
+_WAITING = 32  # visitors
+_CAMERA = 300  # s, after which a camera asks again
+_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # bad input; others are faults
+_STYLE = """
+footer { display: none !important; }
+#note textarea { border: none; background: none; padding: 0; font-size: 1.05em; resize: none; }
+#note textarea { box-shadow: none; }
+#joints img { max-height: 70vh; object-fit: contain; }
+"""
+
+
+def serve(
+    desk: Desk, *, host: str = HOST, port: int = PORT, megabytes: float = MEGABYTES, browser: bool = False
+):
+    """Starts the page's server on a thread.
+
+    Args:
+      desk: does the work.
+      host, port: to listen at.
+      megabytes: of an uploaded file, at most.
+      browser: open the page there.
+
+    Returns:
+      the `gradio.Blocks`, whose `close` ends it, and its address.
+
+    Raises:
+      ImportError: Gradio is not installed; OSError: the port is taken.
+    """
+    blocks = page(desk)
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=int(megabytes * 2**20),
+        inbrowser=browser,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,  # else a second server, of Node.js
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        css=_STYLE,
+    )
+    return blocks, address
+
+
+def page(desk: Desk):
+    """The page of a desk, as `gradio.Blocks`.
+
+    Raises:
+      ImportError: Gradio is not installed.
+    """
+    # Read when Gradio is imported: no word to its makers' servers.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    with extras.needed("gradio", "The page"):
+        import gradio as gr
+    title = "Joints in pictures, in films and before a camera"
+    with gr.Blocks(title="hourglass_jax", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        gr.Markdown(f"## {title}")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                picture, film, camera, buttons = _sources(gr)
+                options, maps = _options(gr, desk)
+            with gr.Column(scale=3, min_width=320):
+                shown = _results(gr)
+        hidden: dict[str, Any] = {"api_visibility": "private"}
+        # One picture or film at a time goes through the network.
+        once = hidden | {"concurrency_id": "network", "concurrency_limit": 1}
+        find = _finder(gr, desk)
+        running = [
+            gr.on([button.click, source.upload], find, [source, *maps, *options], shown, **once)
+            for button, source in ((buttons[0], picture), (buttons[1], film))
+        ]
+        buttons[2].click(lambda: "Stopped.", None, shown[0], cancels=running, **hidden)
+        state = gr.State(None)
+        camera.stream(
+            _watcher(gr, desk), [camera, state, *options], [shown[1], state, shown[0]],
+            stream_every=EVERY, time_limit=_CAMERA, show_progress="hidden", **hidden,
+        )  # fmt: skip
+    return blocks.queue(max_size=_WAITING)
+
+
+def _sources(gr) -> tuple:
+    """Components of the picture, the film and the camera, and the buttons find, find and stop."""
+
+    with gr.Tab("Picture"):
+        picture = gr.Image(
+            label="Picture", sources=["upload", "webcam", "clipboard"], height=260, elem_id="picture",
+            buttons=[],
+        )  # fmt: skip
+        # The file as it came: Gradio's own reader would decode it first, without the limits of ours.
+        picture.preprocess = lambda payload: payload.path if payload else None
+        of_picture = gr.Button("Find joints", variant="primary", elem_id="find")
+    with gr.Tab("Film"):
+        film = gr.Video(label="Film", sources=["upload", "webcam"], height=260, elem_id="film", buttons=[])
+        with gr.Row():
+            of_film = gr.Button("Find joints", variant="primary", elem_id="find_film")
+            stop = gr.Button("Stop")
+    with gr.Tab("Camera"):
+        camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260)
+    return picture, film, camera, (of_picture, of_film, stop)
+
+
+def _options(gr, desk: Desk) -> tuple[list, list]:
+    """Components of a `Choice`, and of the maps to be drawn."""
+    own = {"allow_custom_value": desk.open_paths}
+    with gr.Group():
+        names = gr.Dropdown(
+            list(desk.weights), value=desk.weights[0], label="Weights", elem_id="weights",
+            info="a name of the list, or a path" if desk.open_paths else None, **own,
+        )  # fmt: skip
+        detector = gr.Dropdown(
+            list(desk.detectors), value=WHOLE, label="Detector of people", elem_id="detector",
+            info="a name of the list, or FILE.onnx" if desk.open_paths else None, **own,
+        )  # fmt: skip
+        with gr.Row():
+            look = gr.Dropdown(list(LOOKS), value=next(iter(LOOKS)), label="Second look")
+            threshold = gr.Textbox(
+                label="Least score", placeholder="the weights' own", max_lines=1, elem_id="threshold"
+            )
+        smooth = gr.Checkbox(False, label="Smooth joints of films and the camera")
+        heatmaps = gr.Checkbox(False, label="Show heatmaps", elem_id="show_heatmaps")
+        attention = gr.Checkbox(False, label="Show attention")
+    return [names, detector, look, threshold, smooth], [heatmaps, attention]
+
+
+def _results(gr) -> list:
+    """Components of the note, the drawn picture, the drawn film, people, json, heatmaps and attention."""
+    note = gr.Textbox(
+        "Drop a picture or a film, or use the camera.", show_label=False, interactive=False, elem_id="note",
+        lines=1, max_lines=4, container=False,
+    )  # fmt: skip
+    picture = gr.Image(
+        label="Joints", interactive=False, format="png", elem_id="joints", buttons=["download", "fullscreen"]
+    )
+    film = gr.Video(label="Joints", interactive=False, visible=False, elem_id="played")
+    people = gr.Dataframe(
+        headers=list(HEAD), interactive=False, visible=False, elem_id="people", buttons=[], label="People"
+    )
+    json = gr.DownloadButton("Download predictions.json", visible=False, elem_id="json", size="sm")
+    maps = [
+        gr.Image(
+            label=title, interactive=False, visible=False, format="jpeg", elem_id=title.lower(),
+            buttons=["download", "fullscreen"],
+        )
+        for title in ("Heatmaps", "Attention")
+    ]  # fmt: skip
+    return [note, picture, film, people, json, *maps]
+
+
+def _choice(names, detector, look, threshold, smooth) -> Choice:
+    try:
+        least = float(threshold) if threshold and threshold.strip() else None
+    except ValueError:
+        raise ValueError(f"least score {threshold[:20]!r}: give a number from 0 to 1.") from None
+    return Choice(names or "", detector or "", LOOKS[look], least, smooth)
+
+
+def _finder(gr, desk: Desk):
+    """A function from a file and the options to updates of `_results`, while it works and in the end."""
+
+    def updates(line: str, outcome: Outcome | None = None) -> list:
+        picture = film = people = json = heatmaps = attention = None
+        if outcome:
+            film = str(outcome.overlay) if outcome.overlay.suffix == ".mp4" else None
+            picture = None if film else str(outcome.overlay)
+            people, json = outcome.people or None, str(outcome.json)
+            heatmaps, attention = outcome.heatmaps, outcome.attention
+        first = gr.update(value=picture, visible=film is None)
+        rest = (film, people, json, heatmaps, attention)
+        return [line, first, *(gr.update(value=value, visible=value is not None) for value in rest)]
+
+    def find(path, heatmaps, attention, *options) -> Iterator[list]:
+        if not path:
+            yield updates("Choose a file first.")
+            return
+        try:
+            for step in desk.look(path, _choice(*options), heatmaps=heatmaps, attention=attention):
+                if isinstance(step, Outcome):
+                    yield updates(step.note, step)
+                else:
+                    yield [step] + [gr.skip()] * 6
+        except _ERRORS as error:
+            # The visitor knows the file's name, and not where uploads are kept.
+            line = console.message(error).replace(str(path), pathlib.Path(path).name)
+            yield updates(f"Error: {line}")
+
+    return find
+
+
+def _watcher(gr, desk: Desk):
+    """A function from the camera's picture, a visitor's state and the options to what is shown."""
+
+    def watch(image, state, *options) -> tuple:
+        if image is None:
+            return gr.skip(), state, gr.skip()
+        try:
+            choice = _choice(*options)
+            if not state or state[0] != choice:
+                state = choice, desk.live(choice)
+            result = state[1](image)
+        except _ERRORS as error:
+            return gr.skip(), None, f"Error: {console.message(error)}"
+        return gr.update(value=drawn(result), visible=True), state, f"{len(result)} in sight."
+
+    return watch
