@@ -106,7 +106,7 @@ def _sources(gr) -> tuple:
         picture.preprocess = lambda payload: payload.path if payload else None
         of_picture = gr.Button("Find joints", variant="primary", elem_id="find")
     with gr.Tab("Film"):
-        film = gr.Video(label="Film", sources=["upload", "webcam"], height=260, elem_id="film", buttons=[])
+        film = gr.Video(label="Film", sources=["upload", "webcam"], height=320, elem_id="film", buttons=[])
         with gr.Row():
             of_film = gr.Button("Find joints", variant="primary", elem_id="find_film")
             stop = gr.Button("Stop")

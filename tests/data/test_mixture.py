@@ -116,7 +116,7 @@ def data(monkeypatch, opened):
     """config.data whose datasets are `People`."""
     known = {"lsp": LSP, "lspet": LSP, "mpii": MPII}
 
-    def open_(data, dataset, box, split, train):
+    def open_(data, dataset, box, split, train, *_):
         opened.append((dataset.name, split))
         return People(known[dataset.name])
 
