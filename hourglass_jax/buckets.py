@@ -1,7 +1,7 @@
 """Buckets, gs:// and s3://: paths by etils' epath, which Orbax and TFDS take too, and objects by fsspec.
 
 An object appears whole or not at all, so that writing one is atomic by itself. A bucket has no locks, no
-renaming and no appending: a training holds a `Lease`, and `files.Spool` uploads files that grow.
+renaming and no appending: a training holds a `Lease`, and `copies.Spool` uploads files that grow.
 """
 
 import base64
@@ -83,9 +83,8 @@ def filesystem(name: str | os.PathLike) -> Any:
     # TensorStore waits for ever for a server that accepts a connection and then is silent.
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(_TIMEOUT))
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
-    logging.getLogger(SCHEMES[kind]).setLevel(
-        logging.CRITICAL
-    )  # it logs errors that it raises, with tracebacks
+    # It logs errors that it raises, with tracebacks.
+    logging.getLogger(SCHEMES[kind]).setLevel(logging.CRITICAL)
     return fsspec.filesystem(kind)
 
 

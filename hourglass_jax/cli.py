@@ -39,7 +39,7 @@ COMMANDS = (
     ),
     Command(
         "demo",
-        "a local page to drop pictures and films on",
+        "a local page to drop pictures and videos on",
         "--browser",
         "demo.command",
     ),

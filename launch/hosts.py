@@ -119,10 +119,7 @@ def main() -> int:
     parser.add_argument("--slow", type=float, default=8.0, help="s of a slow save (default: %(default)s)")
     parser.add_argument("--output", required=True, help="empty folder for the two workdirs")
     flags = parser.parse_args()
-    output = pathlib.Path(flags.output)
-    if output.exists() and any(output.iterdir()):
-        sys.exit(f"Error: --output={output} is not empty; choose another folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    output = kills.empty_folder(flags.output)
     whole, workdir = output / "whole", output / "disturbed"
     failures = []
     for way in WAYS:

@@ -76,16 +76,22 @@ class Process:
         return False
 
 
+def empty_folder(name: str) -> pathlib.Path:
+    """The folder of --output, made if need be; ends the program where it is not empty."""
+    output = pathlib.Path(name)
+    if output.exists() and any(output.iterdir()):
+        sys.exit(f"Error: --output={output} is not empty; choose another folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
     parser.add_argument("--output", required=True, help="empty folder for the two workdirs")
     flags = parser.parse_args()
-    output = pathlib.Path(flags.output)
-    if output.exists() and any(output.iterdir()):
-        sys.exit(f"Error: --output={output} is not empty; choose another folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    output = empty_folder(flags.output)
     whole, killed = output / "whole", output / "killed"
     if Process(whole).process.wait():
         sys.exit(f"Error: the undisturbed run failed, see {whole}.txt.")

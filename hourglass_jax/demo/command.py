@@ -8,8 +8,8 @@ import threading
 
 from hourglass_jax import console, devices
 from hourglass_jax.demo import page
-from hourglass_jax.demo.desk import FRAMES, Desk
 from hourglass_jax.demo.page import HOST, MEGABYTES, PORT
+from hourglass_jax.demo.service import FRAMES, Service
 
 
 def _is_this_machine(host: str) -> bool:
@@ -22,8 +22,8 @@ def _is_this_machine(host: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="hourglass demo",
-        description="Opens a local page: drop a picture or a film on it, or use the camera, and see and take "
-        "away the joints. It needs Gradio (pip install 'hourglass_jax[demo]') and no network.",
+        description="Opens a local page: drop a picture or a video on it, or use the camera, and see the "
+        "joints and take them away. It needs Gradio (pip install 'hourglass_jax[demo]') and no network.",
         epilog="hourglass demo --weights=runs/mine --detector=yolox_s.onnx offers your own network first; "
         "hourglass demo --host=0.0.0.0 lets the local network in, without passwords: visitors may then "
         "choose what the lists offer, and no other path.",
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     add(
         "--frames", type=int, default=FRAMES, metavar="N",
-        help="of a film that are read, at most (default: %(default)s)",
+        help="of a video that are read, at most (default: %(default)s)",
     )  # fmt: skip
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
     add("--browser", action="store_true", help="open the page in the browser, too")
@@ -57,7 +57,7 @@ def _main(args) -> None:
     devices.keep_programs()
     with tempfile.TemporaryDirectory(prefix="hourglass_demo_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "uploads")
-        desk = Desk(
+        service = Service(
             os.path.join(folder, "outcomes"),
             offered=tuple(args.weights),
             detectors=tuple(args.detector),
@@ -66,7 +66,7 @@ def _main(args) -> None:
             device=args.device,
         )
         blocks, address = page.serve(
-            desk, host=args.host, port=args.port, megabytes=args.megabytes, browser=args.browser
+            service, host=args.host, port=args.port, megabytes=args.megabytes, browser=args.browser
         )
         try:
             print(f"{address} is open until Ctrl-C.", flush=True)

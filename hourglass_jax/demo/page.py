@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hourglass_jax import console, extras
-from hourglass_jax.demo.desk import EVERY, HEAD, LOOKS, WHOLE, Choice, Desk, Outcome, drawn
+from hourglass_jax.demo.service import EVERY, HEAD, LOOKS, WHOLE, Choice, Outcome, Service, drawn
 
 HOST, PORT = "127.0.0.1", 7860
 MEGABYTES = 200  # of an upload
@@ -22,12 +22,17 @@ footer { display: none !important; }
 
 
 def serve(
-    desk: Desk, *, host: str = HOST, port: int = PORT, megabytes: float = MEGABYTES, browser: bool = False
+    service: Service,
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    megabytes: float = MEGABYTES,
+    browser: bool = False,
 ):
     """Starts the page's server on a thread.
 
     Args:
-      desk: does the work.
+      service: does the work.
       host, port: to listen at.
       megabytes: of an uploaded file, at most.
       browser: open the page there.
@@ -38,7 +43,7 @@ def serve(
     Raises:
       ImportError: Gradio is not installed; OSError: the port is taken.
     """
-    blocks = page(desk)
+    blocks = page(service)
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -57,8 +62,8 @@ def serve(
     return blocks, address
 
 
-def page(desk: Desk):
-    """The page of a desk, as `gradio.Blocks`.
+def page(service: Service):
+    """The page of a service, as `gradio.Blocks`.
 
     Raises:
       ImportError: Gradio is not installed.
@@ -68,19 +73,19 @@ def page(desk: Desk):
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with extras.needed("gradio", "The page"):
         import gradio as gr
-    title = "Joints in pictures, in films and before a camera"
+    title = "Joints in pictures, in videos and before a camera"
     with gr.Blocks(title="hourglass_jax", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(f"## {title}")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 picture, film, camera, buttons = _sources(gr)
-                options, maps = _options(gr, desk)
+                options, maps = _options(gr, service)
             with gr.Column(scale=3, min_width=320):
                 shown = _results(gr)
         hidden: dict[str, Any] = {"api_visibility": "private"}
         # One picture or film at a time goes through the network.
         once = hidden | {"concurrency_id": "network", "concurrency_limit": 1}
-        find = _finder(gr, desk)
+        find = _finder(gr, service)
         running = [
             gr.on([button.click, source.upload], find, [source, *maps, *options], shown, **once)
             for button, source in ((buttons[0], picture), (buttons[1], film))
@@ -88,7 +93,7 @@ def page(desk: Desk):
         buttons[2].click(lambda: "Stopped.", None, shown[0], cancels=running, **hidden)
         state = gr.State(None)
         camera.stream(
-            _watcher(gr, desk), [camera, state, *options], [shown[1], state, shown[0]],
+            _watcher(gr, service), [camera, state, *options], [shown[1], state, shown[0]],
             stream_every=EVERY, time_limit=_CAMERA, show_progress="hidden", **hidden,
         )  # fmt: skip
     return blocks.queue(max_size=_WAITING)
@@ -105,8 +110,8 @@ def _sources(gr) -> tuple:
         # The file as it came: Gradio's own reader would decode it first, without the limits of ours.
         picture.preprocess = lambda payload: payload.path if payload else None
         of_picture = gr.Button("Find joints", variant="primary", elem_id="find")
-    with gr.Tab("Film"):
-        film = gr.Video(label="Film", sources=["upload", "webcam"], height=320, elem_id="film", buttons=[])
+    with gr.Tab("Video"):
+        film = gr.Video(label="Video", sources=["upload", "webcam"], height=320, elem_id="film", buttons=[])
         with gr.Row():
             of_film = gr.Button("Find joints", variant="primary", elem_id="find_film")
             stop = gr.Button("Stop")
@@ -115,24 +120,24 @@ def _sources(gr) -> tuple:
     return picture, film, camera, (of_picture, of_film, stop)
 
 
-def _options(gr, desk: Desk) -> tuple[list, list]:
+def _options(gr, service: Service) -> tuple[list, list]:
     """Components of a `Choice`, and of the maps to be drawn."""
-    own = {"allow_custom_value": desk.open_paths}
+    own = {"allow_custom_value": service.open_paths}
     with gr.Group():
         names = gr.Dropdown(
-            list(desk.weights), value=desk.weights[0], label="Weights", elem_id="weights",
-            info="a name of the list, or a path" if desk.open_paths else None, **own,
+            list(service.weights), value=service.weights[0], label="Weights", elem_id="weights",
+            info="a name of the list, or a path" if service.open_paths else None, **own,
         )  # fmt: skip
         detector = gr.Dropdown(
-            list(desk.detectors), value=WHOLE, label="Detector of people", elem_id="detector",
-            info="a name of the list, or FILE.onnx" if desk.open_paths else None, **own,
+            list(service.detectors), value=WHOLE, label="Detector of people", elem_id="detector",
+            info="a name of the list, or FILE.onnx" if service.open_paths else None, **own,
         )  # fmt: skip
         with gr.Row():
             look = gr.Dropdown(list(LOOKS), value=next(iter(LOOKS)), label="Second look")
             threshold = gr.Textbox(
                 label="Least score", placeholder="the weights' own", max_lines=1, elem_id="threshold"
             )
-        smooth = gr.Checkbox(False, label="Smooth joints of films and the camera")
+        smooth = gr.Checkbox(False, label="Smooth joints of videos and the camera")
         heatmaps = gr.Checkbox(False, label="Show heatmaps", elem_id="show_heatmaps")
         attention = gr.Checkbox(False, label="Show attention")
     return [names, detector, look, threshold, smooth], [heatmaps, attention]
@@ -141,7 +146,7 @@ def _options(gr, desk: Desk) -> tuple[list, list]:
 def _results(gr) -> list:
     """Components of the note, the drawn picture, the drawn film, people, json, heatmaps and attention."""
     note = gr.Textbox(
-        "Drop a picture or a film, or use the camera.", show_label=False, interactive=False, elem_id="note",
+        "Drop a picture or a video, or use the camera.", show_label=False, interactive=False, elem_id="note",
         lines=1, max_lines=4, container=False,
     )  # fmt: skip
     picture = gr.Image(
@@ -170,7 +175,7 @@ def _choice(names, detector, look, threshold, smooth) -> Choice:
     return Choice(names or "", detector or "", LOOKS[look], least, smooth)
 
 
-def _finder(gr, desk: Desk):
+def _finder(gr, service: Service):
     """A function from a file and the options to updates of `_results`, while it works and in the end."""
 
     def updates(line: str, outcome: Outcome | None = None) -> list:
@@ -189,7 +194,7 @@ def _finder(gr, desk: Desk):
             yield updates("Choose a file first.")
             return
         try:
-            for step in desk.look(path, _choice(*options), heatmaps=heatmaps, attention=attention):
+            for step in service.look(path, _choice(*options), heatmaps=heatmaps, attention=attention):
                 if isinstance(step, Outcome):
                     yield updates(step.note, step)
                 else:
@@ -202,7 +207,7 @@ def _finder(gr, desk: Desk):
     return find
 
 
-def _watcher(gr, desk: Desk):
+def _watcher(gr, service: Service):
     """A function from the camera's picture, a visitor's state and the options to what is shown."""
 
     def watch(image, state, *options) -> tuple:
@@ -211,7 +216,7 @@ def _watcher(gr, desk: Desk):
         try:
             choice = _choice(*options)
             if not state or state[0] != choice:
-                state = choice, desk.live(choice)
+                state = choice, service.live(choice)
             result = state[1](image)
         except _ERRORS as error:
             return gr.skip(), None, f"Error: {console.message(error)}"

@@ -13,7 +13,7 @@ from conftest import free_port, picture
 from PIL import Image
 
 from hourglass_jax import predictor
-from hourglass_jax.demo import desk, page
+from hourglass_jax.demo import page, service
 from hourglass_jax.media import videos
 
 pytestmark = [
@@ -59,7 +59,7 @@ def opened(chromium, spots, tmp_path, monkeypatch):
     """The page in the browser, and its address; `HOURGLASS_SHOTS` is a folder for a picture of its end."""
     pytest.importorskip("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    blocks, address = page.serve(desk.Desk(tmp_path / "desk"), port=free_port(), megabytes=0.05)
+    blocks, address = page.serve(service.Service(tmp_path / "service"), port=free_port(), megabytes=0.05)
     chromium.get(address)
     yield chromium, address
     if folder := os.environ.get("HOURGLASS_SHOTS"):
@@ -94,7 +94,7 @@ def test_a_dropped_picture_shows_its_joints_without_a_network(opened, tmp_path):
     find(driver, "#threshold textarea, #threshold input").send_keys("0.01")
     find(driver, "#picture input[type=file]").send_keys(str(tmp_path / "a.png"))
     assert note(driver, "joints are").startswith("1 person; joints are drawn from a score of 0.01 on.")
-    *_, found = desk.Desk(tmp_path / "alone").look(tmp_path / "a.png", desk.Choice(threshold=0.01))
+    *_, found = service.Service(tmp_path / "alone").look(tmp_path / "a.png", service.Choice(threshold=0.01))
     shown = find(driver, "#joints img").get_attribute("src")
     with urllib.request.urlopen(shown) as file:
         assert (np.asarray(Image.open(file).convert("RGB")) == np.asarray(Image.open(found.overlay))).all()
@@ -131,7 +131,7 @@ def test_a_film_is_played_with_its_joints(opened, tmp_path):
         for _ in range(12):
             write(IMAGE)
     tabs = wait(lambda: driver.find_elements("css selector", "[role=tab]"))
-    next(tab for tab in tabs if tab.text == "Film").click()
+    next(tab for tab in tabs if tab.text == "Video").click()
     find(driver, "#film input[type=file]").send_keys(str(tmp_path / "a.mp4"))
     assert "1 person in 12 frames" in note(driver, "joints are")
     film = find(driver, "#played video")

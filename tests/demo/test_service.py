@@ -10,7 +10,7 @@ from conftest import picture
 from PIL import Image
 
 from hourglass_jax import predict, predictor
-from hourglass_jax.demo import command, desk
+from hourglass_jax.demo import command, service
 from hourglass_jax.media import pictures, videos
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "spots", "one_look")
@@ -24,7 +24,7 @@ def one_look(monkeypatch):
 
 
 def outcome(of, path, choice=None, **maps):
-    *lines, found = of.look(path, choice or desk.Choice(), **maps)
+    *lines, found = of.look(path, choice or service.Choice(), **maps)
     assert all(isinstance(line, str) for line in lines)
     return found
 
@@ -40,7 +40,7 @@ def test_a_file_gives_what_the_command_gives(tmp_path, name):
     else:
         Image.fromarray(IMAGE).save(tmp_path / name)
     assert predict.main([str(tmp_path / name), f"--output={tmp_path / 'out'}", "--checkpoint=any"]) == 0
-    found = outcome(desk.Desk(tmp_path / "desk"), tmp_path / name)
+    found = outcome(service.Service(tmp_path / "service"), tmp_path / name)
     assert found.json.name == "predictions.json" and found.overlay.name == name
     assert found.json.read_bytes() == (tmp_path / "out/predictions.json").read_bytes()
     assert found.overlay.read_bytes() == (tmp_path / "out" / name).read_bytes()
@@ -54,38 +54,38 @@ def test_a_file_gives_what_the_command_gives(tmp_path, name):
 
 
 def test_a_choice_keeps_its_predictor_and_the_oldest_goes(tmp_path, spots):
-    of = desk.Desk(tmp_path, open_paths=True)
-    first = of.predictor(desk.Choice())
-    assert of.predictor(desk.Choice(weights=" lspet ", detector=desk.WHOLE)) is first
-    for number in range(desk.KEPT_PREDICTORS - 1):
-        of.predictor(desk.Choice(threshold=0.1 * number))
-    assert of.predictor(desk.Choice()) is first  # used again: now the newest
-    for number in range(desk.KEPT_PREDICTORS - 1):
-        of.predictor(desk.Choice(threshold=0.5 + 0.1 * number))
-    assert of.predictor(desk.Choice()) is first
-    of.predictor(desk.Choice(threshold=1.0))
-    assert len(of._kept) == desk.KEPT_PREDICTORS
+    of = service.Service(tmp_path, open_paths=True)
+    first = of.predictor(service.Choice())
+    assert of.predictor(service.Choice(weights=" lspet ", detector=service.WHOLE)) is first
+    for number in range(service.KEPT_PREDICTORS - 1):
+        of.predictor(service.Choice(threshold=0.1 * number))
+    assert of.predictor(service.Choice()) is first  # used again: now the newest
+    for number in range(service.KEPT_PREDICTORS - 1):
+        of.predictor(service.Choice(threshold=0.5 + 0.1 * number))
+    assert of.predictor(service.Choice()) is first
+    of.predictor(service.Choice(threshold=1.0))
+    assert len(of._kept) == service.KEPT_PREDICTORS
 
 
 def test_maps_are_shown_where_the_network_has_them(tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
-    found = outcome(desk.Desk(tmp_path / "desk"), tmp_path / "a.png", heatmaps=True, attention=True)
-    (result,) = desk.Desk(tmp_path / "other").predictor(desk.Choice())([tmp_path / "a.png"])
+    found = outcome(service.Service(tmp_path / "service"), tmp_path / "a.png", heatmaps=True, attention=True)
+    (result,) = service.Service(tmp_path / "other").predictor(service.Choice())([tmp_path / "a.png"])
     assert (found.heatmaps == predict.heatmap_sheet(result)).all() and found.attention is None
     assert found.note.endswith("This network has no attention maps; those of chu and selvam have.")
 
 
 def test_bad_input_is_one_line(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    closed = desk.Desk(tmp_path / "desk", offered=("runs/mine",), detectors=("mine.onnx",))
-    assert closed.weights[0] == "runs/mine" and closed.detectors[:2] == (desk.WHOLE, "mine.onnx")
+    closed = service.Service(tmp_path / "service", offered=("runs/mine",), detectors=("mine.onnx",))
+    assert closed.weights[0] == "runs/mine" and closed.detectors[:2] == (service.WHOLE, "mine.onnx")
     with pytest.raises(pictures.Unreadable, match="a.png: not a picture"):
         outcome(closed, tmp_path / "a.png")
-    for choice in (desk.Choice(weights="/etc/passwd"), desk.Choice(detector="/root/other.onnx")):
+    for choice in (service.Choice(weights="/etc/passwd"), service.Choice(detector="/root/other.onnx")):
         with pytest.raises(ValueError, match="is not offered here"):
             closed.predictor(choice)
     with pytest.raises(ValueError, match="threshold=7"):
-        closed.predictor(desk.Choice(threshold=7.0))
+        closed.predictor(service.Choice(threshold=7.0))
 
 
 def test_a_long_film_ends_at_the_limit_and_old_outcomes_go(tmp_path, monkeypatch):
@@ -93,26 +93,26 @@ def test_a_long_film_ends_at_the_limit_and_old_outcomes_go(tmp_path, monkeypatch
     with videos.writing(tmp_path / "a.mp4", Fraction(25)) as write:
         for _ in range(5):
             write(IMAGE)
-    monkeypatch.setattr(desk, "KEPT_OUTCOMES", 2)
-    of = desk.Desk(tmp_path / "desk", frames=3)
+    monkeypatch.setattr(service, "KEPT_OUTCOMES", 2)
+    of = service.Service(tmp_path / "service", frames=3)
     for _ in range(3):
         found = outcome(of, tmp_path / "a.mp4")
     assert found.note.endswith("Only the first 3 frames are read (--frames).")
     assert [one["frame"] for one in json.loads(found.json.read_text())] == [0, 1, 2]
     assert sum(1 for _ in videos.frames(found.overlay)) == 3
-    assert sorted(path.name for path in (tmp_path / "desk").iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in (tmp_path / "service").iterdir()) == ["2", "3"]
 
 
 def test_a_camera_gives_each_picture_its_own_result(tmp_path):
-    of = desk.Desk(tmp_path)
-    next_result = of.live(desk.Choice(smooth=True))
-    alone = of.predictor(desk.Choice())
+    of = service.Service(tmp_path)
+    next_result = of.live(service.Choice(smooth=True))
+    alone = of.predictor(service.Choice())
     for place in ((40, 30), (60, 50)):
         image = picture(100, 160, place, radius=0.02)
         found = next_result(image)
         assert (found.image == image).all() and found.ids == (1,)
     np.testing.assert_allclose(next_result(IMAGE).scores, alone(IMAGE).scores, atol=1e-6)
-    assert desk.drawn(found).shape == (100, 160, 3)
+    assert service.drawn(found).shape == (100, 160, 3)
 
 
 def test_without_gradio_the_remedy_is_named(monkeypatch, capsys):
@@ -129,16 +129,16 @@ HOSTS = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "l
 
 @pytest.mark.parametrize("host, opens", HOSTS.items())
 def test_only_this_machine_may_name_any_path(host, opens, monkeypatch):
-    desks = []
+    services = []
 
     def serve(of, **options):
-        desks.append((of, options))
+        services.append((of, options))
         raise OSError("seen enough")
 
     monkeypatch.setattr(command.page, "serve", serve)
     monkeypatch.setattr(command.devices, "keep_programs", lambda: None)
     assert command.main([f"--host={host}", "--megabytes=3", "--weights=a.npz", "--frames=9"]) == 1
-    ((of, options),) = desks
+    ((of, options),) = services
     assert of.open_paths is opens and of.weights[0] == "a.npz"
     assert options == {"host": host, "port": 7860, "megabytes": 3.0, "browser": False}
 

@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     attention: np.ndarray | None = None
 
 
-class Desk:
+class Service:
     """The page's work without the page.
 
     Args:
