@@ -216,6 +216,8 @@ def _opened(path):
             moving = [video for video in container.streams.video if not video.disposition & cover]
             if not moving:
                 raise ValueError(f"{path}: holds no moving pictures")
+            if moving[0].codec_context is None:  # PyAV's for a codec that FFmpeg does not know
+                raise ValueError(f"{path}: its video is in a format that FFmpeg cannot decode")
             yield moving[0]
     except av_error.FFmpegError as error:
         raise ValueError(f"{path}: no video that can be read ({error.strerror or error})") from error

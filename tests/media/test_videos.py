@@ -181,6 +181,15 @@ def test_sound_alone_is_no_video(tmp_path):
         list(pictures.of(tmp_path / "a.mp4"))
 
 
+def test_a_codec_that_is_not_known_is_a_one_line_error(tmp_path):
+    path = tmp_path / "a.mp4"
+    record(path)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzz"))
+    for read in (videos.about, lambda path: list(videos.frames(path))):
+        with pytest.raises(ValueError, match=r"a\.mp4: its video is in a format that FFmpeg cannot decode"):
+            read(path)
+
+
 def test_frames_too_large_to_decode_are_refused_by_their_size(tmp_path, monkeypatch):
     record(tmp_path / "a.mp4")
     monkeypatch.setattr(videos, "LARGEST", 80 * 48 - 1)
