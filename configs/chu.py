@@ -26,17 +26,18 @@ def get_config(string: str | None = None):
     """Arguments: variant, targets, released_epochs, stacks, width, dataset, size, quick.
 
     variant: baseline, ms, ms_hru, ms_hru_mr, full (the bars of Figure 8), softmax, or release: the network of
-      the released hg-attention.lua, which differs from the text (see model.skips, head, crf); with fewer than
-      8 stacks that has more units a branch, which are left out here. Figure 10 is
-      variant=softmax,stacks=2 against variant=full,stacks=2; the paper does not say with which of
-      Figure 8's parts, and --config.model.attention=softmax goes with any.
-    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
-    targets: text (Newell's, sigma 1.5), torch (as his and Chu's released code draws them) or ports (as the
-      public PyTorch ports do); by default those of the ports, at the joint and not at its cell.
+      the released hg-attention.lua, which differs from the text (see model.skips, head, crf). With fewer than
+      8 stacks the release has more units on each branch; this project leaves them out. Figure 10 compares
+      variant=softmax,stacks=2 with variant=full,stacks=2. The paper does not say which of Figure 8's parts
+      it uses; --config.model.attention=softmax works with all of them.
+    dataset: one, or several joined by plus signs. For LSP the paper trains on lsp+lspet+mpii, in LSP's
+      joints.
+    targets: text (Newell's, sigma 1.5), torch (as in his and Chu's released code) or ports (as in the public
+      PyTorch ports). The default is that of the ports, but centred on the joint, not on its cell.
     released_epochs: epochs of 6,000 batches of 8, as the released code counts them: 48,000 people, which is
-      2.16 passes over MPII's 22,246 people of training. The paper's 130 epochs are probably counted so. By
-      default an epoch is a pass over the data, and a training takes less than half the steps.
-    size: px of the input.
+      2.16 passes over MPII's 22,246 training people. The paper probably counts its 130 epochs this way. By
+      default an epoch is one pass over the data, and a training takes less than half the steps.
+    size: px, side of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
@@ -79,9 +80,9 @@ def get_config(string: str | None = None):
     c.optimizer.schedule = "steps"
     c.optimizer.factor = 0.1
     c.train.batch_size = 8  # the released code's; the paper gives none
-    # 130 epochs on MPII, the drops by the released README; 60 on LSP, drops in the same proportion.
+    # 130 epochs on MPII, with the drops of the released README; 60 on LSP, with drops in the same proportion.
     lsp, mpii = (60.0, (46, 58)), (130.0, (100, 125))
-    c.train.epochs, c.optimizer.milestones = lsp if common.for_leeds(args.dataset) else mpii
+    c.train.epochs, c.optimizer.milestones = lsp if common.has_lsp_joints(args.dataset) else mpii
     c.train.epoch_steps = 6000 if args.released_epochs else 0
     if args.quick:
         common.quick(c, learning_rate=1e-3)

@@ -4,20 +4,20 @@
         --config.data.manual_dir=DOWNLOADS
 
 The paper's own figures (theirs, not measured here), 8 stacks: PCKh@0.5 on MPII test 91.2; on LSP PCK@0.2
-91.4 and PCP@0.5 89.5. PCKh@0.5 on about 3000 held out people of MPII: block=residual with variant=baseline
-88.78 and with full 89.25 (5.2.1, which names no block; the baseline is the hourglass network, and 5.2.2 has
-89.91 for the other block); variant=full with block=inception_a 89.91, inception_b 82.95, residual 89.19
-(5.2.2); lateral=true 88.66 against 89.91 (5.2.3); fusion=concatenation 89.36 against 89.91 (5.2.4, whose
-difference of 0.66 would make it 89.25). Batch 4, one GTX 1080.
+91.4 and PCP@0.5 89.5. PCKh@0.5 on about 3000 held-out people of MPII: block=residual with variant=baseline
+88.78 and with full 89.25 (5.2.1, which does not name the block; the baseline is the hourglass network, and
+5.2.2 gives 89.91 for the other block); variant=full with block=inception_a 89.91, inception_b 82.95, residual
+89.19 (5.2.2); lateral=true 88.66 against 89.91 (5.2.3); fusion=concatenation 89.36 against 89.91 (5.2.4,
+whose stated difference of 0.66 would give 89.25). Batch 4, one GTX 1080.
 """
 
 from hourglass_jax import config_base as common
 
-# Input px per cell with fewer stacks than the three scales; otherwise the model's own. Two begin and end as
-# the paper's eight do, small features first; one has Newell's scale.
+# Input px per cell for networks with fewer stacks than the three scales; others use the model's default. Two
+# stacks begin and end as the paper's eight do, small features first; one stack has Newell's scale.
 FEW_STACKS = {1: (4,), 2: (8, 2)}
 
-# Features of several scales, adaptive weights: 5.2.1 compares both with neither.
+# (features of several scales, adaptive weights). 5.2.1 compares "full" with "baseline".
 VARIANTS = {
     "full": (True, True),
     "scales": (True, False),
@@ -34,11 +34,12 @@ def get_config(string: str | None = None):
     block: inception_a, inception_b or residual (5.2.2).
     fusion: addition or concatenation (5.2.4).
     lateral: connections from small features to large ones (5.2.3).
-    literal: Algorithm 1 as printed, also where a person's mean error is above one half; there the easier
-      joints gain weight. By default the weights then stay as they are. metrics.jsonl has the share of people
-      whose weights move, "moved_people".
-    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
-    size: px of the input.
+    literal: use Algorithm 1 as printed, also for a person whose mean error is above one half; there the
+      easier joints gain weight. By default the weights of such a person do not change. metrics.jsonl records
+      the share of people whose weights change, "moved_people".
+    dataset: one, or several joined by plus signs. For LSP the paper trains on lsp+lspet+mpii, in LSP's
+      joints.
+    size: px, side of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
@@ -60,7 +61,8 @@ def get_config(string: str | None = None):
     c.data.size = args.size
     c.data.canvas = args.size * 3 // 2
 
-    # 5.1.3 names them without amounts: those of Chu, for the colours those of Newell's released code.
+    # 5.1.3 names these without amounts. The amounts are Chu's; those of the colours are from Newell's
+    # released code.
     c.augment.scale_range = (0.75, 1.25)
     c.augment.rotate_range = 30.0
     c.augment.flip_probability = 0.5

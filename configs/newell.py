@@ -4,18 +4,18 @@
         --config.data.manual_dir=DOWNLOADS
 
 The paper's own figures (theirs, not measured here): PCKh@0.5 on MPII test 90.9 with 8 stacks. On MPII's
-validation people, first stack and second: head 96.7 and 97.7, shoulder 92.9 and 94.6, elbow 85.0 and 88.5,
-wrist 79.8 and 88.3, hip 83.7 and 87.5, knee 78.6 and 83.0, ankle 74.3 and 79.0 (Table 1). Of Figure 8's
-networks hg_stacked_int is 3 above the others for most of the training, hg_stacked_add the slowest. FLIC,
-PCK@0.2: shoulder 99.4, elbow 98.2, wrist 95.2. RMSprop 2.5e-4, divided once by 5 on a plateau; about five
-days on a 12 GB TitanX.
+validation people, first and second stack: head 96.7 and 97.7, shoulder 92.9 and 94.6, elbow 85.0 and 88.5,
+wrist 79.8 and 88.3, hip 83.7 and 87.5, knee 78.6 and 83.0, ankle 74.3 and 79.0 (Table 1). In Figure 8
+hg_stacked_int is 3 above the other networks for most of the training, and hg_stacked_add is the slowest.
+FLIC, PCK@0.2: shoulder 99.4, elbow 98.2, wrist 95.2. RMSprop 2.5e-4, divided once by 5 on a plateau; about
+five days on a 12 GB TitanX.
 """
 
 from hourglass_jax import config_base as common
 
-# Figure 8 and FLIC (4.1): the stacks, and which heatmaps have a loss. A single hourglass that is to be
-# compared has the units of all stacks at every point, in the stem, too: only so has it the paper's "slightly
-# more parameters", 6,752,400 against 6,570,400.
+# Figure 8 and FLIC (4.1): how the stacks are built, and which heatmaps have a loss. In the comparison, a
+# single hourglass has the units of all stacks at every place, also in the stem. Only then does it have the
+# paper's "slightly more parameters", 6,752,400 against 6,570,400.
 VARIANTS = {
     "hg_stacked_int": ("stacked", "stacks"),
     "hg_stacked": ("stacked", "last"),
@@ -30,16 +30,19 @@ VARIANTS = {
 def get_config(string: str | None = None):
     """Arguments: variant, targets, stacks, width, dataset, size, quick.
 
-    variant: hg_stacked_int (the network of the released hg.lua, which is the common one; 6,570,400 parameters
-      with 2 stacks), text (the one that the paper describes and its early release hg-stacked.lua has;
-      26,353,824; goes with targets=text and --config.evaluate.decode=argmax), hg_stacked (a loss on the last
-      stack alone),
-      hg_stacked_add (one loss on the sum of the heatmaps), hg (one hourglass with `stacks` units in place of
-      each one), hg_int (and losses at its lower resolutions, too), which are the five of Figure 8; or flic
-      (one hourglass, whatever `stacks` says, as in the paper for dataset=flic).
-    targets: text (Newell's, sigma 1.5), torch (as his and Chu's released code draws them) or ports (as the
-      public PyTorch ports do); by default those of the ports, at the joint and not at its cell.
-    size: px of the input.
+    variant: one of Figure 8's five networks, or text, or flic.
+      hg_stacked_int: the network of the released hg.lua, which is the common one; 6,570,400 parameters with 2
+        stacks.
+      hg_stacked: with a loss on the last stack only.
+      hg_stacked_add: with one loss on the sum of the heatmaps.
+      hg: one hourglass with `stacks` units in place of each unit.
+      hg_int: the same, with losses also at its lower resolutions.
+      text: the network that the paper describes, as in its early release hg-stacked.lua; 26,353,824
+        parameters. Use it with targets=text and --config.evaluate.decode=argmax.
+      flic: one hourglass, whatever `stacks` is, as in the paper for dataset=flic.
+    targets: text (Newell's, sigma 1.5), torch (as in his and Chu's released code) or ports (as in the public
+      PyTorch ports). The default is that of the ports, but centred on the joint, not on its cell.
+    size: px, side of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
@@ -61,7 +64,7 @@ def get_config(string: str | None = None):
     c.model.stem = "newell"
     if args.variant == "text":
         c.model.design = "text"
-    elif args.variant != "hg_stacked_int":  # whose checkpoints are older than these fields
+    elif args.variant != "hg_stacked_int":  # its older checkpoints do not have these fields
         c.model.update(stem_units=units, supervision=supervision)
 
     c.data.dataset = args.dataset
@@ -82,7 +85,8 @@ def get_config(string: str | None = None):
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 2.5e-4
     c.optimizer.schedule = "steps"
-    # The paper waits for a plateau, and drops once: optimizer.schedule=plateau, optimizer.patience=5, say.
+    # The paper waits for a plateau and drops once: optimizer.schedule=plateau, with optimizer.patience=5 or
+    # so.
     c.optimizer.milestones = (100,)  # epochs
     c.optimizer.factor = 0.2
     c.train.batch_size = 6  # the released code's; the paper gives neither this nor the epochs

@@ -1,11 +1,11 @@
-"""The main job in about five minutes on two cores: drawn figures, a small hourglass.
+"""A whole training in about five minutes on two cores: a small hourglass on drawn figures.
 
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from hourglass_jax import config_base as common
 
-# Values of each paper's network, beside the recipe that all share; its own config has them in full.
+# Each paper's values on top of the shared recipe; the paper's own config has them in full.
 SYSTEMS = {
     "newell": {},
     "chu": {},
@@ -14,7 +14,8 @@ SYSTEMS = {
         "model.attention_width": 8,
         "model.stem_slope": 0.01,
         "loss.kind": "coordinates",
-        # Algorithm 1, a round in half an epoch. The attention alone gets few steps: the pose waits meanwhile.
+        # Algorithm 1, one round in half an epoch. The attention alone gets few steps, as the pose is frozen
+        # in them.
         "train.phases": (("pose", 0.2), ("attention", 0.04), ("pose+attention", 0.26)),
     },
     "tang": {"model.branch_width": 16},

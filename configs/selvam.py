@@ -9,7 +9,7 @@ baseline 83.2, global 86.7, heatmap 78.6, multi_resolution 84.1 (Table 1).
 
 from hourglass_jax import config_base as common
 
-# Figures 3 to 6: which masks are switched on (global, heatmap, multi-resolution).
+# Figures 3 to 6: the masks that are switched on (global, heatmap, multi-resolution).
 VARIANTS = {
     "baseline": (False, False, False),
     "global": (True, False, False),
@@ -23,11 +23,12 @@ def get_config(string: str | None = None):
     """Arguments: attention, heatmap_alone, features, slope, stacks, width, dataset, size, quick.
 
     attention: baseline, global, heatmap, multi_resolution (Table 1) or all.
-    heatmap_alone: the next network and the Refinement Net see the heatmap and nothing else, as the text says
-      (3.1 to 3.3); by default the features go on with it.
+    heatmap_alone: the next network and the Refinement Net see only the heatmap, as the text says (3.1 to
+      3.3). By default they also get the features.
     features: draw the intermediate features of Figure 8 at each evaluation.
-    slope: of leaky ReLU, which the paper does not give; 0.01 is Torch's default, 0.3 that of Keras.
-    size: px of the input.
+    slope: slope of leaky ReLU below 0, which the paper does not give; 0.01 is the default of Torch, 0.3 that
+      of Keras.
+    size: px, side of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
@@ -48,7 +49,7 @@ def get_config(string: str | None = None):
     c.data.size = args.size
     c.data.canvas = args.size * 3 // 2
 
-    # The paper mentions no augmentation; this is that of Newell's released code.
+    # The paper mentions no augmentation; this is the augmentation of Newell's released code.
     c.augment.scale_normal = (0.25, 0.5)
     c.augment.rotate_normal = (30.0, 60.0)
     c.augment.rotate_probability = 0.4
@@ -61,12 +62,12 @@ def get_config(string: str | None = None):
     c.loss.kernel_weight = 1e-6
     c.loss.activity_weight = 1e-5
 
-    # 3.4 and Algorithm 1; it gives neither learning rate nor epochs.
+    # 3.4 and Algorithm 1; the paper gives neither learning rate nor epochs.
     c.optimizer.name = "adam"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.schedule = "steps"
     c.optimizer.factor = 0.1  # after each round of phases
-    c.optimizer.warmup_steps = 500  # the coordinates' matrix moves all its weights alike at first
+    c.optimizer.warmup_steps = 500  # Adam's first steps move all weights of the coordinates' matrix equally
     c.train.batch_size = 30
     c.train.epochs = 150.0  # three rounds
     if args.attention != "baseline":

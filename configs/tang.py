@@ -21,14 +21,15 @@ VARIANTS = (*part_groups.NAMED, "each", *BASELINES)
 def get_config(string: str | None = None):
     """Arguments: variant, onward, branch_width, branch_depth, ankles, stacks, width, dataset, size, quick.
 
-    variant: the part groups of Figures 5d to 5f (body, data2, data5, data8, each joint for itself,
+    variant: the part groups of Figures 5d to 5f (body, data2, data5, data8; each: one group per joint;
       overlapping), or a network without branches (baseline, deep_baseline).
     onward: the features that the next stack gets, shared or specific.
     branch_width, branch_depth: W and D of Figures 5a and 5b.
-    ankles: false leaves them out of the tasks (4.3, "Negative transfer"): with variant=baseline,stacks=1 the
-      paper's hourglass network, whose upper body gains 0.30 and whose lower body loses 0.45.
-    dataset: one, or several with plus signs; for LSP as the paper, lsp+lspet+mpii, in LSP's joints.
-    size: px of the input.
+    ankles: false: do not train the ankles (4.3, "Negative transfer"). With variant=baseline,stacks=1 this is
+      the paper's hourglass network, whose upper body gains 0.30 and whose lower body loses 0.45.
+    dataset: one, or several joined by plus signs. For LSP the paper trains on lsp+lspet+mpii, in LSP's
+      joints.
+    size: px, side of the input.
     quick: a recipe for small networks and short runs.
     """
     args = common.arguments(
@@ -44,7 +45,7 @@ def get_config(string: str | None = None):
     c.model.update(head=BASELINES.get(args.variant, "branches"), onward=args.onward, groups=())
     c.model.update(branch_width=args.branch_width, branch_depth=args.branch_depth)
     if c.model.head == "branches":
-        skeleton = skeletons.LSP if common.for_leeds(args.dataset) else skeletons.MPII
+        skeleton = skeletons.LSP if common.has_lsp_joints(args.dataset) else skeletons.MPII
         c.model.groups = part_groups.named(args.variant, skeleton)
 
     c.data.dataset = args.dataset

@@ -1,6 +1,6 @@
-"""Anyone's own people, labelled in COCO's keypoint format, as a TFDS dataset.
+"""A user's own people, labelled in COCO's keypoint format, as a TFDS dataset.
 
-The joint set is that of the files: names, limbs and sides come from their category, see `coco_annotations`.
+The joint set is that of the files. Names, limbs and sides come from their category, see `coco_annotations`.
 """
 
 from hourglass_jax.data.datasets import coco_annotations, own
@@ -9,8 +9,8 @@ from hourglass_jax.data.datasets import coco_annotations, own
 class Coco(own.OwnPeople, skip_registration=True):
     """People in COCO's keypoint format: two files, for training and for validation, or one.
 
-    Of a single file, every tenth picture is set aside for validation. Crowds, people without a labelled
-    joint, and other categories are left out and counted among the remarks.
+    If there is one file, every tenth picture is set aside for validation. Crowds, people without a labelled
+    joint, and other categories are left out, and the remarks count them.
     """
 
     homepage = "https://cocodataset.org/#format-data"

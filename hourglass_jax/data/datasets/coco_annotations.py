@@ -1,8 +1,8 @@
-"""People in COCO's keypoint format, with the joint set that their file states; without TensorFlow.
+"""People in COCO's keypoint format, with the joint set of their file; without TensorFlow.
 
-Tools differ in what they write, and where the meaning is plain it is taken: numbers and ids as text, joints
-as rows of three, limbs counted from 0, several categories with the same joints, pictures under Windows' or
-another machine's paths.
+Tools write different forms of the format. Those with a clear meaning are accepted: numbers and ids as text,
+joints as rows of three, limbs counted from 0, several categories with the same joints, paths of Windows or of
+another machine.
 """
 
 import collections
@@ -23,17 +23,17 @@ FORMAT = "expected COCO keypoints, {images: [...], annotations: [...], categorie
 
 
 def read(path, category: str = "") -> Content:
-    """Reads a file of COCO keypoints. Segmentations and whatever else it has are ignored.
+    """Reads a file of COCO keypoints. Segmentations and other fields are ignored.
 
     A joint's flag is 0 (not labelled, its place is ignored), 1 (occluded) or 2 (visible).
 
     Args:
-      path: of the file.
-      category: the name of the one to read; "" for all, which must then have the same joints.
+      path: path of the file.
+      category: the name of the category to read; "": all, which must then have the same joints.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not readable as such; one line that names the file and the record.
+      ValueError: the file does not have this format; one line that names the file and the record.
     """
     try:
         content = files.read_json(path, unique=True)
@@ -43,12 +43,12 @@ def read(path, category: str = "") -> Content:
         return _content(content, category)
     except ValueError as error:
         raise ValueError(f"{path}: {error}{other_tools.looks(path, 'coco')}") from error
-    except (TypeError, AttributeError) as error:  # of lists in the place of objects and the like
+    except (TypeError, AttributeError) as error:  # for instance a list instead of an object
         raise ValueError(f"{path}: {FORMAT} ({error}){other_tools.looks(path, 'coco')}") from error
 
 
 def _content(content, wanted: str) -> Content:
-    """What `read` gives, of the file's json."""
+    """As `read`, for the file's json."""
     images, annotations = _by_id(content, "images"), _by_id(content, "annotations")
     pictures = {id_: _picture(id_, record.get("file_name")) for id_, record in images.items()}
     sizes = {id_: size_of(record) for id_, record in images.items()}
@@ -59,7 +59,7 @@ def _content(content, wanted: str) -> Content:
     own = {str(one.get("id")) for one in chosen}
     by_picture: dict = {id_: [] for id_ in images}
     left_out: collections.Counter = collections.Counter()
-    unknown = {}  # category ids that no category has
+    unknown = {}  # category ids of annotations that no category has; a dict keeps their order
     for id_, record in annotations.items():
         image = record.get("image_id")
         if image not in images and str(image) not in as_text:
@@ -81,16 +81,16 @@ def _content(content, wanted: str) -> Content:
     if unknown:
         there = ", ".join(f"{reprlib.repr(one.get('name'))} has {one.get('id')}" for one in chosen[:3])
         found = ", ".join(reprlib.repr(of) for of in list(unknown)[:3])
-        remarks.append(f"the category_id {found} is that of no category: {there}")
+        remarks.append(f"no category has the category_id {found}: {there}")
     people = [one for found in by_picture.values() for one in found]
     return Content(skeleton, people, dict(left_out), remarks)
 
 
 def _picture(id_, name) -> str:
-    """The file's name, perhaps with folders below that of the pictures.
+    """The picture's file name, possibly with folders below the folder of the pictures.
 
-    Tools write their own machine's paths, or Windows'. Of these the last part alone counts: any file of this
-    machine would be read as a picture otherwise.
+    Some tools write absolute paths of their machine, or Windows paths. Only the last part of these is used:
+    otherwise any file of this machine could be read as a picture.
     """
     if isinstance(name, str) and "\\" in name:
         name = PureWindowsPath(name).as_posix()
@@ -104,7 +104,7 @@ def _picture(id_, name) -> str:
 
 
 def size_of(record: dict, width: str = "width", height: str = "height") -> tuple[int, int] | None:
-    """(width, height) px where both fields are there and above 0."""
+    """(width, height) px, or None unless both fields are present and above 0."""
     sides = numbers([record.get(width), record.get(height)])
     if sides.shape != (2,) or not np.isfinite(sides).all() or not ((sides > 0) & (sides < 2**24)).all():
         return None
@@ -112,7 +112,7 @@ def size_of(record: dict, width: str = "width", height: str = "height") -> tuple
 
 
 def _by_id(content, kind: str) -> dict:
-    """A list of records by their ids."""
+    """The records of a list, by id."""
     if not isinstance(content, dict) or not isinstance(content.get(kind), list):
         raise ValueError(f"no list of {kind}; {FORMAT}")
     records = {}
@@ -120,7 +120,7 @@ def _by_id(content, kind: str) -> dict:
         if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
             raise ValueError(f"number {number} of {kind} has no id")
         if not str(record["id"]).isprintable():
-            raise ValueError(f"number {number} of {kind} has an id that is no text of one line")
+            raise ValueError(f"number {number} of {kind} has an id that is not one printable line")
         if record["id"] in records:
             raise ValueError(f"two of {kind} have the id {record['id']}")
         records[record["id"]] = record
@@ -128,25 +128,25 @@ def _by_id(content, kind: str) -> dict:
 
 
 def _categories(content, wanted: str) -> tuple[list[dict], set[str]]:
-    """The categories to read, whose joints are the same, and the ids of all."""
+    """The categories to read, which have the same joints, and the ids of all categories."""
     everything = content.get("categories") or []
     found = [one for one in everything if one.get("keypoints")]
     names = reprlib.repr([one.get("name") for one in found])
     if wanted:
         if not (named := [one for one in found if one.get("name") == wanted]):
-            raise ValueError(f"no category with keypoints is called {wanted!r}; there is {names}")
+            raise ValueError(f"no category with keypoints is called {wanted!r}; choose from {names}")
         found = named
     if not found:
         there = reprlib.repr([one.get("name") for one in everything])
         remedy = 'add the joints\' names to it, "keypoints": ["nose", ...]'
-        raise ValueError(f"no category has keypoints, of {there}; {remedy if everything else FORMAT}")
+        raise ValueError(f"none of the categories {there} has keypoints; {remedy if everything else FORMAT}")
     if any(one["keypoints"] != found[0]["keypoints"] for one in found):
         raise ValueError(f"the categories {names} have different keypoints: choose one with --category=NAME")
     return found, {str(one.get("id")) for one in everything}
 
 
 def _left_out(record: dict, of: str, own: set[str], kinds: set[str]) -> str:
-    """Why a record is no person to train on, or ""."""
+    """Why a record is left out of training, or ""."""
     if of not in own:
         return "of other categories" if of in kinds else "of no category"
     if record.get("iscrowd") not in (None, False, 0, "0", "", "false", "False"):
@@ -164,17 +164,17 @@ def _joints(id_, values, k: int) -> tuple[np.ndarray, np.ndarray]:
     plain = itertools.chain.from_iterable(v if isinstance(v, list) else (v,) for v in values)
     if (
         any(type(value) is bool for value in plain) or not np.isin(rows[:, 2], (0, 1, 2)).all()
-    ):  # true may be 1, occluded, or visible
+    ):  # true is refused: it may mean 1, which is occluded, or visible
         raise ValueError(f"annotation {id_}: keypoints has a flag that is not 0, 1 or 2")
     labelled = rows[:, 2] > 0
     joints = np.where(labelled[:, None], rows[:, :2], 0)
     if not np.isfinite(joints).all():
-        raise ValueError(f"annotation {id_}: keypoints has a labelled joint whose place is no number")
+        raise ValueError(f"annotation {id_}: keypoints has a labelled joint with a place that is not finite")
     return joints, rows[:, 2].astype(np.uint8)
 
 
 def _box(values) -> tuple[np.ndarray | None, str]:
-    """The box, or None and why, if there is one."""
+    """The box; or None and the reason, which is "" if the record has no box."""
     if values is None or values == []:
         return None, ""
     box = numbers(values)
@@ -184,7 +184,7 @@ def _box(values) -> tuple[np.ndarray | None, str]:
 
 
 def numbers(values) -> np.ndarray:
-    """As float32, infinite beyond, also of numbers that are text; what is no list of numbers has none."""
+    """A list as float32; numbers may be text, too large ones become infinite; empty if it is not numeric."""
     try:
         with np.errstate(over="ignore"):
             return np.array(values, np.float64).astype(np.float32)
@@ -193,18 +193,18 @@ def numbers(values) -> np.ndarray:
 
 
 def skeleton_of(category: dict, remarks: list[str] | None = None) -> Skeleton:
-    """The joint set of a category of COCO's.
+    """The joint set of one of COCO's categories.
 
     Args:
       category: {"name", "keypoints": the joints' names, "skeleton": the limbs}, and optionally "flip_pairs"
-        (by default joints whose names differ by the side, see `sides.find`), "parts" ({row of the table:
-        joints}, by default each joint) and "torso" (two joints whose distance scales PCK; by default it is
-        scaled by the person's box, see `scores.choose`). Joints go by name or by number, from 1 as in COCO;
-        limbs from 0 where a 0 is among them.
-      remarks: gets lines on what is odd.
+        (by default the joints whose names differ only in the side, see `sides.find`), "parts" ({row of the
+        table: joints}, by default each joint) and "torso" (two joints whose distance is PCK's unit; by
+        default the unit is the person's box, see `scores.choose`). Joints are given by name or by number,
+        from 1 as in COCO; limbs are counted from 0 if one of their numbers is 0.
+      remarks: a list to which lines about anything unusual are added.
 
     Raises:
-      ValueError: one of these is not as it should be.
+      ValueError: a field is invalid.
     """
     remarks = [] if remarks is None else remarks
     names, about = category["keypoints"], f"category {reprlib.repr(category.get('name'))}"
@@ -236,11 +236,11 @@ def skeleton_of(category: dict, remarks: list[str] | None = None) -> Skeleton:
         "parts": [(title, places("parts", joints)) for title, joints in parts.items()],
         "torso": places("torso", torso, 2) if torso else None,
     }
-    return Skeleton.from_dict(fields)  # which looks at the names, too
+    return Skeleton.from_dict(fields)  # checks the names, too
 
 
 def _limbs(rows, names: list[str], remarks: list[str]) -> list[tuple[int, int]]:
-    """The limbs that join two of the joints. They are for drawings alone, so that none is worth an error."""
+    """The limbs that join two of the joints. An invalid one is not an error: limbs are only drawn."""
     rows = [list(row) if isinstance(row, list | tuple) else [row] for row in rows]
     first = 0 if any(end == 0 and type(end) is int for row in rows for end in row) else 1
     limbs, dropped = [], []
@@ -251,7 +251,7 @@ def _limbs(rows, names: list[str], remarks: list[str]) -> list[tuple[int, int]]:
         else:
             dropped.append(row)
     if first == 0:
-        remarks.append("the limbs of skeleton are counted from 0, as a 0 is among them")
+        remarks.append("the limbs of skeleton are counted from 0, because one of the numbers is 0")
     if dropped:
         joints = f"two of the {len(names)} joints"
         remarks.append(f"{len(dropped)} limbs of skeleton do not join {joints}: {reprlib.repr(dropped[0])}")
@@ -259,7 +259,7 @@ def _limbs(rows, names: list[str], remarks: list[str]) -> list[tuple[int, int]]:
 
 
 def _joint(end, names: list[str], first: int) -> int:
-    """A joint's place by its name or number, -1 for neither."""
+    """A joint's index, from its name or number; -1 if it is neither."""
     if isinstance(end, str) and end in names:
         return names.index(end)
     number = numbers([end])

@@ -1,4 +1,4 @@
-"""Animals and people that were labelled with DeepLabCut, as a TFDS dataset."""
+"""Animals and people labelled with DeepLabCut, as a TFDS dataset."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Animals and people that were labelled with DeepLabCut: CollectedData_*.csv; without TensorFlow."""
+"""Animals and people labelled with DeepLabCut: CollectedData_*.csv; without TensorFlow."""
 
 import collections
 import csv
@@ -17,14 +17,14 @@ FORMAT = (
 
 
 def read(path) -> Content:
-    """Reads one CollectedData_*.csv, or those in a project's folder.
+    """Reads one CollectedData_*.csv, or all in a project's folder.
 
-    A joint is labelled where it has x and y, in pixels. Of a project with several individuals each one is a
-    person, with the joints that are named for it; the joints are those of all.
+    A joint is labelled if it has x and y, in pixels. In a project with several individuals each one is a
+    person with the joints that have its name; the joint set has the joints of all individuals.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not readable as such; one line that names the file and the row.
+      ValueError: the file does not have this format; one line that names the file and the row.
     """
     path = Path(path)
     if path.is_dir():
@@ -35,7 +35,7 @@ def read(path) -> Content:
     else:
         contents = [_table(table_of(path), path.parent)]
     if any(content.skeleton != contents[0].skeleton for content in contents):
-        raise ValueError(f"{path}: its files have different joints; give one of them")
+        raise ValueError(f"{path}: its files have different joints; give one file")
     left_out: dict[str, int] = {}
     for content in contents:
         for reason, count in content.left_out.items():
@@ -45,7 +45,7 @@ def read(path) -> Content:
 
 
 def table_of(path: Path) -> Path:
-    """The .csv that DeepLabCut writes beside each .h5 of its own."""
+    """The .csv of a table; DeepLabCut writes one next to each of its .h5 files."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         if not path.with_suffix(".csv").is_file():
             raise ValueError(f"{path}: give the CollectedData_*.csv that DeepLabCut writes with it")
@@ -56,13 +56,13 @@ def table_of(path: Path) -> Path:
 
 
 def _table(path: Path, base: Path) -> Content:
-    """The people of one file, whose pictures are named from `base`."""
+    """The people of one file; their pictures are named relative to `base`."""
     if path.stat().st_size > files.LARGEST:
         raise ValueError(f"{path}: more than {files.LARGEST >> 20} MiB")
     data = path.read_bytes()
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace").replace("\0", "")
-    # Spreadsheets save in their country's way: with semicolons or tabs, and decimal commas.
+    # Spreadsheet programs save as is usual in their country: with semicolons or tabs, and decimal commas.
     separator = next((one for one in ";\t" if text.lstrip('"').startswith(f"scorer{one}")), ",")
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -76,7 +76,7 @@ def _table(path: Path, base: Path) -> Content:
     names, axes = header.get("bodyparts"), header.get("coords")
     if not names or not axes:
         raise ValueError(f"{path}: {FORMAT}{other_tools.looks(path, 'dlc')}")
-    # Newer versions have the picture's path in three columns, of which two have no title.
+    # Newer versions have the picture's path in three columns; two of these have no title.
     first = next((place for place, title in enumerate(names) if title), len(names))
     if (
         axes[first:] != ["x", "y"] * (len(axes[first:]) // 2)
@@ -88,7 +88,7 @@ def _table(path: Path, base: Path) -> Content:
     joints = list(dict.fromkeys(names[first:]))
     who = list(dict.fromkeys(individuals[first:]))
     if len(individuals) != len(names):
-        raise ValueError(f"{path}: its individuals are not those of its bodyparts; {FORMAT}")
+        raise ValueError(f"{path}: its rows individuals and bodyparts differ in length; {FORMAT}")
     columns = collections.Counter(zip(individuals[first::2], names[first::2], strict=True))
     if twice := next((name for (_, name), count in columns.items() if count > 1), None):
         raise ValueError(f"{path}: has the joint {twice[:99]!r} twice")
@@ -120,7 +120,7 @@ def _table(path: Path, base: Path) -> Content:
 
 
 def _picture(path: Path, base: Path, words: list[str], number: int) -> str:
-    """The picture's path from `base`. Only its name counts, and the folder of its file: projects move."""
+    """The picture's path relative to `base`: its name in the table's folder, because projects are moved."""
     name = PureWindowsPath(words[-1]).name
     if not name or not name.isprintable() or name == "..":
         raise ValueError(f"{path}: row {number} names no picture")
@@ -128,9 +128,9 @@ def _picture(path: Path, base: Path, words: list[str], number: int) -> str:
 
 
 def _numbers(path: Path, words: list[str], number: int) -> np.ndarray:
-    """As float32; nan where a joint is not labelled."""
+    """Words as float32 numbers; nan where a joint is not labelled."""
     try:
         with np.errstate(over="ignore"):
             return np.array([word.strip() or "nan" for word in words], np.float64).astype(np.float32)
     except ValueError:
-        raise ValueError(f"{path}: row {number} has words that are no numbers; {FORMAT}") from None
+        raise ValueError(f"{path}: row {number} has words that are not numbers; {FORMAT}") from None

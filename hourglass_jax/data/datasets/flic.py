@@ -9,7 +9,7 @@ from hourglass_jax.data import people_builder
 from hourglass_jax.data.datasets import arrays, matlab
 from hourglass_jax.pose import skeletons
 
-SCALE = 2.2  # of everybody, as in Newell's files: a crop of 440 px in frames of 720 x 480
+SCALE = 2.2  # for all people, as in Newell's files: a crop of 440 px in frames of 720 x 480
 # The columns of examples.mat's `coords` that are labelled, in the order of `skeletons.FLIC`: shoulders,
 # elbows and wrists, hips, eyes, nose. The others (knees, ears, ...) are nan.
 COLUMNS = (0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 16)
@@ -17,16 +17,16 @@ SPLITS = ("train", "validation")
 
 
 class Flic(people_builder.PeopleBuilder, skip_registration=True):
-    """Frames Labeled in Cinema: 5,003 people in films, 11 upper-body joints, 1,016 of them for testing.
+    """Frames Labeled in Cinema: 5,003 people in films with 11 upper-body joints, 1,016 of them for testing.
 
-    Observer-centric: the left shoulder is always on the picture's right. The test people, by which the papers
-    report, are the split "validation". Occluded joints are not marked.
+    Observer-centric: the left shoulder is always on the picture's right. The test people, whose scores the
+    papers report, are the split "validation". Occluded joints are not marked.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Download FLIC.zip by Sapp and Taskar: https://bensapp.github.io/flic-dataset.html, for research, to be cited.
-Unpack it so that there are MANUAL_DIR/FLIC/examples.mat and MANUAL_DIR/FLIC/images. In the place of
-examples.mat, Newell's train.h5 and valid.h5 with train_images.txt and valid_images.txt will do.
+Unpack it so that MANUAL_DIR/FLIC/examples.mat and MANUAL_DIR/FLIC/images exist. Instead of examples.mat, you
+can use Newell's train.h5 and valid.h5 with train_images.txt and valid_images.txt.
 """
     BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("annotated", "joints", "image")]
     homepage = "https://bensapp.github.io/flic-dataset.html"
@@ -49,7 +49,7 @@ examples.mat, Newell's train.h5 and valid.h5 with train_images.txt and valid_ima
             rows = {name: read_h5(*annotations[i::2]) for i, name in enumerate(SPLITS)}
         images = annotations[0].parent / "images"
         return {
-            # Some pictures are there twice: the row number distinguishes their people.
+            # Some pictures occur twice: the row number distinguishes their people.
             split: [_person(f"flic-{split}-{i}", images, *row) for i, row in enumerate(found)]
             for split, found in rows.items()
         }
@@ -66,11 +66,12 @@ def read_mat(path) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
     """The people of examples.mat, by split.
 
     Returns:
-      for "train" and "validation" (picture's name, joints (11, 2) px, nan where not labelled, centre (2,) px:
-      the torso box' middle from left to right, the picture's from top to bottom, as in Newell's files).
+      for "train" and "validation" a list of (picture's name, joints (11, 2) px, nan where not labelled,
+      centre (2,) px). As in Newell's files the centre is that of the torso box in x and that of the picture
+      in y.
 
     Raises:
-      ValueError: it is not readable, or not FLIC's; the message names the file or the person.
+      ValueError: the file is not readable, or not FLIC's; the message names the file or the person.
     """
     expected = (
         "expected FLIC's examples.mat, with examples(i).coords (2 x 29), filepath, imgdims, torsobox, ..."
@@ -93,10 +94,10 @@ def read_mat(path) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
 
 
 def read_h5(path, names) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """The people of one of Newell's files, with the pictures' names in the order of its rows; see `read_mat`.
+    """The people of one of Newell's files; `names` lists the pictures of its rows; see `read_mat`.
 
     Raises:
-      ValueError: it is not readable, or the two do not fit together.
+      ValueError: a file is not readable, or the two files do not belong together.
     """
     pictures = Path(names).read_bytes().decode(errors="replace").split()
     content = arrays.read_arrays(path)
@@ -113,5 +114,5 @@ def _check(path, rows, expected) -> None:
     if not rows:
         raise ValueError(f"{path}: has no people; {expected}")
     if not all(np.isfinite(center).all() for *_, center in rows):
-        raise ValueError(f"{path}: a person's place is no finite number; {expected}")
+        raise ValueError(f"{path}: a person's place is not finite; {expected}")
     files.check_names(path, (name for name, *_ in rows))

@@ -1,4 +1,4 @@
-"""Anyone's own people as labelme stores them, as a TFDS dataset."""
+"""A user's own people, labelled with labelme, as a TFDS dataset."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ from hourglass_jax.data.datasets import labelme_annotations, own
 
 @dataclasses.dataclass(eq=False)
 class LabelmeConfig(own.OwnConfig):
-    """As `own.OwnConfig`; annotations is a folder with a .json for each picture, or one for each split."""
+    """As `own.OwnConfig`; annotations is a folder with a .json for each picture, or one folder per split."""
 
     def content(self):
         return [found for folder in self.files for found in labelme_annotations.labels(folder)]
 
 
 class Labelme(own.OwnPeople, skip_registration=True):
-    """People labelled with labelme: a point for each joint, and perhaps a rectangle for each person.
+    """People labelled with labelme: a point for each joint, and optionally a rectangle for each person.
 
-    Of a single folder, every tenth picture is set aside for validation.
+    If there is one folder, every tenth picture is set aside for validation.
     """
 
     config_class = LabelmeConfig

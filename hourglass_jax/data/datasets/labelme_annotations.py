@@ -13,15 +13,15 @@ FORMAT = "expected a folder of labelme's files, one for each picture: {shapes: [
 
 
 def read(path) -> Content:
-    """Reads the files of a folder, and of those in it.
+    """Reads the files of a folder and of the folders below it.
 
-    A point is a joint, called as its label; those of one group_id are a person, and a rectangle of that group
-    is the person's box. Points without a group_id are one person. A point with a flag called occluded is so.
-    The joints are in the order of their names.
+    A point is a joint with the name of its label. All points of a group_id are one person, and a rectangle of
+    that group is the person's box. All points without a group_id are one person. A point with the flag
+    "occluded" is occluded. The joints are in the order of their names.
 
     Raises:
-      FileNotFoundError: there is no such folder, or no file of labelme's in it.
-      ValueError: a file is not readable as such; one line that names it and the shape.
+      FileNotFoundError: there is no such folder, or it has no file of labelme.
+      ValueError: a file does not have this format; one line that names the file and the shape.
     """
     path = Path(path)
     found = [(source, *_shapes(source)) for source in labels(path)]
@@ -51,22 +51,22 @@ def read(path) -> Content:
 
 
 def labels(path) -> list[Path]:
-    """The files of labels in a folder, and in those in it.
+    """The files of labels in a folder and in the folders below it.
 
     Raises:
       FileNotFoundError: there are none.
-      ValueError: it is no folder.
+      ValueError: the path is not a folder.
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"{path}: is no folder; {FORMAT}{other_tools.looks(path, 'labelme')}")
+        raise ValueError(f"{path}: is not a folder; {FORMAT}{other_tools.looks(path, 'labelme')}")
     if not (found := sorted(one for one in path.rglob("*.json") if one.is_file())):
         raise FileNotFoundError(f"{path}: holds no .json; {FORMAT}")
     return found
 
 
 def _shapes(path: Path) -> tuple[dict, dict]:
-    """What a file says of its picture, and of each group the joints, {label: (place, flag)}, and a box."""
+    """A file's picture, {picture, size}, and for each group its joints, {label: (place, flag)}, and box."""
     content = files.read_json(path, unique=True)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise ValueError(f"{path}: no list of shapes; {FORMAT}{other_tools.looks(path, 'labelme')}")
@@ -77,7 +77,7 @@ def _shapes(path: Path) -> tuple[dict, dict]:
     for number, shape in enumerate(content["shapes"], start=1):
         kind = shape.get("shape_type") if isinstance(shape, dict) else None
         if kind not in ("point", "rectangle"):
-            continue  # outlines, of which labelme has many kinds
+            continue  # labelme has many kinds of outlines
         where = f"{path}: shape {number}"
         label, group = shape.get("label"), shape.get("group_id")
         if not isinstance(label, str) or not (group is None or isinstance(group, int | str)):

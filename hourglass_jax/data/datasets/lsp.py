@@ -8,11 +8,11 @@ from hourglass_jax.pose import skeletons
 
 
 class _LeedsSports(people_builder.PeopleBuilder, skip_registration=True):
-    """What LSP and LSPet share."""
+    """The common parts of LSP and LSPet."""
 
     skeleton = skeletons.LSP
     layouts = (("joints.mat",),)
-    license = "No licence text. Published for research by its authors, who ask to be cited."
+    license = "No licence text. Its authors published it for research and ask to be cited."
 
     def _splits(self, annotations, length: int) -> dict[str, np.ndarray]:
         """The positions of each split's people."""
@@ -43,8 +43,8 @@ class Lsp(_LeedsSports):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Download lsp_dataset_original.zip (or lsp_dataset.zip, the same people 150 px tall) by Johnson and
 Everingham, University of Leeds: https://sam.johnson.io/research/lsp.html, for research, to be
-cited. Unpack it so that there are MANUAL_DIR/lsp_dataset/joints.mat and
-MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
+cited. Unpack it so that MANUAL_DIR/lsp_dataset/joints.mat and
+MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg exist.
 """
     BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("joints", "image")]
     homepage = "https://sam.johnson.io/research/lsp.html"
@@ -59,7 +59,7 @@ MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
 }"""
 
     def _splits(self, annotations, length):
-        if length != self.entries:  # the halves of an incomplete copy are not the official ones
+        if length != self.entries:  # the halves of an incomplete copy would not be the official splits
             found = f"{annotations}: found {length} entries"
             raise ValueError(f"{found}; LSP has {self.entries} (and LSPet is another dataset)")
         train, test = np.split(np.arange(length), 2)
@@ -69,13 +69,13 @@ MANUAL_DIR/lsp_dataset/images/im0001.jpg ... im2000.jpg.
 class Lspet(_LeedsSports):
     """Leeds Sports Pose Extended: 10,000 people labelled by crowd workers, with 14 joints.
 
-    Every 18th of them is set aside for validation. Occluded joints are not marked.
+    Every 18th person is set aside for validation. Occluded joints are not marked.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Download lspet_dataset.zip by Johnson and Everingham, University of Leeds:
-https://sam.johnson.io/research/lspet.html, for research, to be cited. Unpack it so that there are
-MANUAL_DIR/lspet_dataset/joints.mat and MANUAL_DIR/lspet_dataset/images/im00001.jpg ... im10000.jpg.
+https://sam.johnson.io/research/lspet.html, for research, to be cited. Unpack it so that
+MANUAL_DIR/lspet_dataset/joints.mat and MANUAL_DIR/lspet_dataset/images/im00001.jpg ... im10000.jpg exist.
 """
     BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("joints", "image")]
     homepage = "https://sam.johnson.io/research/lspet.html"

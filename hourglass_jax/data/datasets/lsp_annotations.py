@@ -4,7 +4,7 @@ import numpy as np
 
 from hourglass_jax.data.datasets import matlab
 
-DIGITS = {"lsp": 4, "lspet": 5}  # of the pictures' numbers
+DIGITS = {"lsp": 4, "lspet": 5}  # digits of the pictures' numbers
 
 
 def pictures(dataset: str, count: int) -> list[str]:
@@ -17,11 +17,11 @@ def read_joints(path) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       joints (n, 14, 2) float32 px, (0, 0) where not labelled, and visible (n, 14) uint8: 0 not
-      labelled, 1 occluded, 2 visible. LSPet does not tell occluded joints: its labelled ones are 2.
+      labelled, 1 occluded, 2 visible. LSPet does not mark occluded joints: all its labelled joints are 2.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it holds something else.
+      ValueError: the file holds something else.
     """
     expected = "expected a MATLAB file with `joints`, 14 x 3 x n (LSPet) or 3 x 14 x n (LSP)"
     content = matlab.read(path, expected)
@@ -38,5 +38,5 @@ def read_joints(path) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(points).all() or not np.isin(flags, (0, 1)).all():
         raise ValueError(f"{path}: found NaN, infinity or flags other than 0 and 1; {expected}")
     visible = (2 * flags if extended else 2 - flags).astype(np.uint8)
-    # LSPet's unlabelled joints hold leftovers of a shift; nothing may read them.
+    # LSPet's unlabelled joints hold the remains of a shift, so they are set to 0.
     return np.where(visible[..., None] > 0, points, 0).astype(np.float32), visible

@@ -15,18 +15,18 @@ MATLAB = "mpii_human_pose_v1_u12_1.mat"
 class Mpii(people_builder.PeopleBuilder, skip_registration=True):
     """MPII Human Pose: 25,204 people in everyday activities with 16 joints, and 11,731 for testing.
 
-    The people for training and validation are those of Tompson et al. (CVPR 2015); `catalogue` knows both
-    together as train_all. The test people have a place and a size, but no public joints, and are there when
-    the benchmark's own file is. Head sizes are 0.6 of the head box' diagonal where it has them, else 0.75 of
-    the distance from upper neck to head top.
+    The people for training and validation are those of Tompson et al. (CVPR 2015); `catalogue` calls both
+    together train_all. The test people have a place and a size, but no public joints; they need the
+    benchmark's own file. The head size is 0.6 of the head box's diagonal or, without a head box, 0.75 of the
+    distance from upper neck to head top.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Download mpii_human_pose_v1.tar.gz (images) and mpii_human_pose_v1_u12_2.zip (annotations) by Andriluka et
-al.: http://human-pose.mpi-inf.mpg.de, for research, to be cited. Unpack both in MANUAL_DIR/mpii so that
-there are MANUAL_DIR/mpii/images and the .mat file, there or in its own folder. In its place the
-mpii_annotations.json (or .json.gz) of the PyTorch ports will do, which has neither test people nor
-activities nor head boxes.
+al.: http://human-pose.mpi-inf.mpg.de, for research, to be cited. Unpack both in MANUAL_DIR/mpii, so that
+MANUAL_DIR/mpii/images exists and the .mat file is in MANUAL_DIR/mpii or in its own folder there. Instead of
+the .mat file, you can use mpii_annotations.json (or .json.gz) of the PyTorch ports. It has no test people,
+no activities and no head boxes.
 """
     BUILDER_CONFIGS = [people_builder.CropConfig(box=box) for box in ("annotated", "joints", "image")]
     homepage = "http://human-pose.mpi-inf.mpg.de"
@@ -47,7 +47,7 @@ activities nor head boxes.
         ("mpii_annotations.json",),
     )
     extras = {
-        # Positions in MPII's own list, from 0: the benchmark's server wants predictions by them.
+        # Positions in MPII's own list, from 0: the benchmark's server needs predictions in this order.
         **{"image_index": np.int32, "person_index": np.int32},
         **{"category": tfds.features.Text(), "activity": tfds.features.Text()},
         "others": tfds.features.Tensor(shape=(None, 16, 3), dtype=np.float32),  # x, y, visible
@@ -64,7 +64,7 @@ activities nor head boxes.
                 image, person = lacking[0]
                 raise ValueError(
                     f"{annotations}: lacks {len(lacking):,} of the {len(wanted):,} people of {name} ("
-                    f"annolist({image + 1}).annorect({person + 1}) first): shortened; download it again"
+                    f"annolist({image + 1}).annorect({person + 1}) first); download it again"
                 )
             splits[name] = [everybody[place] for place in wanted]
         for a in (a for a in everybody.values() if not a.training):
@@ -78,7 +78,7 @@ activities nor head boxes.
 
 
 def _person(a: mpii_annotations.Annotation, images: Path) -> people_builder.Person:
-    """As the released hourglass code: the crop is a quarter larger than the person, and a little lower."""
+    """As in the released hourglass code: the crop is a quarter larger than the person, and slightly lower."""
     return people_builder.Person(
         id=a.id,
         picture=images / a.picture,

@@ -1,8 +1,8 @@
-"""MPII Human Pose's annotations (Andriluka et al., CVPR 2014), as published and as the public json has them.
+"""MPII Human Pose's annotations (Andriluka et al., CVPR 2014), as published and as in the public json.
 
-`mpii_human_pose_v1_u12_1.mat` is the benchmark's own file: all people of all pictures, those for testing with
-a place and a size only. `mpii_annotations.json`, made from it for public PyTorch ports, has the people for
-training and validation, without head boxes and activities. Reading the json needs NumPy alone.
+`mpii_human_pose_v1_u12_1.mat` is the benchmark's own file. It has all people of all pictures; test people
+have only a place and a size. `mpii_annotations.json`, made from it for public PyTorch ports, has the people
+for training and validation, without head boxes and activities. Reading the json needs only NumPy.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ class Annotation:
       image, person: positions in MPII's own list, from 0.
       joints: (16, 2) float64, (0, 0) where not labelled.
       visible: (16,) uint8: 0 not labelled, 1 occluded, 2 visible.
-      center: (2,) float64, roughly the person's middle; nan where not given.
-      scale: the person's height / 200 px; nan where not given.
-      head_size: 0.6 of the head box' diagonal, or estimated from upper neck and head top; 0 where unknown.
+      center: (2,) float64, roughly the person's centre; nan if not given.
+      scale: the person's height / 200 px; nan if not given.
+      head_size: 0.6 of the head box's diagonal, or estimated from upper neck and head top; 0 if unknown.
       others: (m, 16, 3) float32, the picture's other people with labelled joints: x, y, visible.
       training: False for the benchmark's test pictures.
       category, activity: such as "sports" and "tennis"; "" where unknown.
@@ -53,7 +53,7 @@ class Annotation:
 
 
 def name(picture: str, person: int) -> str:
-    """A person's id, of the picture's file name and the position in the picture, from 0."""
+    """A person's id, from the picture's file name and the person's position in the picture, from 0."""
     return f"mpii-{Path(picture).stem}-{person}"
 
 
@@ -62,9 +62,9 @@ class Picture:
     """One picture of the benchmark's test set.
 
     Attributes:
-      name: of the file.
+      name: the file's name.
       people: all of its rectangles, in MPII's own order, with or without place and size.
-      single: positions in `people` of those who stand apart from others: the benchmark scores these.
+      single: positions in `people` of the people who stand apart from others; the benchmark scores these.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Picture:
 def split() -> dict[str, np.ndarray]:
     """The people of Tompson et al. (CVPR 2015): train (22246, 2) and validation (2958, 2) int32.
 
-    A row is the image's and the person's position in MPII's own list, from 0.
+    A row has the positions of the image and of the person in MPII's own list, from 0.
     """
     with np.load(Path(__file__).with_name("mpii_split.npz")) as arrays:
         return {part: arrays[part] for part in ("train", "validation")}
@@ -86,7 +86,7 @@ def read(path) -> list[Annotation]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not readable, or no MPII file; the message is one line.
+      ValueError: the file is not readable, or not MPII's; the message is one line.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,11 +97,11 @@ def read(path) -> list[Annotation]:
 
 
 def read_test(path) -> list[Picture]:
-    """The test pictures of mpii_human_pose_v1_u12_1.mat in MPII's own order, also those without people.
+    """The test pictures of mpii_human_pose_v1_u12_1.mat in MPII's own order, including those without people.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not that file, or has no test pictures; the message is one line.
+      ValueError: the file is not that one, or has no test pictures; the message is one line.
     """
     release, images, training, acts = _release(path)
     single = _items(release, "single_person")
@@ -123,17 +123,17 @@ def read_test(path) -> list[Picture]:
 
 
 def head_size(joints: np.ndarray, visible: np.ndarray) -> float:
-    """The head's size where there is no head box, px: 0.75 |upper neck - head top|; 0 if one is not labelled.
+    """The head's size without a head box, px: 0.75 |upper neck - head top|; 0 if one of them is not labelled.
 
-    On the 2,932 validation people with both it is within 0.01 px of the box' for 2,732, and within 0.5 px for
-    all but 74.
+    2,932 validation people have both. For 2,732 of them the estimate is within 0.01 px of the box's size, and
+    for all but 74 within 0.5 px.
     """
     neck, top = HEAD
     return 0.75 * float(np.linalg.norm(joints[neck] - joints[top])) if visible[neck] and visible[top] else 0.0
 
 
 def _flags(table: np.ndarray) -> np.ndarray:
-    """(..., 16) uint8 of (..., 16, 3): a missing joint is (0, 0); a single 0, or less, is a true place."""
+    """Flags (..., 16) uint8 of (..., 16, 3). (0, 0) is a missing joint; one 0, or less, is a true place."""
     missing = (table[..., :2] == 0).all(axis=-1)
     return np.where(missing, 0, np.where(table[..., 2] == 0, 1, 2)).astype(np.uint8)
 
@@ -144,7 +144,7 @@ def _flags(table: np.ndarray) -> np.ndarray:
 def _read_json(path: Path) -> list[Annotation]:
     people = files.read_json(path)
     try:
-        return [_from_json(person) for person in [people[0], *people[1:]]]  # an empty list is none, either
+        return [_from_json(person) for person in [people[0], *people[1:]]]  # refuses an empty list, too
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{path} is not MPII's json: a list of persons with joint_self (16 x 3), objpos, scale_provided, "
@@ -155,7 +155,7 @@ def _read_json(path: Path) -> list[Annotation]:
 def _from_json(person) -> Annotation:
     table = np.array(person["joint_self"], np.float64).reshape(JOINTS, 3)
     others = person.get("joint_others", [])
-    # Without other people there is a description of an empty array in the place of a list.
+    # If there are no other people, the json has the description of an empty array instead of a list.
     others = np.array([] if isinstance(others, dict) else others, np.float32).reshape(-1, JOINTS, 3)
     visible = _flags(table)
     others[..., 2] = _flags(others)
@@ -179,7 +179,7 @@ _EXPECTED = "expected mpii_human_pose_v1_u12_1.mat, with RELEASE.annolist and RE
 
 
 def _release(path) -> tuple:
-    """RELEASE and, for each picture, its structure, whether it is for training, and its activity."""
+    """RELEASE and for each picture, in lists: its structure, whether it is for training, its activity."""
     content = matlab.read(path, _EXPECTED, squeeze_me=True, struct_as_record=False)
     release = content.get("RELEASE")
     images, training = _items(release, "annolist"), _items(release, "img_train")
@@ -208,7 +208,7 @@ def _from_mat(path: Path, index: int, image, training: bool, act) -> list[Annota
             joint = _number(_field(point, "id"))
             if joint not in range(JOINTS):
                 raise ValueError(f"{path}: annolist({index + 1}) has a joint {joint:g}, not 0 to 15")
-            seen = _number(_field(point, "is_visible"))  # neck and head top have none
+            seen = _number(_field(point, "is_visible"))  # nan for neck and head top, which do not have it
             place = _number(_field(point, "x")), _number(_field(point, "y"))
             table[int(joint)] = (*place, 0 if seen == 0 else 1)
     visible = _flags(tables)
@@ -237,7 +237,7 @@ def _picture(image) -> str:
 
 
 def _head_box(person) -> float:
-    """0.6 of the head box' diagonal (MPII's own evaluation), 0 where there is no box."""
+    """0.6 of the head box's diagonal (MPII's own evaluation); 0 if there is no box."""
     x1, y1, x2, y2 = (_number(_field(person, name)) for name in ("x1", "y1", "x2", "y2"))
     return float(np.nan_to_num(0.6 * np.hypot(x2 - x1, y2 - y1)))
 
@@ -247,12 +247,12 @@ def _field(struct, name: str):
 
 
 def _items(struct, name: str) -> list:
-    """An array of structures; SciPy gives a single one as itself."""
+    """An array of structures as a list; SciPy returns a single structure without its array."""
     return list(np.atleast_1d(_field(struct, name)))
 
 
 def _number(value) -> float:
-    """Of a number, or one written as text; nan for anything else."""
+    """A number, or a number written as text, as a float; nan for anything else."""
     try:
         return float(np.ravel(value)[0])
     except (IndexError, TypeError, ValueError):

@@ -1,22 +1,22 @@
-"""Recognises files of other tools that are not read, and says how to get what is; without TensorFlow."""
+"""Recognises files of tools that cannot be read, and says how to convert them; without TensorFlow."""
 
 import itertools
 import json
 from pathlib import Path
 
-SMALL = 2**16  # bytes that show what a file is
+SMALL = 2**16  # bytes that are enough to recognise a file
 _COCO = "expected COCO keypoints, {images: [...], annotations: [...], categories: [...]}"
-_SLEAP = "a project of SLEAP; pip install sleap-io, load_file() and save_coco() write COCO keypoints of it"
+_SLEAP = "a project of SLEAP; convert it with load_file() and save_coco() of sleap-io to COCO keypoints"
 
 
 def looks(path, dataset: str) -> str:
-    """The end of a message on a file that is not one of `dataset`: which other one it looks like, or ""."""
+    """The end of a message about a file that is not of the format `dataset`: what it looks like, or ""."""
     found = hint(path)
     return "" if not found or f"--dataset={dataset}" in found else f"; it looks like {found}"
 
 
 def hint(path) -> str:
-    """In words, which tool's file this seems to be, and what to do; "" for unknown ones."""
+    """The tool that probably wrote this file, in words, and what to do; "" if it is unknown."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -42,10 +42,10 @@ def hint(path) -> str:
 
 
 def of_json(content) -> str:
-    """As `hint`, of a file's json."""
+    """As `hint`, for the content of a json file."""
     if isinstance(content, dict):
         if "shapes" in content and "imagePath" in content:
-            return "a picture's file of labelme; use --dataset=labelme with the folder of all of them"
+            return "labelme's file of one picture; use --dataset=labelme with the folder of all of them"
         some = content.get("_via_img_metadata", content)
         rows = list(itertools.islice(some.values(), 3)) if isinstance(some, dict) else []
         if "_via_img_metadata" in content or any(isinstance(row, dict) and "regions" in row for row in rows):
@@ -57,9 +57,9 @@ def of_json(content) -> str:
     if "data" in first and ("annotations" in first or "completions" in first):
         return "Label Studio's own json; export the project as COCO with keypoints and boxes"
     if {"joints", "joints_vis"} <= first.keys():
-        return "MPII's people as HRNet and mmpose list them; --dataset=mpii reads MPII's own .mat or valid.h5"
+        return "MPII's people in HRNet's and mmpose's json; --dataset=mpii reads MPII's own .mat or valid.h5"
     if "keypoints" in first and "image_id" in first:
-        return f"COCO's results, which are predictions; {_COCO}"
+        return f"COCO results, which are predictions; {_COCO}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Datasets of anyone's own people: where their files lie, and what is checked, whatever the format."""
+"""The base of datasets that users label themselves: where their files lie, and the checks of all formats."""
 
 import collections
 import dataclasses
@@ -19,19 +19,21 @@ from hourglass_jax.pose import crop
 from hourglass_jax.pose.skeletons import Skeleton
 
 SPLITS = ("train", "validation")
-HELD_OUT = 10  # of a single file, every so many-th picture is for validation
+HELD_OUT = 10  # if one file is given, every tenth picture is for validation
 ENLARGEMENT = 1.25  # side of the nominal crop / longer side of the person's box
 
 
 @dataclasses.dataclass(eq=False)
 class OwnConfig(people_builder.CropConfig):
-    """How the canvases of one's own people are cut, and where these are.
+    """How the canvases are cut, and where the user's files lie.
 
     Attributes:
-      name: also made of the files' content: another set, or a corrected one, is prepared apart.
-      annotations: the file for training and that for validation, with a comma; or one for both.
-      images: the folder of their pictures, or one for each file; "" is `images` beside a file, or its folder.
-      category: of several categories with different joints, the name of the one to take.
+      name: ends with a hash of the files' content, so that another or a corrected dataset is prepared in a
+        folder of its own.
+      annotations: the files for training and for validation, separated by a comma; or one file for both.
+      images: the folder of the pictures, or one folder for each file; "": the folder `images` next to a file
+        or, if there is none, the file's own folder.
+      category: the name of the category to read, if a file has several with different joints.
     """
 
     annotations: str = ""
@@ -61,31 +63,32 @@ class OwnConfig(people_builder.CropConfig):
         """The files that hold annotations."""
         for file in self.files:
             if not file.is_file():
-                raise ValueError(f"annotations={self.annotations}: {file} is no file{_instead(file)}")
+                raise ValueError(f"annotations={self.annotations}: {file} is not a file{_suggestion(file)}")
         return list(self.files)
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Of the pictures, for each file."""
+        """The folder of the pictures of each file."""
         given = paths(self.images)
         if given:
             return given * (len(self.files) // len(given))
-        return tuple(_beside(file) for file in self.files)
+        return tuple(_default_images(file) for file in self.files)
 
 
 def paths(text: str) -> tuple[Path, ...]:
+    """The paths that a text lists, separated by commas; remote ones are copied to this machine."""
     return tuple(copies.fetched(files.expanded(part.strip())) for part in text.split(",") if part.strip())
 
 
-def _beside(file: Path) -> Path:
-    """The folder of pictures that belongs to a file of annotations, or to a folder of them."""
+def _default_images(file: Path) -> Path:
+    """The folder of the pictures that belong to a file, or a folder, of annotations."""
     folder = file if file.is_dir() else file.parent
     tried = [folder / "images"] + [folder.parent / "images"] * (folder.name == "annotations")
     return next((one for one in tried if one.is_dir()), folder)
 
 
-def _instead(folder: Path) -> str:
-    """The end of a message: files in a folder that was given in the place of one."""
+def _suggestion(folder: Path) -> str:
+    """The end of a message about a folder that was given instead of a file: the files in it."""
     found = sorted(folder.rglob("*.json")) if folder.is_dir() else []
     if not found:
         return ""
@@ -93,42 +96,42 @@ def _instead(folder: Path) -> str:
 
 
 class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
-    """Anyone's own people: two files, for training and for validation, or one.
+    """A user's own people, in two files, for training and for validation, or in one.
 
-    Of a single file, every tenth picture is set aside for validation. A class states `read`.
+    If there is one file, every tenth picture is set aside for validation. Each format implements `read`.
     """
 
     config_class = OwnConfig
-    unreadable = "truncated or no picture"
+    unreadable = "truncated or not a picture"
     homepage = ""
-    license = "That of its owner."
+    license = "The owner's."
     citation = ""
     hint = "; --images=FOLDER names another folder"
 
     def read(self, path: Path) -> list[own_annotations.Content]:
-        """The content of a file, or of each split that it names."""
+        """The content of a file, or of each split that the file names."""
         raise NotImplementedError
 
     @property
     def own(self) -> OwnConfig:
-        """Its config."""
+        """The builder's config, with its type."""
         return typing.cast(OwnConfig, self.builder_config)
 
     @property
     def joints(self) -> int | None:
-        """Known by the files alone."""
+        """Unknown until the files are read."""
         return None
 
     @property
     def skeleton(self) -> Skeleton:
-        """Of the files; it is stored with the prepared data."""
+        """The joint set of the files, which is stored with the prepared data."""
         return Skeleton.from_dict(self.notes["skeleton"])
 
     def find(self, manual_dir):
         return self.own.files
 
     def decode(self, path, reduction):
-        # Tools for labelling show pictures upright, and so does the predictor, whatever their format.
+        # Labelling tools and the predictor show pictures upright, whatever the format.
         try:
             return pictures.read(path, reduction)
         except pictures.Unreadable:
@@ -146,16 +149,16 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
         if skeletons[0] != skeletons[-1]:
             raise ValueError(f"{annotations[-1]}: its category differs from that of {annotations[0]}")
         self.notes["skeleton"] = skeletons[0].to_dict()
-        splits = []  # of each, {picture: people}
+        splits = []  # one {picture: people} per split
         for split, (path, content, folder) in zip(SPLITS, found, strict=False):
             lines = self._remarks(content)
             for line in lines:
                 self.remark(f"{split}: {line}" if line in content.remarks else f"not in {split}: {line}")
             _check_units(path, content, self.own.box)
-            look = _Look(content, folder, path if path.is_dir() else path.parent)
+            finder = _PictureFinder(content, folder, path if path.is_dir() else path.parent)
             people, seen, twice = collections.defaultdict(list), set(), 0
             for one in self._placed(path, content):
-                picture = look.find(one.picture)
+                picture = finder.find(one.picture)
                 same = picture, one.joints.tobytes(), one.visible.tobytes()
                 if same in seen:
                     twice += 1
@@ -163,7 +166,7 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
                 seen.add(same)
                 people[picture].append(_person(one, picture, f"{self.name}-{split}-{one.id}"))
             if twice:
-                self.remark(f"not in {split}: {twice:,} who are annotated twice, with the same joints")
+                self.remark(f"not in {split}: {twice:,} people who are annotated twice, with the same joints")
             if not people:
                 reasons = "; ".join(lines) or "it has no annotations"
                 raise ValueError(f"{path}: has no person for {split}: {reasons}")
@@ -177,12 +180,12 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
             aside = set(list(whole)[::HELD_OUT])
             splits = [{name: whole[name] for name in whole if (name in aside) == held} for held in (0, 1)]
         elif both := splits[0].keys() & splits[1].keys():
-            self.remark(f"{len(both):,} pictures are for training and for validation, {min(both)} first")
+            self.remark(f"{len(both):,} pictures are in training and in validation, for instance {min(both)}")
         pairs = zip(SPLITS, splits, strict=True)
         return {split: list(itertools.chain(*people.values())) for split, people in pairs}
 
     def _remarks(self, content: own_annotations.Content) -> list[str]:
-        """Lines on who is not among the people, and on what is odd."""
+        """Lines about the people who are left out, and about anything unusual in the file."""
         lines = [f"{count:,} {reason}" for reason, count in content.left_out.items()]
         if self.own.box == "annotated":
             lines += [f"annotation {one.id}: {_boxless(one)}" for one in content.people if one.box is None]
@@ -200,46 +203,46 @@ class OwnPeople(people_builder.PeopleBuilder, skip_registration=True):
 
 
 def _boxless(one: own_annotations.Person) -> str:
-    return one.flaw or "no bbox (--box=joints does without)"
+    return one.flaw or "no bbox (--box=joints needs none)"
 
 
-class _Look:
-    """Where a file's pictures are: tools name them from the folder of pictures, or from that of the file.
+class _PictureFinder:
+    """Finds the pictures of a file, which names them relative to the pictures' folder or to its own.
 
-    Where neither has a picture, one of the same name without folders will do, if the file names it once, and
-    else the only one of that name in the folders below.
+    If neither folder has a picture, its name without folders is tried there and then in all folders below the
+    folder of pictures. This needs a name that the file has only once, and below the folder only one match.
     """
 
-    def __init__(self, content: own_annotations.Content, folder: Path, beside: Path):
-        self._folders = list(dict.fromkeys((folder, beside)))
+    def __init__(self, content: own_annotations.Content, folder: Path, file_folder: Path):
+        self._folders = list(dict.fromkeys((folder, file_folder)))
         names = {one.picture for one in content.people}
         self._names = collections.Counter(Path(name).name for name in names)
-        self._below: dict[str, list[Path]] | None = None  # by name, found when one is missing
+        self._below: dict[str, list[Path]] | None = None  # by name; listed once a picture is missing
 
     def find(self, name: str) -> Path:
-        """The picture's path; where it would be if it is not there."""
+        """The picture's path; if it is missing, the path where it is expected."""
         last = Path(name).name
         names = [name, last] if self._names[last] == 1 else [name]
         for path in (folder / one for one in names for folder in self._folders):
             if path.is_file():
                 return path
         if self._below is None:
-            self._below = _below(self._folders[0])
-        found = self._below.get(_alike(last), []) if self._names[last] == 1 else []
+            self._below = _files_below(self._folders[0])
+        found = self._below.get(_normalized(last), []) if self._names[last] == 1 else []
         return found[0] if len(found) == 1 else self._folders[0] / name
 
 
-def _below(folder: Path, most: int = 1_000_000) -> dict[str, list[Path]]:
-    """The files in the folders below, by `_alike` names; links to folders are not followed."""
+def _files_below(folder: Path, most: int = 1_000_000) -> dict[str, list[Path]]:
+    """The files in a folder and below it, by `_normalized` name; links to folders are not followed."""
     found = collections.defaultdict(list)
     walk = ((Path(place), name) for place, _, names in os.walk(folder) for name in names)
     for place, name in itertools.islice(walk, most):
-        found[_alike(name)].append(place / name)
+        found[_normalized(name)].append(place / name)
     return found
 
 
-def _alike(name: str) -> str:
-    """One spelling of names that some systems take for the same: by case, and by how accents are stored."""
+def _normalized(name: str) -> str:
+    """One spelling for names that some systems do not distinguish: by case or by the encoding of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -253,10 +256,10 @@ def _person(one: own_annotations.Person, picture: Path, id_: str) -> people_buil
 
 
 def _check_units(path: Path, content: own_annotations.Content, box: str) -> None:
-    """Refuses places that are shares of the picture, and boxes that are no x, y, width, height.
+    """Refuses joints that are fractions of the picture, and boxes that are not x, y, width, height.
 
     Raises:
-      ValueError: most of the people say so.
+      ValueError: most of the people point to such units.
     """
     people = content.people
     if not people:
@@ -265,24 +268,24 @@ def _check_units(path: Path, content: own_annotations.Content, box: str) -> None
     sizes = [min(one.size) for one in people if one.size]
     if len(places) > 1 and places.min() >= 0 and places.max() <= 1 and (not sizes or min(sizes) > 8):
         raise ValueError(
-            f"{path}: all joints lie in 0 ... 1: keypoints wants pixels, not shares of the picture"
+            f"{path}: all joints lie in 0 ... 1: keypoints must be pixels, not fractions of the picture"
         )
     boxed = [one for one in people if one.box is not None]
     if box != "annotated" or not boxed:
         return
     boxes = np.stack([one.box for one in boxed if one.box is not None])
-    remedy = "bbox wants [x, y, width, height] in pixels: correct it, or prepare with --box=joints"
+    remedy = "bbox must be [x, y, width, height] in pixels: correct it, or prepare with --box=joints"
     if boxes.max() <= 1 and places.max() > 2:
         raise ValueError(f"{path}: all boxes lie in 0 ... 1; {remedy}")
     kinds = {
         "xywh": boxes,
         "[x1, y1, x2, y2]": np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]),
-        "[middle x, middle y, width, height]": np.column_stack(
+        "[center x, center y, width, height]": np.column_stack(
             [boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]]
         ),
     }
     fits = {kind: _share_inside(boxed, of) for kind, of in kinds.items()}
-    # Corners read as sizes make boxes that are too large: they hold the joints, but leave the picture.
+    # If corners are read as sizes, the boxes are too large: they contain the joints, but leave the picture.
     ends = boxes[:, :2] + boxes[:, 2:]
     known = np.array([one.size or (np.inf, np.inf) for one in boxed])
     beyond = (ends > 1.1 * known + 2).any(axis=1).mean()
@@ -294,12 +297,12 @@ def _check_units(path: Path, content: own_annotations.Content, box: str) -> None
     if fits["xywh"] < 0.8 and fits[middles] > 0.95:
         share = 1 - fits["xywh"]
         raise ValueError(
-            f"{path}: {share:.0%} of the joints lie outside their boxes, which look like {middles}; {remedy}"
+            f"{path}: {share:.0%} of the joints are outside their boxes, which look like {middles}; {remedy}"
         )
 
 
 def _share_inside(people: list[own_annotations.Person], boxes: np.ndarray) -> float:
-    """The share of the labelled joints inside of their boxes (n, 4), or up to a tenth beside them."""
+    """The share of the labelled joints inside their boxes (n, 4), each enlarged by a tenth on every side."""
     inside = labelled = 0
     for one, (x, y, width, height) in zip(people, boxes, strict=True):
         joints = one.joints[one.visible > 0]

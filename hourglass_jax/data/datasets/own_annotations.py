@@ -1,4 +1,4 @@
-"""The content of files of anyone's own people, whatever tool wrote them; no TensorFlow."""
+"""The content of annotation files of users, whatever tool wrote them; without TensorFlow."""
 
 import dataclasses
 
@@ -13,13 +13,13 @@ class Person:
 
     Attributes:
       id: unique in the file.
-      picture: the file's name, perhaps with folders below that of the pictures.
+      picture: the picture's file name, possibly with folders below the folder of the pictures.
       joints: (k, 2) float32 px, (0, 0) where not labelled.
       visible: (k,) uint8: 0 not labelled, 1 occluded, 2 visible.
       box: (4,) float32: x, y, width, height, px; or None.
       image: the picture's id.
-      size: (width, height) of the picture as the file has it, px; or None.
-      flaw: why the box that the file has is not used; "" where it has none or a good one.
+      size: (width, height) of the picture according to the file, px; or None.
+      flaw: why the file's box is not used; "" if the file has no box or a valid one.
     """
 
     id: int | str
@@ -34,13 +34,13 @@ class Person:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Content:
-    """A file.
+    """The content of a file.
 
     Attributes:
       skeleton: its joint set.
-      people: in the order of its pictures.
-      left_out: how many others it has, by reason.
-      remarks: lines on what is odd about the file but no error.
+      people: in the order of the pictures.
+      left_out: the number of entries that are left out, by reason.
+      remarks: lines about unusual things in the file that are not errors.
     """
 
     skeleton: Skeleton

@@ -1,4 +1,4 @@
-"""Anyone's own people in the folders of YOLO pose, as a TFDS dataset."""
+"""A user's own people, in the folders of YOLO pose, as a TFDS dataset."""
 
 import dataclasses
 import typing
@@ -9,10 +9,10 @@ from hourglass_jax.data.datasets import own, yolo_annotations
 
 @dataclasses.dataclass(eq=False)
 class YoloConfig(own.OwnConfig):
-    """As `own.OwnConfig`; annotations is a data.yaml, images the folder in which its folders lie."""
+    """As `own.OwnConfig`; annotations is a data.yaml, images the folder that contains its folders."""
 
     def content(self):
-        """data.yaml, and the labels."""
+        """data.yaml and the files of labels."""
         folder = self.images_folder
         return [found for file in self.files for found in (file, *yolo_annotations.labels(file, folder))]
 

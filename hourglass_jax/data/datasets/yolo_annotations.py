@@ -1,4 +1,4 @@
-"""People in the folders of YOLO pose: data.yaml, and a .txt of labels for each picture; no TensorFlow."""
+"""People in the folders of YOLO pose: data.yaml, and a .txt of labels per picture; without TensorFlow."""
 
 import os
 import re
@@ -15,24 +15,24 @@ from hourglass_jax.pose.skeletons import Skeleton
 FORMAT = (
     "expected YOLO pose's data.yaml: train, val, kpt_shape: [joints, 2 or 3], names, and perhaps flip_idx"
 )
-_MOST = 2  # pictures, that a joint may be away, and a flag; pixels are more
+_MOST = 2  # largest fraction of the picture, and largest flag; pixels are larger
 LARGEST = 2**20  # bytes of a data.yaml, and of a picture's labels
 
 
 def read(path, images: Path | None = None, category: str = "") -> list[Content]:
-    """Reads data.yaml and the labels of its pictures: of train, and of val where it names that.
+    """Reads data.yaml and the labels of its pictures: of train, and of val if the file names it.
 
-    A line of labels is class, middle x, middle y, width, height, then x, y and perhaps a flag of each joint,
-    in shares of the picture as it is seen upright. Without flags (0, 0) is not labelled.
+    A line of labels is class, centre x, centre y, width, height, then x, y and optionally a flag for each
+    joint, all as fractions of the upright picture. Without flags, (0, 0) means not labelled.
 
     Args:
-      path: of data.yaml.
-      images: the folder in which the pictures' folders lie; None for that of data.yaml.
-      category: the name of a class to read alone; "" for all.
+      path: path of data.yaml.
+      images: the folder that contains the pictures' folders; None: the folder of data.yaml.
+      category: the name of the only class to read; "": all classes.
 
     Raises:
       FileNotFoundError: there is no such file or no folder of pictures.
-      ValueError: it is not readable as such; one line that names the file and the line.
+      ValueError: a file does not have this format; one line that names the file and the line.
     """
     path = Path(path)
     fields = _fields(path)
@@ -56,7 +56,7 @@ def read(path, images: Path | None = None, category: str = "") -> list[Content]:
 
 
 def labels(path, images: Path | None = None) -> list[Path]:
-    """The files of labels that belong to a data.yaml; those that are there."""
+    """The files of labels that belong to a data.yaml and exist."""
     path = Path(path)
     fields = _fields(path)
     found = [
@@ -70,7 +70,7 @@ def labels(path, images: Path | None = None) -> list[Path]:
 
 def _fields(path: Path) -> dict:
     """The file's mapping."""
-    import yaml  # only here: other datasets do without
+    import yaml  # only here: other datasets do not need it
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {FORMAT}")
@@ -87,7 +87,7 @@ def _fields(path: Path) -> dict:
 
 
 def _joint_set(fields: dict) -> tuple[Skeleton, int, list[str]]:
-    """The joint set, how many numbers a joint has, and remarks."""
+    """The joint set, the count of numbers per joint, and remarks."""
     joints, columns = fields["kpt_shape"]
     whole = type(joints) is type(columns) is int  # neither true nor 3.5
     if not whole or not 0 < joints < 1000 or columns not in (2, 3):
@@ -103,15 +103,15 @@ def _joint_set(fields: dict) -> tuple[Skeleton, int, list[str]]:
     if (order := fields.get("flip_idx")) is not None:
         order = [int(place) for place in order]
         if sorted(order) != list(range(joints)) or any(order[order[k]] != k for k in range(joints)):
-            raise ValueError(f"flip_idx has to exchange pairs of the {joints} joints")
+            raise ValueError(f"flip_idx must swap pairs of the {joints} joints")
         category["flip_pairs"] = [[names[k], names[order[k]]] for k in range(joints) if k < order[k]]
     elif not fields.get("kpt_names"):
-        remarks.append("neither flip_idx nor kpt_names: no joints change places in a mirrored picture")
+        remarks.append("neither flip_idx nor kpt_names: no joints are swapped in a flipped picture")
     return coco_annotations.skeleton_of(category, remarks), columns, remarks
 
 
 def _classes(fields: dict, wanted: str) -> set[int] | None:
-    """The numbers of the classes to read; None for all, where the file names none."""
+    """The numbers of the classes to read; None, which means all, if the file names none."""
     names = fields.get("names") or {}
     rows = names.items() if isinstance(names, dict) else enumerate(names)
     found = {int(number) for number, name in rows if not wanted or name == wanted}
@@ -121,17 +121,17 @@ def _classes(fields: dict, wanted: str) -> set[int] | None:
 
 
 def _files(path: Path, fields: dict, entries, images: Path | None) -> list[Path]:
-    """The pictures of a split: entries are folders, and text files with a picture a line.
+    """The pictures of a split; entries are folders, or text files with one picture per line.
 
-    They lie in data.yaml's folder, in its parent, or in `images`: an untrusted file must not have any folder
-    of this machine read.
+    Entries must lie in data.yaml's folder, in its parent, or in `images`. Otherwise an untrusted file could
+    have any folder of this machine read.
     """
     base = Path(os.path.abspath(images or path.parent))
     root = fields.get("path") or ""
     found = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, str) or not isinstance(root, str) or "\0" in entry + root:
-            raise ValueError(f"{path}: train, val and path have to be folders; {FORMAT}")
+            raise ValueError(f"{path}: train, val and path must be folders; {FORMAT}")
         place = _place(base, root, entry)
         if place is not None and place.is_dir():
             found += _pictures(place)
@@ -145,7 +145,7 @@ def _files(path: Path, fields: dict, entries, images: Path | None) -> list[Path]
 
 
 def _place(base: Path, root: str, entry: str) -> Path | None:
-    """Where an entry is that is given from `root`, from data.yaml, or from another machine."""
+    """The path of an entry: relative to `root` or to data.yaml, or as another machine wrote it; or None."""
     plain = re.sub(r"^(\.\.?/)+", "", entry)
     tried = [base / root / entry, base / entry, base / Path(root).name / entry, base / plain]
     near = [Path(os.path.normpath(one)) for one in tried]
@@ -153,7 +153,10 @@ def _place(base: Path, root: str, entry: str) -> Path | None:
 
 
 def _listed(path: Path, base: Path) -> list[Path]:
-    """The pictures that a text file lists, from its own folder or from `base`; absolute ones by their end."""
+    """The pictures that a text file lists, relative to its folder or to `base`.
+
+    Absolute paths may be those of another machine: the end of such a path is searched in both folders.
+    """
     found = []
     for number, line in enumerate(_lines(path, most=files.LARGEST), start=1):
         if not (name := line.strip().replace("\\", "/")):
@@ -174,7 +177,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _labels_of(picture: Path) -> Path:
-    """As YOLO has it: the last folder called images becomes labels; else beside the picture."""
+    """A picture's file of labels: as in YOLO, the last folder "images" becomes "labels"; else next to it."""
     parts = list(picture.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
@@ -208,7 +211,7 @@ def _content(shown: list[Path], skeleton: Skeleton, columns: int, classes, remar
             except ValueError as error:
                 raise ValueError(f"{source}: line {number}: {error}") from None
             if classes is not None and kind not in classes:
-                leave_out("of other classes, or of none that data.yaml names")
+                leave_out("people of a class that is not wanted or that data.yaml does not name")
             elif not visible.any():
                 leave_out("without a labelled joint")
             else:
@@ -240,15 +243,15 @@ def _lines(path: Path, most: int = LARGEST) -> list[str]:
 
 
 def _row(words: list[str], k: int, columns: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Class, box (4,), joints (k, 2) and flags (k,) of a line; all in shares of the picture."""
+    """Class, box (4,), joints (k, 2) and flags (k,) of a line; box and joints as fractions of the picture."""
     try:
         values = np.array(words, np.float64)
     except ValueError:
-        raise ValueError("has words that are no numbers") from None
+        raise ValueError("has words that are not numbers") from None
     if len(values) != 5 + k * columns:
         raise ValueError(f"has {len(values)} numbers; {k} joints need {5 + k * columns}")
     if not np.isfinite(values).all() or (np.abs(values[1:]) > _MOST).any():
-        raise ValueError("has numbers that are no shares of the picture, 0 ... 1")
+        raise ValueError("has numbers that are not fractions of the picture, 0 ... 1")
     rows = values[5:].reshape(k, columns)
     flags = rows[:, 2] if columns == 3 else 2 * (rows != 0).any(axis=1)
     if not np.isin(flags, (0, 1, 2)).all():

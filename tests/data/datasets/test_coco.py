@@ -109,7 +109,7 @@ def person(**changes):
         ({"images": [{"id": 2, "file_name": "../.."}]}, "image 2: file_name '' names no file in"),
         ({"images": [{"id": 2}]}, "image 2: file_name None names no file"),
         ({"images": None}, "no list of images; expected COCO keypoints"),
-        ({"categories": [{"id": 1, "name": "cat"}]}, r"no category has keypoints, of \['cat'\]; add"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, r"none of the categories \['cat'\] has keypoints; add"),
         (
             {"categories": [{"keypoints": list(i), "name": i} for i in ("ab", "cd")]},
             r"the categories \['ab', 'cd'\] have different keypoints: choose one with --category=NAME",
@@ -152,7 +152,7 @@ def test_plain_meanings_are_taken(tmp_path):
     assert a.box is None and a.flaw == "bbox=[1, 2, 0, 4] is not [x, y, width, height] with a size"
     assert found.skeleton.limbs == ((0, 1), (0, 2))
     assert found.remarks == [
-        "the limbs of skeleton are counted from 0, as a 0 is among them",
+        "the limbs of skeleton are counted from 0, because one of the numbers is 0",
         "2 limbs of skeleton do not join two of the 3 joints: [0, 5]",
     ]
     kinds[1]["keypoints"] = ["x", "y"]
@@ -177,11 +177,11 @@ CASES = {
     "missing": (lambda f: f["images"][0].update(file_name="x/y.png"), "auto",
                 r"the picture is missing in .*/mine/images/x; --images=FOLDER"),
     "shares": (lambda f: [a.update(keypoints=[0.5, 0.5, 2] * 5) for a in f["annotations"]], "joints",
-               "all joints lie in 0 ... 1: keypoints wants pixels"),
+               "all joints lie in 0 ... 1: keypoints must be pixels"),
     "corners": (lambda f: [a.update(bbox=[11, 11, 63, 63]) for a in f["annotations"]], "auto",
                 r"100% of the boxes leave their pictures, and look like \[x1, y1, x2, y2\]"),
     "middle": (lambda f: [a.update(bbox=MIDDLE, keypoints=CORNERS) for a in f["annotations"]], "auto",
-               r"60% of the joints lie outside their boxes, which look like \[middle x"),
+               r"60% of the joints are outside their boxes, which look like \[center x"),
     "units": (lambda f: [a.update(bbox=[0.1, 0.1, 0.5, 0.5]) for a in f["annotations"]], "auto",
               "all boxes lie in 0 ... 1"),
     "elsewhere": (lambda f: [a.update(bbox=[1, 1, 4, 4]) for a in f["annotations"]], "auto",

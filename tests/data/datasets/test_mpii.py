@@ -263,7 +263,7 @@ def test_train_all_is_both_by_tfds_and_packed(archive):
 def test_a_shortened_file_is_refused(archive, monkeypatch):
     monkeypatch.setattr(mpii_annotations, "split", lambda: SPLIT | {"validation": np.array([(2, 0), (9, 4)])})
     builder = preparation.builder("mpii", data_dir=archive / "data", canvas=48)
-    message = r"lacks 1 of the 2 people of validation \(annolist\(10\).annorect\(5\) first\): shortened"
+    message = r"lacks 1 of the 2 people of validation \(annolist\(10\).annorect\(5\) first\)"
     with pytest.raises(ValueError, match=message):
         preparation.prepare(builder, manual_dir=archive)
 

@@ -58,7 +58,7 @@ def test_people_of_yolo(yolo):
 def test_labels_in_pixels_are_refused(yolo, before, after):
     label = yolo / "train/labels/b.txt"
     label.write_text(label.read_text().replace(before, after))
-    with pytest.raises(ValueError, match="b.txt: line 1: has numbers that are no shares of the picture"):
+    with pytest.raises(ValueError, match="b.txt: line 1: has numbers that are not fractions of the picture"):
         yolo_annotations.read(yolo / "data.yaml")
 
 
@@ -70,8 +70,8 @@ def test_lines_with_a_mark_of_a_class_without_a_name_and_twice(yolo, tmp_path, c
     assert prepare.main(["--dataset=yolo", *flags]) == 0
     output = capsys.readouterr().out
     assert "train: 2 examples" in output
-    assert "not in train: 1 who are annotated twice, with the same joints" in output
-    assert "not in train: 1 of other classes, or of none that data.yaml names" in output
+    assert "not in train: 1 people who are annotated twice, with the same joints" in output
+    assert "not in train: 1 people of a class that is not wanted or that data.yaml does not name" in output
 
 
 def test_labels_count_upright_pixels_and_need_no_flags(yolo):
@@ -95,7 +95,7 @@ def test_labels_count_upright_pixels_and_need_no_flags(yolo):
         ({"kpt_shape": None}, "data.yaml: expected YOLO pose's data.yaml"),
         ({"train": "images/nowhere"}, "data.yaml: found no folder 'images/nowhere' in .*--images=FOLDER"),
         ({"train": "/etc", "val": "../../../../../etc"}, "data.yaml: found no folder '/etc'"),
-        ({"flip_idx": [1, 2, 0]}, "flip_idx has to exchange pairs of the 3 joints"),
+        ({"flip_idx": [1, 2, 0]}, "flip_idx must swap pairs of the 3 joints"),
         ({"kpt_names": {0: ["a"]}}, "kpt_names has 1 names for 3 joints"),
         ({"kpt_shape": [4, 3], "flip_idx": None}, "a.txt: line 1: has 14 numbers; 4 joints need 17 .*data"),
         ({"kpt_shape": [True, 3]}, r"data.yaml: .*kpt_shape is \[True, 3\]"),
@@ -164,7 +164,7 @@ def test_frames_of_deeplabcut(tmp_path):
     [
         ("a,b\n1,2\n", "expected DeepLabCut's CollectedData"),
         (ROWS.replace("coords,,,x,y", "coords,,,x,likelihood"), "its coords are not x, y of each joint"),
-        (ROWS.replace("10.5", "ten"), "row 4 has words that are no numbers"),
+        (ROWS.replace("10.5", "ten"), "row 4 has words that are not numbers"),
         (ROWS.replace("pawL", "nose"), "has the joint 'nose' twice"),
         (ROWS + "labeled-data,film\n", "row 7 has 2 columns, not 7"),
     ],
