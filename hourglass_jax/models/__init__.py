@@ -11,7 +11,7 @@ _NOT_MODELS = {"__init__", "layers", "outputs", "groups"}
 
 
 def names() -> list[str]:
-    """The models that there are: the files beside this one."""
+    """The names of all models: the other files of this folder."""
     files = pathlib.Path(__file__).parent.glob("*.py")
     return sorted(file.stem for file in files if file.stem not in _NOT_MODELS)
 
@@ -22,7 +22,7 @@ def build(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Mod
     Args:
       name: the file's name, for instance "newell".
       joints: heatmaps per stack.
-      dtype: of the computation, "float32" or "bfloat16".
+      dtype: type of the computation, "float32" or "bfloat16".
       **fields: the model's own fields, as in its config.
 
     Raises:
@@ -42,7 +42,7 @@ def build(name: str, *, joints: int, dtype: str = "float32", **fields) -> nn.Mod
 
 
 def defaults(name: str) -> dict:
-    """The model's fields that have a default, with it."""
+    """The model's fields that have a default value, with this value."""
     values = {field: parameter.default for field, parameter in _fields(name).items()}
     return {field: value for field, value in values.items() if value is not inspect.Parameter.empty}
 

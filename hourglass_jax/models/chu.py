@@ -19,7 +19,7 @@ FORMS = ("paper", "release")
 class HourglassUnit(nn.Module):
     """Hourglass residual unit, x + F(x) + P(x) (equation 2): 10x10 cells of context instead of 3x3.
 
-    The paper gives P no width and shows no norms; as in the released code it is as wide as x, and
+    The paper gives neither the width of P nor its norms. As in the released code, P is as wide as x, and
     pre-activated like F. h and w must be even.
     """
 
@@ -29,7 +29,7 @@ class HourglassUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        # A ReLU keeps the order, so it may follow the pool, where it has a quarter of the cells.
+        # ReLU is monotonic, so it may follow the pool, where it has a quarter of the cells.
         y = nn.relu(layers.max_pool(self.norm(name="pool_norm0")(x)))  # half the resolution
         y = self.conv(self.width, (3, 3), name="pool_conv0")(y)
         y = nn.relu(self.norm(name="pool_norm1")(y))
@@ -38,10 +38,10 @@ class HourglassUnit(nn.Module):
 
 
 def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
-    """Each map convolved with its own window, zeros around: a convolution with as many groups as maps.
+    """Convolves each map with its own window, with zero padding: a convolution with as many groups as maps.
 
-    One matrix product per map multiplies its rows by a band matrix that holds the window's rows: grouped
-    convolutions, and above all their gradients, are many times slower on CPUs.
+    One matrix product per map multiplies its rows by a band matrix of the window's rows. Grouped
+    convolutions, and especially their gradients, are many times slower on CPUs.
 
     Args:
       maps: (b, h, w, m).
@@ -51,7 +51,7 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
       (b, h, w, m).
     """
     h, w, n = *maps.shape[1:3], len(windows)
-    if platforms.current() == "onnx":  # band matrices would be most of the file
+    if platforms.current() == "onnx":  # band matrices would make up most of the file
         return jax.lax.conv_general_dilated(
             maps, windows[:, :, None], (1, 1), "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=maps.shape[-1],
@@ -64,9 +64,10 @@ def correlate(maps: jax.Array, windows: jax.Array) -> jax.Array:
 
 
 class ReleasedStem(nn.Module):
-    """The stem of the released `hg-attention.lua`: 7x7 at the full resolution, and units at each of three.
+    """The stem of the released `hg-attention.lua`: 7x7 at the full resolution, then units at three.
 
-    The paper names the hourglass network of Newell et al. as its baseline (7.2), hence their stem by default.
+    It is not the default: the paper's baseline is the hourglass network of Newell et al. (7.2), and so the
+    default stem is theirs.
     """
 
     width: int
@@ -89,25 +90,25 @@ class ReleasedStem(nn.Module):
 class Crf(nn.Module):
     """Features (b, h, w, c) -> maps (b, h, w, m) in [0, 1] by three steps of mean field (equation 7).
 
-    Returns the maps twice: as maps and as weights. Equation 8 as printed leaves the unary term out of the
-    steps; the mean field and the released code keep it. g of equations 3 and 11 is the identity, because a
+    Returns the maps twice: as maps and as weights. Equation 8, as printed, leaves the unary term out of the
+    steps; the mean field and the released code keep it. g in equations 3 and 11 is the identity, because a
     sigmoid follows.
 
-    The release adds a bias to the convolution with the windows, which equations 7 and 8 do not have, and its
-    first of three steps starts from the raw unary term, as equation 8 prints it for t = 0. Here it starts
-    from "Initially, the sigmoid of the unary term" (below equation 7), and three steps follow: a map that is
-    convolved is then always one of probabilities.
+    The release adds a bias to the convolution with the windows, which equations 7 and 8 do not have. The
+    first of its three steps starts from the raw unary term, as equation 8 prints it for t = 0. This module
+    starts with the sigmoid, "Initially, the sigmoid of the unary term" (below equation 7), and three steps
+    follow. In this way every map that is convolved consists of probabilities.
     """
 
     maps: int
     conv: Part
-    window: int = 11  # cells; the released script's, the paper gives none
+    window: int = 11  # cells; as in the released script, the paper gives none
     steps: int = 3
     released: bool = False  # with the release's bias and first step
 
     @nn.compact
     def __call__(self, x):
-        # A few channels only: float32 costs little.
+        # There are few channels, so that float32 costs little.
         unary = layers.at_least_float32(self.conv(self.maps, (3, 3), name="unary")(x))
         size = (self.window, self.window, self.maps)
         windows = self.param("windows", nn.initializers.lecun_normal(), size)  # shared by the steps
@@ -123,8 +124,8 @@ class Crf(nn.Module):
 class Softmax(nn.Module):
     """Features (b, h, w, c) -> maps (b, h, w, m) whose sum over the cells is one (equation 4).
 
-    Returns the maps, and weights whose mean is one. Weights whose sum is one would make the features of
-    64 x 64 cells 4096 times smaller, and equation 9's coarse maps would outweigh the fine ones.
+    Returns the maps, and weights with a mean of one. Weights with a sum of one would make the features of
+    64 x 64 cells 4096 times smaller, and the coarse maps of equation 9 would outweigh the fine ones.
     """
 
     maps: int
@@ -138,15 +139,15 @@ class Softmax(nn.Module):
 
 
 class Head(nn.Module):
-    """Heatmaps of one stack, from features that attention maps have weighted (Figures 4 to 6).
+    """Heatmaps of one stack, from features weighted by attention maps (Figures 4 to 6).
 
-    __call__(f, features): f (b, h, w, c) are the stack's last features; those of each attended
-    resolution of its top-down pass, (b, h / 2**i, w / 2**i, c), make the maps that weight f.
+    __call__(f, features): f (b, h, w, c) are the stack's last features. `features` has those of each attended
+    resolution of its top-down pass, (b, h / 2**i, w / 2**i, c); the maps that weight f are made of these.
     Returns (b, h, w, joints) float32 and the attention maps by name.
     """
 
     joints: int
-    parts: bool  # a map for each joint in place of one refined map
+    parts: bool  # a map for each joint instead of one refined map
     conv: Part
     norm: Part
     attention: Part
@@ -155,8 +156,8 @@ class Head(nn.Module):
     def __call__(self, f, features):
         seen, total = {}, jnp.zeros(())
         for i, x in enumerate(reversed(features)):
-            # Normalised first, as wherever a convolution reads sums of residual units: raw sums would
-            # saturate most of the sigmoids from the start. The paper does not say.
+            # Sums of residual units are normalised before every convolution: raw sums would saturate most
+            # of the sigmoids from the start. The paper does not mention it.
             x = nn.relu(self.norm(name=f"level{i}_norm")(x))
             seen[f"resolution{x.shape[1]}"], weights = self.attention(1, name=f"level{i}")(x)
             for _ in range(i):
@@ -164,24 +165,24 @@ class Head(nn.Module):
             total += weights
         h1 = f * total.astype(f.dtype)  # equation 9
 
-        # A refined map (10) or, zooming in, one per joint in its place (11), both from h1.
+        # One refined map (10) or, zooming in, one map per joint instead (11), both from h1.
         kind, maps = ("parts", self.joints) if self.parts else ("refined", 1)
         seen[kind], weights = self.attention(maps, name=kind)(h1)
         # Equations 12 and 13 weight all of h1 for each joint before a linear classifier. All channels have
-        # the same weight, so it can follow the classifier: w_p (h1 phi_p) + b = phi_p (w_p h1) + b. No joint
-        # needs its own copy of the features.
+        # the same weight, so the weighting can follow the classifier: w_p (h1 phi_p) + b = phi_p (w_p h1) +
+        # b. In this way no joint needs its own copy of the features.
         scores = self.conv(self.joints, (1, 1), use_bias=False, name="scores")(h1)
         return weights * scores + self.param("bias", nn.initializers.zeros, (self.joints,)), seen
 
 
 class ReleasedHead(nn.Module):
-    """Heatmaps of one stack as the released code makes them: a refined map, or it and then one per joint.
+    """Heatmaps of one stack as in the released code: with a refined map, or with that and a map per joint.
 
     __call__(f): (b, h, w, c). Returns (b, h, w, joints) float32 and the attention maps by name.
     """
 
     joints: int
-    parts: bool  # a map for each joint, too
+    parts: bool  # also a map for each joint
     conv: Part
     attention: Part
 
@@ -198,7 +199,7 @@ class ReleasedHead(nn.Module):
 
 
 class Model(nn.Module):
-    """S nested hourglasses in a row; attention weights the features that each one's heatmaps come from.
+    """S nested hourglasses in a row; attention weights the features from which each makes its heatmaps.
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 4 * 2**depth.
     Returns `Outputs` with S heatmaps (b, h/4, w/4, joints) float32, and with every attention map in
@@ -207,7 +208,7 @@ class Model(nn.Module):
     (b, 64, 64, joints).
 
     The bars of Figure 8 (BL, +MS, +HRU, +MR, +HP) turn on attention, hourglass_units,
-    multi_resolution and part_attention, in this order; without attention the last two mean nothing.
+    multi_resolution and part_attention, in this order; without attention the last two have no effect.
     """
 
     joints: int = 16
@@ -216,23 +217,24 @@ class Model(nn.Module):
     depth: int = 4  # 64 cells -> 4
     units: int = 1  # residual units per place
     stem: str = "newell"
-    attention: str = "crf"  # of every stack, each with its own (5.2.3); or softmax, none
+    attention: str = "crf"  # each stack has its own (5.2.3); or softmax, none
     window: int = 11  # cells, side of the CRF's kernels; odd
     hourglass_units: bool = True  # on the skip branches of the hourglasses (3)
-    multi_resolution: bool = True  # maps from all resolutions of the top-down pass, or the last alone
+    multi_resolution: bool = True  # maps from all resolutions of the top-down pass; False: from the last only
     part_attention: bool = True  # in stacks 5 to 8 of 8 (3, Figure 2; 5.2.4 says 4 to 8)
-    # Where the released `hg-attention.lua` differs from the text, by field; `stem` may be "release", too.
+    # The next fields are "paper", or "release" where the released `hg-attention.lua` differs from the text.
+    # `stem` may be "release", too.
     # Skip branches: the text replaces "the original residual units when combining features from different
-    # resolutions" (7.2) and Figure 2 draws an HRU on each. The release has n - 1 units on the branch of level
-    # n, a residual one and then HRUs, hence these at the two finest levels only.
+    # resolutions" (7.2), and Figure 2 draws an HRU on each branch. The release has n - 1 units on the branch
+    # of level n, first a residual unit and then HRUs. So it has HRUs at the two finest levels only.
     skips: str = "paper"
-    # The text attends from the features of the top-down pass, with one resolution from the last of them, and
-    # weights the later f (5.2.2), since weighting the features that made a map starves the gradient. The
-    # release attends from f itself, without the other resolutions, after a second 1x1, and hands on a third;
-    # no residual unit follows its hourglass.
+    # The text makes its maps from the features of the top-down pass (with one resolution, from the last of
+    # them) and weights the later f (5.2.2), because weighting the features that made a map starves the
+    # gradient. The release makes its maps from f itself, without the other resolutions, after a second 1x1,
+    # and passes a third one to the next stack. No residual unit follows its hourglass.
     head: str = "paper"
     crf: str = "paper"  # see Crf
-    last_width: int = 0  # of the features before the last heatmaps, 2 C in the release; 0 is the width
+    last_width: int = 0  # width of the features before the last heatmaps, 2 C in the release; 0: `width`
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -276,8 +278,8 @@ class Model(nn.Module):
                 maps = layers.at_least_float32(point(self.joints, name=f"stack{s}_heatmaps")(f))
             heatmaps.append(maps)
             if not last:
-                # f as it was before attention goes on: weights close to zero, one after another,
-                # would starve the gradient (5.2.2).
+                # The next stack gets f as it was before attention: a product of several weights close to
+                # zero would starve the gradient (5.2.2).
                 y = point(self.width, name=f"stack{s}_remap_features")(onward)
                 if self.head == "release":
                     y = nn.relu(norm(name=f"stack{s}_remap_norm")(y))
@@ -285,7 +287,7 @@ class Model(nn.Module):
         return Outputs(heatmaps=tuple(heatmaps), attention=seen or None)
 
     def _branches(self, full, skip) -> Sequence[Part]:
-        """The release's skip branches by level, fine to coarse; () for one unit like the others on each."""
+        """The release's skip branches by level, fine to coarse; () if each branch is one unit, as usual."""
         for name, value in (("skips", self.skips), ("head", self.head), ("crf", self.crf)):
             if value not in FORMS:
                 raise ValueError(f"model.{name}={value!r} is unknown; choose from {', '.join(FORMS)}.")

@@ -1,4 +1,4 @@
-"""Groups of related parts (Tang and Wu 2019, 3.1): tuples of joint indices that together hold every joint."""
+"""Groups of related parts (Tang and Wu 2019, 3.1): tuples of joint indices that together cover all joints."""
 
 from hourglass_jax.pose import skeletons
 from hourglass_jax.pose.skeletons import Skeleton
@@ -11,15 +11,15 @@ _HIPS = ("right_hip", "left_hip", "pelvis")
 _HEAD = ("thorax", "upper_neck", "neck", "head_top")  # LSP's neck stands for MPII's upper neck
 _SHOULDERS = ("right_shoulder", "left_shoulder")
 
-# Joints by name; those that a skeleton lacks (LSP has no pelvis and no thorax) drop out.
+# Joints by name. Joints that a skeleton lacks are left out (LSP has no pelvis and no thorax).
 NAMED = {
     # 3.1: parts that are connected in nature.
     "body": (
         *(_HEAD, ("left_wrist", "left_elbow", "left_shoulder")),
         *(("right_wrist", "right_elbow", "right_shoulder"), _LEFT_LEG, _RIGHT_LEG, _HIPS),
     ),
-    # Found in MPII by `hourglass groups` for 2, 5 and 8 groups. Five are the paper's Figure 2b.
-    # Eight depend on the seed; these come out most often, and they alone treat both sides alike.
+    # `hourglass groups` finds these in MPII for 2, 5 and 8 groups. The five are the paper's Figure 2b.
+    # The eight depend on the seed; these are the most frequent, and the only ones that are symmetric.
     "data2": (_HIPS, (*_RIGHT_LEG, *_LEFT_LEG, *_HEAD, *_RIGHT_ARM, *_SHOULDERS, *_LEFT_ARM)),
     "data5": ((*_RIGHT_LEG, *_LEFT_LEG), _HIPS, (*_HEAD, *_SHOULDERS), _RIGHT_ARM, _LEFT_ARM),
     "data8": (
@@ -35,10 +35,10 @@ NAMED = {
 
 
 def named(name: str, skeleton: Skeleton) -> Groups:
-    """The groups of that name for a joint set: those of `NAMED`, or "each", every joint for itself.
+    """The groups of that name for a joint set: those of `NAMED`, or "each", one group per joint.
 
     Raises:
-      ValueError: an unknown name, or a skeleton with joints that the groups do not know.
+      ValueError: an unknown name, or a skeleton with joints that are in no group.
     """
     if name == "each":
         return tuple((joint,) for joint in range(len(skeleton)))
@@ -70,7 +70,7 @@ def default(joints: int) -> Groups:
 
 
 def check(groups, joints: int) -> None:
-    """Raises ValueError unless the groups hold every one of `joints` joints, and no other."""
+    """Raises ValueError unless the groups cover all of `joints` joints, and no others."""
     for group in groups:
         if not group or len(set(group)) < len(group):
             raise ValueError(f"The part group {tuple(group)} is empty or names a joint twice.")

@@ -1,7 +1,7 @@
 """Parts that several of the papers share: the residual unit, the hourglass and the stems.
 
-A part takes the parts that it is made of as fields (`conv`, `norm`, `unit`), built once per model by
-`parts`; papers vary them by passing others. Images and features are (b, h, w, c).
+A part has its own parts as fields (`conv`, `norm`, `unit`). `parts` builds these once per model; models of
+other papers pass other parts. Images and features are (b, h, w, c).
 """
 
 import functools
@@ -23,8 +23,8 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
     """The convolution and the batch normalisation of a model.
 
     Args:
-      train: batch norm uses the statistics of the batch, and updates its running ones.
-      dtype: of the computation; parameters and statistics stay float32.
+      train: batch norm uses the statistics of the batch, and updates its running statistics.
+      dtype: type of the computation; parameters and statistics stay float32.
     """
     conv = functools.partial(nn.Conv, dtype=dtype, conv_general_dilated=convolution.convolve)
     norm = functools.partial(
@@ -38,12 +38,12 @@ def parts(*, train: bool, dtype) -> tuple[Part, Part]:
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Outputs of a network that computes in bfloat16 as float32; wider ones as they are."""
+    """Converts outputs of a bfloat16 network to float32; wider types are not changed."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Unit(nn.Module):
-    """Pre-activation bottleneck (He et al. 2016b), a convolution on the skip when the width changes."""
+    """Pre-activation bottleneck (He et al. 2016b); with a convolution on the skip if the width changes."""
 
     width: int
     conv: Part
@@ -62,7 +62,7 @@ class Unit(nn.Module):
 
 
 def in_a_row(*makes: Part) -> Part:
-    """Several parts as one, each of which reads the one before; their names are numbered."""
+    """Several parts in sequence as one part; their names are numbered."""
 
     def named(name: str):
         def call(x):
@@ -78,16 +78,16 @@ def in_a_row(*makes: Part) -> Part:
 class Hourglass(nn.Module):
     """Down to 1 / 2**depth of the resolution and up again, with a skip branch at each level.
 
-    Returns the features after each addition, coarse to fine; the last has the input's resolution.
+    Returns the features after each addition, coarse to fine; the last ones have the input's resolution.
     """
 
     depth: int
     unit: Part
     units: int = 1  # units per place
-    skip: Part | None = None  # the unit of the skip branches, if another one
-    bottom: Part | None = None  # the unit at the lowest resolution, if another one
-    up: Part | None = None  # the unit before each upsampling, if another one
-    skips: Sequence[Part] = ()  # the units of the skip branches by level, fine to coarse, in place of `skip`
+    skip: Part | None = None  # the unit of the skip branches; None: `unit`
+    bottom: Part | None = None  # the unit at the lowest resolution; None: `unit`
+    up: Part | None = None  # the unit before each upsampling; None: `unit`
+    skips: Sequence[Part] = ()  # the units of the skip branches by level, fine to coarse, instead of `skip`
     # (name, features on the way down, upsampled features, skip branch) of a level -> features.
     join: Callable[..., jax.Array] = lambda name, below, above, skip: skip + above
 
@@ -120,9 +120,9 @@ class Hourglass(nn.Module):
 class Stem(nn.Module):
     """Image to features at a quarter of the resolution: 7x7/2, unit, pool, two units.
 
-    `kind` "newell" has the widths of Newell's released Torch model, C/4 - C/2 - C/2 - C; "port" those
+    `kind` sets the widths: "newell" those of Newell's released Torch model, C/4 - C/2 - C/2 - C; "port" those
     of the public PyTorch port, C/4 - C/2 - C - C; "princeton" those of the authors' PyTorch version,
-    64 - 128 - 128 - C, which are Newell's at C = 256.
+    64 - 128 - 128 - C, which equal Newell's at C = 256.
     """
 
     width: int

@@ -15,10 +15,10 @@ FUSIONS = ("addition", "concatenation")
 
 
 class InceptionResnet(nn.Module):
-    """Two branches side by side, 1x1-3x3 and 1x1-3x3-3x3, a linear 1x1 on both, plus identity (Figure 5).
+    """Two parallel branches, 1x1-3x3 and 1x1-3x3-3x3, a linear 1x1 on both, plus identity (Figure 5).
 
-    The figure's widths are not in the text: a quarter of C per branch, so that both together are as wide
-    as the bottleneck of the residual unit. Norm and ReLU precede each convolution, as in that unit.
+    The text does not give the figure's widths. Here each branch has a quarter of C, so that both together are
+    as wide as the bottleneck of the residual unit. Norm and ReLU precede each convolution, as in that unit.
     """
 
     width: int
@@ -41,7 +41,7 @@ class InceptionResnet(nn.Module):
 
     def _convolve(self, branch, x, windows):
         for i, window in enumerate(windows):
-            if i:  # the input's norm serves both branches
+            if i:  # both branches share the norm of the input
                 x = nn.relu(self.norm(name=f"{branch}_norm{i}")(x))
             x = self.conv(self.width // 4, (window, window), name=f"{branch}_conv{i}")(x)
         return x
@@ -53,8 +53,8 @@ class InceptionResnet(nn.Module):
             raise ValueError(f"inception_b cannot halve {x.shape[1]} x {x.shape[2]} cells.")
 
 
-# The blocks of the hourglasses (3.3) and of the pre-processing, for which the introduction says "residual
-# networks" and 5.2.3 "inception-resnet".
+# The blocks of the hourglasses (3.3) and of the pre-processing. For the latter the introduction says
+# "residual networks" and 5.2.3 "inception-resnet".
 BLOCKS = {
     "inception_a": InceptionResnet,
     "inception_b": functools.partial(InceptionResnet, halved=True),
@@ -65,7 +65,7 @@ BLOCKS = {
 class PreProcessing(nn.Module):
     """Image to features of several scales, by branches of different depth (3.2, Figure 4).
 
-    The widths are those of Newell's stem, which is the branch of stride 4. `lateral` connections run
+    The widths are those of Newell's stem, which equals the branch of stride 4. `lateral` connections lead
     from each scale to the next larger one, as in a feature pyramid (5.2.3, Figure 7).
     Returns features (b, h / stride, w / stride, C) by stride.
     """
@@ -119,12 +119,12 @@ class Model(nn.Module):
     joints: int = 16
     stacks: int = 8
     width: int = 256
-    depth: int = 4  # of each hourglass, whatever its scale; the paper gives none
-    # Input px per cell, by stack, never growing. Empty: from 8 to 2 in three equal shares, which for
-    # eight stacks are features of 32, 32, 64, 64, 64, 128, 128 and 128 px at an input of 256 px.
+    depth: int = 4  # of each hourglass, at every scale; the paper gives none
+    # Input px per cell, by stack, not increasing. Empty: from 8 to 2 in three equal shares; for eight stacks
+    # and an input of 256 px these are features of 32, 32, 64, 64, 64, 128, 128 and 128 px.
     strides: Sequence[int] = ()
     block: str = "inception_a"  # inception_b, residual
-    fusion: str = "addition"  # of a scale's features with the previous stack's, or concatenation
+    fusion: str = "addition"  # how a scale's features are joined with the previous stack's; or concatenation
     lateral: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -157,8 +157,8 @@ class Model(nn.Module):
             maps = point(self.joints, name=f"stack{s}_heatmaps")(y)
             heatmaps.append(layers.at_least_float32(maps))
             if s + 1 < self.stacks:
-                # Summed over the stacks, as in Newell's network, whose first features are then replaced
-                # by those of the stack's own scale.
+                # Summed over the stacks, as in Newell's network; but the features of the next stack's own
+                # scale replace that network's first features.
                 y = point(self.width, name=f"stack{s}_remap_features")(y)
                 handed_on = handed_on + y + point(self.width, name=f"stack{s}_remap_heatmaps")(maps)
         return Outputs(heatmaps=tuple(heatmaps))

@@ -14,21 +14,22 @@ DESIGNS = ("hg", "text")
 
 
 class Model(nn.Module):
-    """S hourglasses in a row; each one's heatmaps are fed to the next (3.3).
+    """S hourglasses in a row; each one feeds its heatmaps to the next (3.3).
 
-    The design "hg" is the network of the released `hg.lua`, which most later work builds on and whose weights
-    are published: one residual unit a branch, C features everywhere, one round of 1x1 before the heatmaps,
-    and sums between the stacks. "text" is the network that the paper describes, as in the early release
-    `hg-stacked.lua`: 2 C features before upsampling (3.2), three rounds of 1x1 (3.1), and, where the text is
-    silent, three units a branch and the concatenation with the stem's pooled features between stacks.
+    The design "hg" is the network of the released `hg.lua`. Most later work builds on it, and its weights are
+    published: one residual unit per branch, C features everywhere, one round of 1x1 before the heatmaps, and
+    sums between the stacks. "text" is the network that the paper describes, as in the early release
+    `hg-stacked.lua`: 2 C features before upsampling (3.2) and three rounds of 1x1 (3.1). The text is silent
+    on two points, which follow that release: three units per branch, and a concatenation with the stem's
+    pooled features between stacks.
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 4 * 2**depth.
     Returns `Outputs` with the heatmaps (b, h/4, w/4, joints) float32 that `supervision` names. These have a
     loss and are scored in evaluation (4.2):
-      stacks: of every stack.
-      last: of the last one.
-      sum: the sum over the stacks.
-      resolutions: of every stack, each after those of its hourglass' lower resolutions,
+      stacks: the heatmaps of every stack.
+      last: those of the last stack.
+      sum: their sum over the stacks.
+      resolutions: those of every stack, after the heatmaps of its hourglass's lower resolutions,
         (b, h/32, w/32, joints), (b, h/16, w/16, joints), ... at depth 4.
     """
 
@@ -71,7 +72,7 @@ class Model(nn.Module):
             *lower, y = layers.Hourglass(self.depth, full, self.units, name=f"stack{s}_hourglass")(x)
             if self.supervision == "resolutions":
                 for i, z in enumerate(lower):  # coarse to fine
-                    # Sums of residual units, normalised as before any convolution that reads them.
+                    # Sums of residual units are normalised before every convolution that reads them.
                     z = nn.relu(norm(name=f"stack{s}_lower{i}_norm")(z))
                     z = point(self.joints, name=f"stack{s}_lower{i}_heatmaps")(z)
                     heatmaps.append(layers.at_least_float32(z))
@@ -81,7 +82,7 @@ class Model(nn.Module):
             y = nn.relu(norm(name=f"stack{s}_lin_norm")(y))
             maps = point(self.joints, name=f"stack{s}_heatmaps")(y)
             heatmaps.append(layers.at_least_float32(maps))
-            if s + 1 < self.stacks:  # Figure 4: features and heatmaps go on to the next stack
+            if s + 1 < self.stacks:  # Figure 4: the next stack gets features and heatmaps
                 y = point(self.width, name=f"stack{s}_remap_features")(y)
                 x = x + y + point(self.width, name=f"stack{s}_remap_heatmaps")(maps)
         return heatmaps

@@ -43,9 +43,9 @@ class Bottom(nn.Module):
 class Mask(nn.Module):
     """x (b, h, w, c) -> a mask (b, h, w, 1) in [0, 1] (equations 1, 3 and 5), float32.
 
-    The paper does not give the layers of f_att: here it is one 3x3 convolution, after an hourglass for the
-    global mask. "All weights start at ones" (3.4) would keep all channels equal for ever; instead the masks
-    start near one, at the same value everywhere.
+    The paper does not give the layers of f_att. Here it is one 3x3 convolution, which follows an hourglass in
+    the global mask. "All weights start at ones" (3.4) would keep all channels equal forever. Instead the
+    masks start near one, with the same value everywhere.
     """
 
     conv: Part
@@ -73,15 +73,15 @@ class GlobalMask(nn.Module):
 class Refinement(nn.Module):
     """The last heatmap, and its features, (b, r, r, c) -> coordinates (b, joints, 2) float32 (3.2, Figure 2).
 
-    The paper does not give the figure's layers: convolutions and pools down to the resolution at the bottom
-    of the multi-resolution network, then one matrix. The coordinates are linear, as a joint may lie outside
-    of the crop, and all start in its middle.
+    The paper does not give the figure's layers. Here they are convolutions and pools, down to the resolution
+    at the bottom of the multi-resolution network, then one matrix. The coordinates are linear, because a
+    joint may lie outside the crop, and all start at its centre.
     """
 
     joints: int
     depth: int
     unit: Part
-    scale: float  # of what the matrix reads, see `Model.coordinate_scale`
+    scale: float  # factor on the matrix's inputs, see `Model.coordinate_scale`
 
     @nn.compact
     def __call__(self, x):
@@ -98,14 +98,14 @@ def attend(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def strength(features: jax.Array) -> jax.Array:
-    """Features (b, h, w, c) -> a map (b, h, w, 1) float32 in [0, 1]: the mean magnitude of the channels, over
-    its largest value in each picture (Figure 8)."""
+    """Features (b, h, w, c) -> a map (b, h, w, 1) float32 in [0, 1]: the mean magnitude of the channels,
+    divided by its largest value in each picture (Figure 8)."""
     magnitude = jnp.mean(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
     return magnitude / jnp.maximum(jnp.max(magnitude, axis=(1, 2), keepdims=True), 1e-12)
 
 
 class Model(nn.Module):
-    """S multi-resolution networks in a row, one heatmap for all joints each; then coordinates (Figure 3).
+    """S multi-resolution networks in a row, one heatmap for all joints each, then coordinates (Figure 3).
 
     __call__(image, train): image (b, h, w, 3) float, normalised; h and w divisible by 4 * 2**depth.
     Returns `Outputs` with S heatmaps (b, h/4, w/4, 1) float32 in [0, 1], the coordinates (b, joints, 2)
@@ -113,12 +113,12 @@ class Model(nn.Module):
     stack1_heatmap (b, h/4, w/4, 1), stack1_resolution4 (b, 4, 4, 1) to stack1_resolution64, ...; with
     `show_features` also stack1_down64 (b, 64, 64, 1), ..., stack1_up64, see `strength`.
 
-    With the collection "activity" mutable, the model writes into it the sum over the convolutions of the mean
-    square of what each one passes on, a number (3.4, "activity regularization").
+    If the collection "activity" is mutable, the model writes one number into it: the mean square of each
+    convolution's output, summed over the convolutions (3.4, "activity regularization").
 
-    The masks are one until the attention is trained for the first time (Algorithm 1, line 6, outside of
-    its loop): the variable `attention_learnt` records it, so that a checkpoint of the first phase is
-    evaluated as it was trained.
+    The masks are one until the attention is trained for the first time (Algorithm 1, line 6, outside its
+    loop). The variable `attention_learnt` records this, so that a checkpoint of the first phase is evaluated
+    as it was trained.
     """
 
     joints: int = 16
@@ -129,32 +129,32 @@ class Model(nn.Module):
     heatmap_attention: bool = False  # Figure 5
     multi_resolution_attention: bool = False  # Figure 6
     attention_width: int = 32  # of the global mask's hourglass, which has the input's resolution
-    # The next network and the Refinement Net see the heatmap and nothing else (3.1 to 3.3, read literally).
-    # Otherwise the features go on with it, as in the stacked hourglass: one channel alone loses most.
+    # The next network and the Refinement Net see only the heatmap (3.1 to 3.3, read literally). Otherwise
+    # they also get the features, as in the stacked hourglass: a single channel loses most of them.
     heatmap_alone: bool = False
-    # The coordinates' matrix reads the features times this. Its inputs are thousands, and Adam's first step
-    # moves all weights alike: without a scale it throws the coordinates across the picture. 1 is the value
-    # of networks that were trained before this field.
+    # Factor on the features that the coordinates' matrix reads. It has thousands of inputs, and Adam's first
+    # step changes all weights equally: without a factor it throws the coordinates across the picture.
+    # Networks that were trained before this field existed have 1.
     coordinate_scale: float = 1.0
     slope: float = 0.01  # of leaky ReLU below 0; the paper gives none. Torch's default; Keras has 0.3
-    # Of the front module's residual unit. 0 is Newell's ReLU, which networks from before this field have;
-    # "for all convolutional layers" (3.4) wants `slope`.
+    # The slope in the front module's residual unit. 0 is Newell's ReLU, as in networks that were trained
+    # before this field existed; "for all convolutional layers" (3.4) asks for `slope`.
     stem_slope: float = 0.0
-    show_features: bool = False  # return Figure 8's maps beside the masks
+    show_features: bool = False  # return Figure 8's maps together with the masks
     tasks = ("pose", "attention")  # A and B of 3.4
-    trained: tuple[str, ...] = tasks  # the others' norms use and keep their running statistics
+    trained: tuple[str, ...] = tasks  # norms of the other tasks use and keep their running statistics
     dtype: jnp.dtype = jnp.float32
 
     @staticmethod
     def label(path: tuple[str, ...]) -> str | None:
-        """The task that a parameter or statistic belongs to; path: the modules' names, outermost first."""
+        """The task of a parameter or statistic; path: the modules' names, outermost first."""
         if any("attention" in name for name in path):
             return "attention"
         return "pose" if path[0].startswith(("stem", "stack", "refinement")) else None
 
     def adopt(self, other: "Model", variables: dict[str, Any]) -> dict[str, Any]:
         """The variables of `other`, by names like "params/stem_conv/kernel", for this model: the coordinates'
-        matrix in the unit of this model's `coordinate_scale`, the rest as it is."""
+        matrix is converted to this model's `coordinate_scale`, all others are not changed."""
         factor = other.coordinate_scale / self.coordinate_scale
         matrix = "params/refinement/coordinates/kernel"
         return variables | {matrix: variables[matrix] * factor} if matrix in variables else variables
@@ -167,7 +167,7 @@ class Model(nn.Module):
         observe = self.is_mutable_collection("activity") and not self.is_initializing()
 
         def observed(make: Callable[..., nn.Module]) -> Part:
-            """A part whose outputs' mean squares are collected, if anyone asked for them."""
+            """A part whose outputs' mean squares are collected if "activity" is mutable."""
 
             def named(name):
                 part = make(name=name)
@@ -194,8 +194,8 @@ class Model(nn.Module):
         def weighted(stack, name, below, above):
             if not self.multi_resolution_attention:
                 return above
-            # Masks learnt on the way down weight the way up; which of the two is the paper's top and
-            # which its bottom, 3.3 leaves open.
+            # Masks learnt on the way down weight the way up. 3.3 leaves open which of the two is the
+            # paper's "top" and which its "bottom".
             mask = hold(Mask(conv, name=f"{name}_attention")(below))  # equation 5
             seen[f"stack{stack + 1}_resolution{below.shape[1]}"] = mask
             return attend(above, mask)  # equation 6
@@ -247,7 +247,7 @@ class Model(nn.Module):
         return Outputs(heatmaps=tuple(heatmaps), coordinates=coordinates, attention=seen or None)
 
     def _hold(self, train) -> Callable[[jax.Array], jax.Array]:
-        """mask -> the mask, or ones as long as no step has trained the attention."""
+        """mask -> the mask, or ones until a step has trained the attention."""
         if not (self.global_attention or self.heatmap_attention or self.multi_resolution_attention):
             return lambda mask: mask
         learnt = self.variable("batch_stats", "attention_learnt", jnp.zeros, ())

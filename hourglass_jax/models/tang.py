@@ -72,14 +72,14 @@ class Model(nn.Module):
     stacks: int = 8
     width: int = 256
     depth: int = 4  # of the hourglass: 64 cells -> 4
-    # Joint indices by group; they may overlap. Empty: the paper's five (Figure 2b), for MPII's 16 joints
-    # and LSP's 14.
+    # Joint indices by group; groups may overlap. Empty: the paper's five groups (Figure 2b), for MPII's 16
+    # joints and LSP's 14.
     groups: Sequence[Sequence[int]] = ()
     branch_width: int = 64  # W
     branch_depth: int = 1  # D
-    onward: str = "shared"  # features that go on to the next stack, or "specific" (3.3)
-    # The layers from the trunk's features to heatmaps; the baselines of Figure 5c are "linear", a 1x1
-    # convolution alone, and "unit", one more residual unit before it.
+    onward: str = "shared"  # the features that the next stack gets; or "specific" (3.3)
+    # The layers from the trunk's features to heatmaps. The baselines of Figure 5c are "linear", only a 1x1
+    # convolution, and "unit", one more residual unit before it.
     head: str = "branches"
     dtype: jnp.dtype = jnp.float32
 
@@ -97,13 +97,13 @@ class Model(nn.Module):
         x = Stem(self.width, conv, norm, unit, name="stem")(image.astype(self.dtype))
         heatmaps = []
         for s in range(self.stacks):
-            # Trunk: features that all parts share.
+            # Trunk: features that are shared by all parts.
             shared = layers.Hourglass(self.depth, full, name=f"stack{s}_hourglass")(x)[-1]
             shared = full(name=f"stack{s}_unit")(shared)
             shared = point(self.width, name=f"stack{s}_lin")(shared)
             shared = nn.relu(norm(name=f"stack{s}_lin_norm")(shared))
 
-            # Branches: one per part group, or the head of a baseline, which is one for all parts.
+            # Branches: one per part group; a baseline has one head for all parts.
             if self.head == "branches":
                 made = [branch(len(g), name=f"stack{s}_branch{i}")(shared) for i, g in enumerate(groups)]
                 specific = jnp.concatenate([features for features, _ in made], axis=-1)  # G * W
@@ -134,7 +134,7 @@ def merge(groups, maps, joints: int) -> jax.Array:
     """The heatmaps of all groups in the joints' order; a joint of several groups gets their mean (4.3).
 
     Args:
-      groups: joint indices by group; together they hold every joint.
+      groups: joint indices by group; together they cover all joints.
       maps: by group, (b, h, w, joints of the group).
       joints: K.
 

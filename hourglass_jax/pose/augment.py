@@ -1,7 +1,7 @@
 """Augmentation on the device: one affine warp, a flip that swaps sides, and colour.
 
-Everything is drawn for the whole batch at once from one key, so that the numbers do not depend on how
-the batch is spread over devices.
+All random numbers of a batch are drawn at once from one key, so that they do not depend on how the batch is
+spread over devices.
 """
 
 import jax
@@ -39,14 +39,15 @@ def augment(
       visible: (b, k) flags, see `pipeline`.
       size: side of the network's input, px.
       canvas, margin: geometry of the stored canvas, see `crop`.
-      flip_order: (k,) joint k of the mirrored image is joint flip_order[k].
+      flip_order: (k,) joint k of the flipped image is joint flip_order[k].
       scale_normal: (deviation, limit) of the binary logarithm of the crop's size, clipped (Newell).
       scale_range: the crop's size is also divided by a uniform factor from this range (Chu, MSSH).
-      rotate_normal: (deviation, limit) in degrees, clipped, with `rotate_probability` (Newell).
-      rotate_range: also uniform within +- this many degrees (Chu, MSSH).
-      shear: uniform within +- this factor of y onto x (Tang).
-      flip_probability: of mirroring.
-      colour: each channel times a uniform factor within 1 +- colour, clipped.
+      rotate_normal: (deviation, limit) of the rotation in degrees, clipped; rotates with
+        `rotate_probability` (Newell).
+      rotate_range: an additional rotation, uniform within +- this many degrees (Chu, MSSH).
+      shear: the factor of y that is added to x, uniform within +- shear (Tang).
+      flip_probability: probability of a flip.
+      colour: each channel is multiplied by a uniform factor within 1 +- colour, and clipped.
 
     Returns:
       images (b, size, size, 3) float32 in [0, 1], joints (b, k, 2) input pixels, visible (b, k).
@@ -85,18 +86,18 @@ def augment(
 
 
 def jittered(*, zoom, angle, shear, flipped, canvas: int, margin: float, size: int) -> jax.Array:
-    """The map (b, 2, 3) of the canvas onto the input: shear, turn, enlarge about the middle, mirror.
+    """The map (b, 2, 3) of the canvas onto the input: shear, rotate, scale about the centre, flip.
 
     Args:
       zoom: (b,) above 1 makes the person larger.
       angle: (b,) radians, clockwise on the screen.
-      shear: (b,) share of y that is added to x.
+      shear: (b,) factor of y that is added to x.
       flipped: (b,) bool.
     """
     zoom = zoom * (size * margin / canvas)
     cos, sin = jnp.cos(angle) * zoom, jnp.sin(angle) * zoom
     sign = jnp.where(flipped, -1.0, 1.0)
-    # Rotation times shear, the first row mirrored.
+    # Rotation times shear; a flip negates the first row.
     a, b = sign * cos, sign * (cos * shear - sin)
     c, d = sin, sin * shear + cos
     middle = canvas / 2

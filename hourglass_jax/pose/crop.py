@@ -1,8 +1,8 @@
-"""Crops: the one place where coordinates change frames.
+"""Crops: all conversions of coordinates between frames are in this file.
 
 Convention: coordinates are continuous, x to the right and y down, in pixels. Pixel i
 covers [i, i + 1) and has its centre at i + 0.5; an image w pixels wide spans [0, w]. Published
-annotations are used as they are (whether they count from 0 or 1 is disputed; it is at most one pixel).
+annotations are used as they are. It is disputed whether they count from 0 or 1, which is at most one pixel.
 
 There are four frames, with an affine map between any two:
 
@@ -11,8 +11,8 @@ There are four frames, with an affine map between any two:
     input    the network's input: the nominal crop of 200 * scale px, or its augmented form
     heatmap  cells of the network's output: the input's frame, divided by the stride
 
-An affine map is an array (..., 2, 3); it takes (x, y) to `m[..., :2] @ (x, y) + m[..., 2]`. Maps with
-leading dimensions are one per example. The functions on maps work on numpy and on JAX arrays alike.
+An affine map is an array (..., 2, 3); it maps (x, y) to `m[..., :2] @ (x, y) + m[..., 2]`. Leading
+dimensions give one map per example. The functions on maps accept both NumPy and JAX arrays.
 """
 
 import cv2
@@ -36,7 +36,7 @@ def apply(transform, points):
 def compose(outer, inner):
     """The map that applies `inner` first and then `outer`; both (..., 2, 3)."""
     xp = outer.__array_namespace__()
-    # Elementwise rather than a matrix product: accelerators may round those to bfloat16.
+    # Elementwise, because accelerators may round matrix products to bfloat16.
     linear = (outer[..., :, :2, None] * inner[..., None, :, :2]).sum(-2)
     offset = (outer[..., :, :2] * inner[..., None, :, 2]).sum(-1) + outer[..., :, 2]
     return xp.concat([linear, offset[..., None]], axis=-1)
@@ -85,12 +85,12 @@ def canvas_from_image(center, scale, *, canvas: int, margin: float):
 
 
 def input_from_canvas(*, canvas: int, margin: float, size: int) -> np.ndarray:
-    """(2, 3) float32: the nominal crop in the canvas' middle, onto the network's input."""
+    """(2, 3) float32: maps the nominal crop, in the canvas's middle, onto the network's input."""
     return square(np.full(2, canvas / 2), np.asarray(canvas / margin), size).astype(np.float32)
 
 
 def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Resamples a picture on the host (OpenCV); black where the picture ends, to half a pixel of the result.
+    """Resamples a picture on the host (OpenCV); black outside the picture, to half a pixel of the result.
 
     Args:
       image: (h, w, 3) uint8.
@@ -105,22 +105,25 @@ def cut(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     block = max(1, int(min(1 / zoom + 1e-6, *image.shape[:2])))
     image, transform = _clip_to_view(image, transform, size, 2 * block)
     if block > 1:
-        # Average whole blocks first: at a zoom of 1/2 or less bilinear sampling passes pixels over. The exact
-        # factor would take several times as long, and what it blurs would be sampled, and blurred, once more.
-        # A last block of which less than half is there is left out, another one is filled up.
+        # Average whole blocks first: at a zoom of 1/2 or less bilinear sampling would skip pixels. The exact
+        # factor would take several times as long, and its result would be resampled, and so blurred, again.
+        # An incomplete last block is left out if less than half of it is there, and padded otherwise.
         height, width = (max(1, (side + block // 2) // block) for side in image.shape[:2])
         image = image[: height * block, : width * block]
         missing = height * block - image.shape[0], width * block - image.shape[1]
         image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         transform = compose(transform, np.array([[block, 0, 0], [0, block, 0]]))
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])  # OpenCV has pixel centres at whole numbers
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])  # in OpenCV, pixel centres are whole numbers
     transform = compose(invert(half), compose(transform, half))
     return cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def _clip_to_view(image, transform, size, border):
-    """The part of a picture that a result of `size` px sees, and `border` px around: frames may be large."""
+    """The part of a picture that a result of `size` px shows, with `border` px around it, and its map.
+
+    This saves time on large frames.
+    """
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     seen = apply(invert(transform), corners)
     low = np.floor(seen.min(axis=0)).astype(int) - border
@@ -133,7 +136,7 @@ def _clip_to_view(image, transform, size, border):
 
 
 def warp(images: jax.Array, transform: jax.Array, size: int) -> jax.Array:
-    """Resamples canvases on the device, bilinearly; black where the canvas ends.
+    """Resamples canvases on the device, bilinearly; black outside the canvas.
 
     Args:
       images: (b, c, c, 3) uint8 or float, any range.

@@ -1,7 +1,7 @@
-"""Heatmaps: joints -> Gaussians, and heatmaps -> joints, side by side.
+"""Heatmaps: encoding of joints as Gaussians, and decoding.
 
-Positions are in heatmap cells, continuous: cell i covers [i, i + 1), its centre is i + 0.5 (see
-`pose/crop.py`, which also owns the map between cells, input pixels and image pixels).
+Positions are in heatmap cells, continuous: cell i covers [i, i + 1), its centre is i + 0.5. `pose/crop.py`
+has the maps between cells, input pixels and image pixels.
 """
 
 import math
@@ -17,17 +17,17 @@ def render(
 ) -> jax.Array:
     """Gaussian targets: peak 1, cut off at 3 sigma or at a window's edge.
 
-    By default the Gaussian lies at the joint's exact position, not at the centre of its cell as in the
-    released codes: the neighbours of the largest cell then show where between the cells the joint is.
+    By default the Gaussian is centred on the joint's exact position, and not on its cell as in the released
+    codes. Then the neighbours of the largest cell show where between the cells the joint is.
 
     Args:
       joints: (b, k, 2) cells.
       shown: (b, k) bool; False gives an all-zero map (Newell 5.3: its error still counts).
       size: cells along each side.
       sigma: standard deviation in cells.
-      window: cells along each side of the square around the joint outside of which the target is zero; 0
-        for 3 sigma on each side.
-      at_cell: the Gaussian lies at the centre of the joint's cell.
+      window: side, in cells, of the square around the joint outside of which the target is zero; 0: 3 sigma
+        on each side.
+      at_cell: centre the Gaussian on the joint's cell.
 
     Returns:
       (b, size, size, k) float32 in [0, 1].
@@ -61,15 +61,15 @@ def reduce(targets: jax.Array, size: int) -> jax.Array:
 def decode(
     heatmaps: jax.Array, *, method: str = "quarter", sigma: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """The largest cell, refined from the cells around it.
+    """Joints from heatmaps: the largest cell, refined from the cells around it.
 
     Args:
       heatmaps: (b, h, w, k) float.
       method: "argmax": the centre of the largest cell (Newell 3.4, "the max activating location").
         "quarter": a quarter cell towards the higher neighbour in x and in y (Newell's released evaluation).
         "dark": the peak of a Gaussian through the cells around (Zhang et al. 2020).
-        "soft_argmax": the mean place of the heatmap's values at most 3 sigma from the largest cell.
-      sigma: of the targets, in cells, for "dark" and "soft_argmax".
+        "soft_argmax": the mean position, weighted by the values at most 3 sigma from the largest cell.
+      sigma: sigma of the targets, in cells, for "dark" and "soft_argmax".
 
     Returns:
       joints (b, k, 2) float32 in cells; scores (b, k) float32, the heatmap's value at the largest cell.
@@ -80,8 +80,8 @@ def decode(
     check_method(method)
     heatmaps = heatmaps.astype(jnp.float32)
     b, h, w, k = heatmaps.shape
-    index = jnp.argmax(heatmaps.reshape(b, h * w, k), axis=1)  # b k; the first of equals
-    # Here and below, plain forms that the runtimes of `export` know: no remainder, no range of a batch.
+    index = jnp.argmax(heatmaps.reshape(b, h * w, k), axis=1)  # b k; the first of equal values
+    # Here and below only operations that the runtimes of `export` know: no remainder, no iota over the batch.
     y = jax.lax.div(index, w)
     cell = jnp.stack([index - y * w, y], axis=-1)
     if method == "argmax":
@@ -96,13 +96,13 @@ def decode(
 
 
 def check_method(method: str) -> None:
-    """Raises a ValueError where `decode` knows no such method."""
+    """Raises a ValueError unless `decode` knows the method."""
     if method not in METHODS:
         raise ValueError(f"decode={method!r} is unknown; choose from {', '.join(METHODS)}.")
 
 
 def _at(heatmaps, cell, dx=0, dy=0):
-    """The values (b, k) beside cells (b, k, 2); -inf outside of the heatmap."""
+    """The values (b, k) of cells (b, k, 2) moved by (dx, dy); -inf outside the heatmap."""
     h, w = heatmaps.shape[1:3]
     x, y = cell[..., 0] + dx, cell[..., 1] + dy
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
@@ -113,7 +113,7 @@ def _at(heatmaps, cell, dx=0, dy=0):
 
 
 def _quarter(heatmaps, cell):
-    # At the border one neighbour is missing: no shift.
+    # There is no shift at the border, where one neighbour is missing.
     towards_x = _direction(_at(heatmaps, cell, dx=-1), _at(heatmaps, cell, dx=1))
     towards_y = _direction(_at(heatmaps, cell, dy=-1), _at(heatmaps, cell, dy=1))
     return 0.25 * jnp.stack([towards_x, towards_y], axis=-1)
@@ -125,13 +125,13 @@ def _direction(low, high):
 
 
 def _taylor(heatmaps, cell, sigma):
-    """From the cell's centre to the peak of the logarithm's second-order expansion (DARK, 3.2).
+    """The offset from the cell's centre to the peak of the logarithm's second-order expansion (DARK, 3.2).
 
-    A Gaussian's logarithm is a parabola, whose peak -H^-1 g is exact. Where the cells around are none (at
-    the border, a flat or a ragged map) the quarter cell remains.
+    A Gaussian's logarithm is a parabola, and for it the peak -H^-1 g is exact. If the cells around are not
+    such a parabola (at the border, on a flat or ragged map), the quarter cell is used.
     """
-    # First a Gaussian of the targets' sigma (DARK, equation 9), which leaves one peak of several ripples. The
-    # paper then rescales the maximum, which does not change the logarithm's derivatives.
+    # First blur with a Gaussian of the targets' sigma (DARK, equation 9), so that several ripples become one
+    # peak. The paper then rescales the maximum, which does not change the logarithm's derivatives.
     logarithm = jnp.log(jnp.maximum(_blurred(heatmaps, sigma), 1e-10))
     value = {(x, y): _at(logarithm, cell, x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)}
     g_x = (value[1, 0] - value[-1, 0]) / 2
@@ -141,7 +141,7 @@ def _taylor(heatmaps, cell, sigma):
     h_xy = (value[1, 1] - value[1, -1] - value[-1, 1] + value[-1, -1]) / 4
     determinant = h_xx * h_yy - h_xy**2
     offset = jnp.stack([h_xy * g_y - h_yy * g_x, h_xy * g_x - h_xx * g_y], axis=-1) / determinant[..., None]
-    # Negative definite, and no farther than the next cell: beyond it this peak's expansion does not hold.
+    # Negative definite, and at most one cell away: beyond that the expansion is not valid.
     peak = (h_xx < 0) & (determinant > 0) & (jnp.abs(offset) <= 1).all(axis=-1)
     return jnp.where(peak[..., None], offset, _quarter(heatmaps, cell))
 
@@ -151,15 +151,15 @@ def _blurred(heatmaps, sigma):
     for size in heatmaps.shape[1:3]:
         distance = jnp.arange(size)[:, None] - jnp.arange(size)
         lines.append(jnp.exp(-(distance**2) / (2 * sigma**2)))
-    # Accelerators may round the factors of products to bfloat16, and a peak's neighbours differ little.
+    # Accelerators may round the factors of products to bfloat16, but a peak's neighbours differ little.
     return jnp.einsum("bvuk,yv,xu->byxk", heatmaps, *lines, precision="highest")
 
 
 def _local_mean(heatmaps, cell, radius):
-    """The mean place (b, k, 2) in cells, weighted by the values of the square of `radius` cells around.
+    """The mean position (b, k, 2) in cells, weighted by the values at most `radius` cells away in x and in y.
 
-    In the usual terms a soft-argmax of temperature 1 of the heatmap's logarithm, hence of the logits that
-    were trained with a cross-entropy. Over the whole map, a faint background would draw it to the middle.
+    This is a soft-argmax with temperature 1 of the heatmap's logarithm, and so of logits that were trained
+    with a cross-entropy. Over the whole map, a faint background would pull the mean towards the middle.
     """
     near = []  # (b, k, w), (b, k, h)
     for axis, size in enumerate(heatmaps.shape[2:0:-1]):
@@ -173,14 +173,14 @@ def _local_mean(heatmaps, cell, radius):
 
 
 def value_at(heatmaps: jax.Array, joints: jax.Array) -> jax.Array:
-    """Scores of joints that were found in another way: the value of the cell that each lies in.
+    """Scores of joints that were not decoded from heatmaps: the value of the cell in which each lies.
 
     Args:
       heatmaps: (b, h, w, 1), one channel for all joints.
       joints: (b, k, 2) cells.
 
     Returns:
-      (b, k) float32, 0 outside of the heatmap.
+      (b, k) float32, 0 outside the heatmap.
     """
     h, w = heatmaps.shape[1:3]
     x, y = jnp.moveaxis(jnp.floor(joints).astype(jnp.int32), -1, 0)
@@ -193,15 +193,15 @@ def value_at(heatmaps: jax.Array, joints: jax.Array) -> jax.Array:
 def from_logits(logits: jax.Array, *, sigma: float) -> jax.Array:
     """Heatmaps of a network that was trained with the cross-entropy of `losses.cross_entropy`.
 
-    The softmax over all cells, times the sum of a Gaussian: a perfect map has its peak at 1, like the
-    targets, so that scores of both kinds of networks can be compared.
+    They are the softmax over all cells, times the sum of a Gaussian. A perfect map then has its peak at 1,
+    like the targets, so that scores of both kinds of networks can be compared.
 
     Args:
       logits: (b, h, w, k).
-      sigma: of the targets, in cells.
+      sigma: sigma of the targets, in cells.
 
     Returns:
-      (b, h, w, k) float32 in [0, 1]; a map that is sharper than its target is cut off at 1.
+      (b, h, w, k) float32 in [0, 1]; a map that is sharper than its target is clipped to 1.
     """
     b, h, w, k = logits.shape
     share = jax.nn.softmax(logits.astype(jnp.float32).reshape(b, h * w, k), axis=1)

@@ -1,10 +1,10 @@
-"""Which joints change places in a mirrored picture, found by their names."""
+"""Finds the joints that are swapped in a flipped picture, from their names."""
 
 import re
 import unicodedata
 from typing import NamedTuple
 
-# Words for left and for right that pair with each other, in English, German, Dutch, French, Spanish, Italian,
+# Pairs of words for left and for right, in English, German, Dutch, French, Spanish, Italian,
 # Portuguese, Romanian, Polish, Czech, Russian, Ukrainian, Swedish, Danish, Norwegian, Finnish, Hungarian,
 # Turkish, Greek, Vietnamese, Indonesian, Arabic, Hebrew, Hindi, Korean, Japanese, Chinese and Latin.
 _WORDS = (
@@ -40,11 +40,12 @@ _WORDS = (
 
 
 class Sides(NamedTuple):
-    """What names say of sides.
+    """The sides found in names.
 
     Attributes:
-      pairs: names that differ by the side alone, in the order of the first.
-      remarks: lines on names that look like one side without the other, or alike where no pair was found.
+      pairs: names that differ only in the side, in the order of the first.
+      remarks: lines about names that look like one side without the other, or, if no pair was found, about
+        names that are similar.
     """
 
     pairs: list[tuple[str, str]]
@@ -52,13 +53,13 @@ class Sides(NamedTuple):
 
 
 def _bare(text: str) -> str:
-    """Without accents and other forms of the same letters."""
+    """The text without accents and with one form of each letter."""
     text = unicodedata.normalize("NFKD", text.replace("ı", "i"))
     return "".join(letter for letter in text if not ("\u0300" <= letter <= "\u036f"))
 
 
 def _plain(text: str) -> str:
-    """As `_bare`, without case."""
+    """As `_bare`, in lower case."""
     return _bare(text).casefold()
 
 
@@ -66,17 +67,17 @@ _OTHER: dict[str, list[str]] = {}
 for _left, _right in _WORDS:
     for _side, _across in ((_left, _right), (_right, _left)):
         for _word in _side.split():
-            # The words of one row may differ in their endings only: as far down a row, first.
+            # The words of a row may differ only in their endings: try the word at the same place first.
             _at = _side.split().index(_word)
             _found = [_plain(word) for word in _across.split()]
             _OTHER.setdefault(_plain(_word), []).extend([*_found[_at : _at + 1], *_found])
-# "l" and short words only as words of their own; the others also inside of a name ("armgauche").
+# "l" and other short words count only as separate words; longer ones also inside a name ("armgauche").
 _INSIDE = sorted((word for word in _OTHER if len(word) > 3 or not word.isascii()), key=len, reverse=True)
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_A-Za-z]+|\d+|[\W_]+")
 
 
 def find(names: list[str]) -> Sides:
-    """Pairs joints whose names differ by the side: left_eye, LShoulder, eyeR, hand.l, R1, 左手."""
+    """Pairs joints whose names differ in the side: left_eye, LShoulder, eyeR, hand.l, R1, 左手."""
     there: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         there.setdefault(_plain(name), []).append(place)
@@ -91,7 +92,7 @@ def find(names: list[str]) -> Sides:
                 taken |= {place, others[0]}
                 pairs.append((names[place], names[others[0]]))
     remarks = [
-        f"the joint {name!r} looks like one side and has no other side: it is not flipped"
+        f"the joint {name!r} looks like one side, but there is no other side: it is not flipped"
         for place, name in enumerate(names)
         if place not in taken and _has_side(name)
     ]
@@ -102,12 +103,12 @@ def find(names: list[str]) -> Sides:
 
 
 def _words(name: str) -> list[str]:
-    """The words, numbers and separators that a name is made of; together they are the name."""
+    """The words, numbers and separators of a name; joined they give the name."""
     return _WORD.findall(_bare(name))
 
 
 def _mirrored(name: str) -> list[str]:
-    """What the joint on the other side may be called, the likeliest first, as by `_plain`."""
+    """Possible names of the joint on the other side, the most likely first, in the form of `_plain`."""
     words, found = _words(name), []
     plain = [_plain(word) for word in words]
     for place, word in enumerate(plain):
@@ -117,7 +118,7 @@ def _mirrored(name: str) -> list[str]:
     for word in _INSIDE:
         if word in whole:
             found += [whole.replace(word, other, 1) for other in _OTHER[word]]
-    # Last, a letter at the name's end that no separator sets off: leye, eyer, LEYE.
+    # Last, a letter at the beginning or the end of the name, without a separator: leye, eyer, LEYE.
     across = {"l": "r", "r": "l"}
     if len(whole) > 1:
         found += [across[whole[0]] + whole[1:]] if whole[0] in across else []
@@ -126,19 +127,19 @@ def _mirrored(name: str) -> list[str]:
 
 
 def _has_side(name: str) -> bool:
-    """Whether a name says its side in so many words."""
+    """Whether a name has a separate word for a side."""
     plain = [_plain(word) for word in _words(name)]
     certain = {"l", "r", *_INSIDE}
     return len(plain) > 1 and any(word in certain for word in plain)
 
 
 def _twins(names: list[str]) -> list[tuple[str, str]]:
-    """Names that are alike but for one word or number, two and two."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    """Pairs of names that differ only in one word or number."""
+    similar: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         words = [_plain(word) for word in _words(name)]
         numbers = [place for place, word in enumerate(words) if word.isdecimal()]
         for place in numbers or range(len(words)):
             if len(words) > 1:
-                alike.setdefault((*words[:place], "*", *words[place + 1 :]), []).append(name)
-    return [(group[0], group[1]) for group in alike.values() if len(group) == 2]
+                similar.setdefault((*words[:place], "*", *words[place + 1 :]), []).append(name)
+    return [(group[0], group[1]) for group in similar.values() if len(group) == 2]

@@ -14,17 +14,17 @@ _SAME = {"neck": "upper_neck"}  # LSP's neck is where MPII's upper neck is, not 
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """One joint set of K joints, person-centric ("left" is the person's own left) unless it says otherwise.
+    """One joint set of K joints, person-centric ("left" is the person's own left) unless noted otherwise.
 
     Attributes:
       name: short name, as in configs.
       joints: K joint names in the order of the arrays.
-      flip_pairs: index pairs that change places when the image is mirrored.
+      flip_pairs: index pairs that are swapped when the image is flipped.
       limbs: index pairs that are drawn as lines.
-      parts: rows of the papers' tables: title -> joints that are pooled in it.
+      parts: rows of the papers' tables: title -> the joints that are pooled in that row.
       torso: two joints whose distance normalises PCK, or None.
-      sticks: rows of the papers' tables of PCP: title -> limbs; each end of a limb is the middle of the
-        joints that it names.
+      sticks: rows of the papers' tables of PCP: title -> limbs; each end of a limb is the mean of the
+        joints that it lists.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Skeleton:
 
     @property
     def flip(self) -> np.ndarray:
-        """(K,) int: joint k of the mirrored image is joint flip[k] of the original."""
+        """(K,) int: joint k of the flipped image is joint flip[k] of the original."""
         order = np.arange(len(self.joints))
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
         return order
 
     def places_in(self, other: "Skeleton") -> np.ndarray:
-        """(K,) int: where each joint is in another joint set, by name; -1 where it has no such joint."""
+        """(K,) int: the index of each joint in another joint set, by name; -1 if that has no such joint."""
         places = {_SAME.get(name, name): i for i, name in enumerate(other.joints)}
         found = np.array([places.get(_SAME.get(name, name), -1) for name in self.joints])
         if (found < 0).all():
@@ -74,7 +74,7 @@ class Skeleton:
         """Raises ValueError unless titles are text, joints have distinct names and indices exist."""
         names = [self.name, *self.joints, *(title for title, _ in (*self.parts, *self.sticks))]
         if not all(isinstance(name, str) and name.isprintable() for name in names):
-            raise ValueError("a name in the joint set is not text of one line")
+            raise ValueError("a name in the joint set is not one printable line")
         if not self.joints or len(set(self.joints)) < len(self.joints):
             raise ValueError("a joint set needs joints with distinct names")
         rows = [*self.flip_pairs, *self.limbs, self.torso or (0, 0), *(joints for _, joints in self.parts)]
@@ -128,7 +128,7 @@ LSP = Skeleton(
     ),
     # The released LSP evaluation: left hip to right shoulder.
     torso=(3, 8),
-    # As in the released LSP evaluation: the torso from the middle of the shoulders to that of the hips.
+    # As in the released LSP evaluation: the torso goes from the mean of the shoulders to that of the hips.
     sticks=(
         ("Torso", (((8, 9), (2, 3)),)),
         ("U.Leg", (((2,), (1,)), ((3,), (4,)))),
@@ -139,8 +139,8 @@ LSP = Skeleton(
     ),
 )
 
-# Observer-centric, unlike the sets above: the left shoulder is always on the picture's right, also of
-# people who are seen from behind.
+# Observer-centric, unlike the sets above: the left shoulder is always on the picture's right, also for people
+# seen from behind.
 FLIC = Skeleton(
     name="flic",
     joints=(

@@ -51,7 +51,7 @@ def test_the_papers_joint_sets():
 @pytest.mark.parametrize(
     ("names", "remark"),
     [
-        ("left_eye nose", "'left_eye' looks like one side and has no other side"),
+        ("left_eye nose", "'left_eye' looks like one side, but there is no other side"),
         ("L_Hand Head", "'L_Hand' looks like one side"),
         ("hand1 hand2 head", "'hand1' and 'hand2' look like two sides: state flip_pairs"),
         ("mkono_kushoto mkono_kulia kichwa", "'mkono_kushoto' and 'mkono_kulia' look like two sides"),
