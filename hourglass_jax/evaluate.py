@@ -24,15 +24,15 @@ def evaluate(config, workdir: str | os.PathLike, path: str | os.PathLike) -> Sco
     """Evaluates a checkpoint on the validation split; its tables and predictions go to the workdir.
 
     Args:
-      config: its `data` and `evaluate` sections are used; the model is the checkpoint's, and has to be the
+      config: its `data` and `evaluate` sections are used. The model is the checkpoint's, and must equal the
         config's.
-      workdir: gets evaluation.json, predictions.json, curves.csv, and in pictures/ evaluation.png, of several
-        stacks evaluation_stacks.png, and of a network with attention evaluation_attention.png.
-      path: of the checkpoint, see `loading.load`.
+      workdir: folder for evaluation.json, predictions.json, curves.csv, and in pictures/ evaluation.png, with
+        several stacks evaluation_stacks.png, and with attention evaluation_attention.png.
+      path: path of the checkpoint, see `loading.load`.
 
     Returns:
-      the scores, see `results.score_predictions`; None where no joint is labelled, as of MPII's test
-      people: then there are predictions and pictures alone.
+      the scores, see `results.score_predictions`. None if no joint is labelled, as for MPII's test people;
+      then only predictions and pictures are written.
     """
     files.check_writable(workdir)
     mesh = devices.mesh()

@@ -302,8 +302,8 @@ def test_presence_pools_a_row_and_leaves_out_what_says_nothing(tmp_path):
     average = 100 * (1 + 1 + 3 / 4) / 3
     assert scores["presence"]["Ank"]["max"] == pytest.approx({"average_precision": average, "accuracy": 75})
     assert evaluate.report(scores).splitlines()[-2:] == [
-        "Is it labelled? Accuracy by a heatmap's max (Newell 5.3): Ank 75.0.",
-        "Is it labelled? Accuracy by a heatmap's mean (Newell 5.3): Ank 75.0.",
+        "Is a joint labelled? Accuracy from the heatmap's max (Newell 5.3): Ank 75.0.",
+        "Is a joint labelled? Accuracy from the heatmap's mean (Newell 5.3): Ank 75.0.",
     ]
     plots.plot_presence(tmp_path / "presence.png", found)
     assert cv2.imread(str(tmp_path / "presence.png")).std() > 10
@@ -426,11 +426,11 @@ def test_report_has_a_row_for_each_stack():
         # Of four joints, three are exact and the other is 6 px of a head of 10 px away.
         "Macro mean 75.00, AUC 75.00, occluded 75.00",
         # All scores are alike: a coin would do as well.
-        "Scores tell right joints from wrong ones with an AUROC of 0.500; best F1 from 1.000 on.",
+        "Scores separate correct joints from wrong ones with an AUROC of 0.500; best F1 at 1.000.",
     ]
     left_out = evaluate.report(dataclasses.replace(scores, left_out=2))
     assert left_out.splitlines()[-2] == (
-        "2 of 4 people are left out: the length that scales PCKh@0.5 is not annotated."
+        "2 of 4 people are left out: the reference length of PCKh@0.5 is not annotated."
     )
 
 

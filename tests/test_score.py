@@ -153,7 +153,7 @@ def test_scores_by_hand(tmp_path, capsys):
     assert found["visible"] == pytest.approx(100 * 53 / 55) and found["occluded"] == pytest.approx(1300 / 14)
     assert found["macro"] == pytest.approx((75 + 80 + 80 + 11 * 100) / 14)
     assert found["joints"]["pelvis"] == 80 and found["not_a_number"] == 1
-    assert "1 joints that count have no number as prediction: wrong." in text
+    assert "1 joints have no finite prediction and count as wrong." in text
     # Below 0.5 one more is wrong: 65 of 69 at all but the last of 51 places.
     assert found["auc"] == pytest.approx((65 * 49.5 + 66 * 0.5) / 50 / 69 * 100)
     rows = (tmp_path / "curves.csv").read_text().splitlines()
@@ -306,7 +306,7 @@ def test_people_are_matched_by_place_and_extra_ones_counted(tmp_path, capsys):
     assert found["table"]["Mean"] == 100 and found["people"] == {"missing": 0, "extra": 1}
     # By falling score: wrong, right (3 of 4 ... until all are found): precision 4/5 at every recall.
     assert found["average_precision"]["AP"] == pytest.approx(80) and found["average_precision"]["AR"] == 100
-    assert "0 annotated people have no predicted one (their joints are wrong), 1 predicted" in text
+    assert "0 annotated people have no prediction (their joints count as wrong), 1 predicted" in text
     found, _ = said(swapped[:3])
     assert found["people"] == {"missing": 1, "extra": 0} and found["table"]["Mean"] == 75
     # Three of four are found: 76 of the 101 recalls from 0 to 1 have precision 1.
@@ -387,11 +387,11 @@ def test_a_missing_dataset_is_an_error_that_lists_those_present(tmp_path, capsys
     made(tmp_path)
     scipy_io.savemat(tmp_path / "p.mat", {"predictions": np.zeros((5, 16, 2))})
     said = refused(tmp_path, capsys, tmp_path / "p.mat")
-    assert "has no dataset 'preds'; there is 'predictions' (5, 16, 2)." in said
+    assert "has no dataset 'preds'; found 'predictions' (5, 16, 2)." in said
     scipy_io.savemat(tmp_path / "p.mat", {"preds": np.array(["a", "b"])})
     assert "'preds' is <U1, not real numbers" in refused(tmp_path, capsys, tmp_path / "p.mat")
     path = write(tmp_path / "p.h5", np.zeros((5, 16, 2)))
-    assert "no dataset 'part'; there is 'preds'" in refused(tmp_path, capsys, path, annotations=path)
+    assert "no dataset 'part'; found 'preds'" in refused(tmp_path, capsys, path, annotations=path)
     assert "unknown kind of file" in refused(tmp_path, capsys, tmp_path / "p.npy")
 
 
@@ -437,7 +437,7 @@ def test_rules_and_rows_that_do_not_suit_are_refused(tmp_path, capsys):
     lspet = {"dataset": "lspet", "annotations": tmp_path / "joints.mat", "predictions": path}
     assert "is for MPII's joints, not lsp's" in refused(tmp_path, capsys, path, **lspet, rule="pytorch-pose")
     assert "no people to score" in refused(tmp_path, capsys, path, **lspet, rows="9:")
-    assert "threshold=0.0: give a positive share" in refused(tmp_path, capsys, path, **lspet, threshold=0)
+    assert "threshold=0.0: give a positive fraction" in refused(tmp_path, capsys, path, **lspet, threshold=0)
     code, text = run(capsys, **lspet)
     assert code == 0 and "PCK@0.2" in text and "PCP mean" in text
     with pytest.raises(SystemExit):

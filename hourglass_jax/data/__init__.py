@@ -1,1 +1,1 @@
-"""Data: joint sets, datasets, crops, the pipeline to the device and the augmentation on it."""
+"""Data: datasets, their preparation, and the pipeline to the devices."""

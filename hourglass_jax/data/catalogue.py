@@ -1,4 +1,4 @@
-"""The datasets that there are. Reading this list imports none of them."""
+"""The list of all datasets. Reading it imports none of them."""
 
 import dataclasses
 import importlib
@@ -6,20 +6,20 @@ import importlib
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset as the rest of the project sees it.
+    """The facts about a dataset that the rest of the project needs.
 
     Attributes:
-      name: as in configs and commands; its builder is the class of that name, with a capital letter, in
-        `data/datasets/<module>.py`. (TFDS, too, calls a dataset by its class.)
-      boxes: where a person's place and size may come from, see `people_builder.CropConfig`; "auto" is the
+      name: as in configs and commands. The builder is the class of that name, with a capital letter, in
+        `data/datasets/<module>.py`. (TFDS, too, names a dataset after its class.)
+      boxes: possible sources of a person's place and size, see `people_builder.CropConfig`; "auto" is the
         first.
-      module: the builder's file where it has another name.
-      validation: the split that "auto" stands for.
-      tests: splits by which papers report: no checkpoint is chosen on them.
-      test_box: the box that "auto" stands for on these, where it is another one.
-      unions: splits that are others together, "split" or "dataset/split".
-      own: the user's own people; they lie where `data.annotations` and `data.images` say.
-      drawn: made when asked; there is nothing to prepare.
+      module: the builder's file; "": the file has the dataset's name.
+      validation: the split that "auto" means.
+      tests: splits whose scores papers report; no checkpoint is chosen on them.
+      test_box: the box that "auto" means on these splits; "": the first of `boxes`.
+      unions: splits that join others, which are "split" or "dataset/split".
+      own: the user's own people; `data.annotations` and `data.images` say where they lie.
+      drawn: drawn on demand; there is nothing to prepare.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Dataset:
     drawn: bool = False
 
     def box_of(self, box: str, split: str = "") -> str:
-        """The box that "auto" stands for on a split; any other box as it is.
+        """The box that "auto" means on a split; any other box is returned as it is.
 
         Raises:
           ValueError: the dataset has no such box.
@@ -45,7 +45,7 @@ class Dataset:
         return self.test_box if self.test_box and split in self.tests else self.boxes[0]
 
     def parts(self, split: str) -> list[tuple[str, str]]:
-        """The (dataset, split) that a split's name stands for."""
+        """The pairs (dataset, split) that a split's name stands for."""
         split = self.validation if split == "auto" else split
         found = [part.rpartition("/") for part in self.unions.get(split, (split,))]
         return [(dataset or self.name, part) for dataset, _, part in found]
@@ -59,10 +59,10 @@ class Dataset:
 ANY = ("annotated", "joints", "image")
 ALL = (
     Dataset("synthetic", ("image",), drawn=True),
-    # The joints of LSP's test people are not to be looked at (Chu, section 7): crops from them score 17
-    # points better than whole pictures.
+    # Crops must not use the joints of LSP's test people (Chu, section 7): such crops score 17 points higher
+    # than whole pictures.
     Dataset("lsp", ("joints", "image"), validation="test", test_box="image"),
-    # All people of LSP extended, with LSP's for training: 11,000, as the papers train for LSP.
+    # All people of LSP extended and LSP's training people: 11,000, on which the papers train for LSP.
     Dataset(
         "lspet",
         ("joints", "image"),

@@ -1,14 +1,14 @@
-"""An example, and the source that gives examples by position.
+"""Examples, and sources: random access to examples by index.
 
 An *example* is a dictionary:
 
     image      JPEG bytes of the canvas, or the canvas itself, (c, c, 3) uint8 RGB
     joints     (k, 2) float32, pixels of the full picture; (0, 0) where not labelled
-    visible    (k,) int8: 0 not labelled, 1 labelled but occluded, 2 visible; -1: the dataset has no such
-               joint (see `mixture`), which counts nowhere
-    center     (2,) float32 px, centre of the nominal crop, whose side is
-    scale      float32, times 200 px
-    head_size  float32 px, 0 where unknown
+    visible    (k,) int8: 0 not labelled, 1 labelled but occluded, 2 visible; -1: the dataset does not have
+               this joint (see `mixture`), and it counts neither in losses nor in scores
+    center     (2,) float32 px, centre of the nominal crop
+    scale      float32, side of the nominal crop / 200 px
+    head_size  float32 px, 0 if unknown
     id         str
 """
 
@@ -33,14 +33,14 @@ class Source(Protocol):
     """Random access to examples.
 
     Attributes:
-      name: of dataset and split, for logs.
+      name: names of dataset and split, for logs.
       skeleton: the joint set of `joints` and `visible`.
       canvas: side of the stored canvases, px.
       margin: side of the canvas / side of the nominal crop.
-      loader: which of `pipeline.LOADERS` suits it: "threads", or "tfdata" where TensorFlow is there anyway.
-      ids: of all examples, in order.
-      extras: {name: (n,) array} of what else is known of each example (MPII's activity), often empty.
-      fingerprint: a hash of the ids, the fields and the sizes of all examples: equal for equal data.
+      loader: the suitable entry of `pipeline.LOADERS`: "threads", or "tfdata" if TensorFlow is needed anyway.
+      ids: the ids of all examples, in order.
+      extras: {name: (n,) array} of further facts about each example (MPII's activity), often empty.
+      fingerprint: a hash of the ids, the fields and the sizes of all examples; equal for equal data.
     """
 
     @property
@@ -65,9 +65,9 @@ class Source(Protocol):
 
 
 class Fingerprint:
-    """A hash of examples that are given one by one. Two sources of the same examples have the same.
+    """A hash of examples that are added one by one. Two sources with the same examples have the same hash.
 
-    Of a picture only its size in bytes counts, so that no picture has to be read.
+    Only the size of a picture in bytes is hashed, so that no picture has to be read.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""From a source to batches on the devices: sent by the host, or taken from what already lies there."""
+"""From a source to batches on the devices: sent by the host, or taken from examples stored on the devices."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ from hourglass_jax.console import say
 from hourglass_jax.data import pipeline
 from hourglass_jax.data.examples import Source
 
-CHUNK = 256  # canvases that are sent at once, on their way to stay
+CHUNK = 256  # canvases per transfer, when a source is stored on the devices
 
 
 def create(source: Source, mesh, *, resident: bool, threads: int | None = None):
@@ -25,28 +25,28 @@ class Sent:
 
     Args:
       source: see `examples.Source`.
-      mesh: gets the batches, every process sending its own part.
+      mesh: the devices that get the batches; every process sends its own part.
     """
 
     def __init__(self, source: Source, mesh):
         self._source, self._mesh, self._loader = source, mesh, source.loader
 
     def batches(self, **options):
-        """This process' parts of the batches, on the host; options as of `pipeline.batches`."""
+        """This process's parts of the batches, on the host; options as of `pipeline.batches`."""
         return _parts(self._source, loader=self._loader, **options)
 
     def put(self, batch: dict[str, np.ndarray], names: tuple[str, ...]) -> dict[str, jax.Array]:
-        """Those fields of the global batch, spread over the mesh."""
+        """These fields of the global batch, spread over the mesh."""
         return devices.put_batch({name: batch[name] for name in names}, self._mesh)
 
 
 class Resident:
-    """All examples of a source on every device, canvases decoded: the host sends indices alone.
+    """All examples of a source on every device, with decoded canvases: the host sends only indices.
 
-    In the place of `Sent`, with the same global batches; those on the host have no image.
+    It replaces `Sent` and gives the same global batches; the batches on the host have no image.
 
     Raises:
-      ValueError: the devices tell how much memory they have left, and it is less than this takes.
+      ValueError: the devices report their free memory, and it is too small.
     """
 
     def __init__(self, source: Source, mesh, *, threads: int | None = None):
@@ -54,7 +54,7 @@ class Resident:
         same, spread = devices.replicated(mesh), devices.sharded(mesh)
         options = {"batch_size": min(CHUNK, len(source)), "threads": threads}
         chunks = pipeline.batches(source, train=False, loader=source.loader, **options)
-        # In place: never twice as much, neither here nor there.
+        # In place: neither host nor device ever holds the data twice.
         write = jax.jit(_write, donate_argnums=0, out_shardings=same)
         fields = []
         with contextlib.closing(chunks):
@@ -70,7 +70,7 @@ class Resident:
         self._take = jax.jit(_take, in_shardings=(same, spread), out_shardings=spread)
 
     def _allocate(self, chunk, length: int, sharding) -> dict[str, jax.Array]:
-        """Zeros for so many examples, in whole chunks."""
+        """Zeros for `length` examples, rounded up to whole chunks."""
         count, side = chunk["image"].shape[:2]
         rows = -(-length // count) * count
         shapes = {name: (rows, *x.shape[1:]) for name, x in chunk.items()}
@@ -79,7 +79,7 @@ class Resident:
         what = f"{self.name}: {length:,} canvases of {side} px take {needed / 1e6:,.1f} MB of each device"
         if free is not None and needed > free:
             raise ValueError(
-                f"{what}, which has {free / 1e6:,.1f} MB left: take data.source=packed, or prepare smaller "
+                f"{what}, which has {free / 1e6:,.1f} MB left: use data.source=packed, or prepare smaller "
                 "canvases."
             )
         say(f"{what}.")
@@ -97,7 +97,7 @@ class Resident:
         return _parts(self, loader="fields", **options)
 
     def put(self, batch, names):
-        """As `Sent.put`, by the batch's indices."""
+        """As `Sent.put`, from the batch's indices."""
         index = devices.put_batch({"index": batch["index"]}, self._mesh)["index"]
         return self._take({name: self._store[name] for name in names}, index)
 
@@ -108,7 +108,7 @@ def _parts(source, **options):
 
 
 def _write(store, chunk, first):
-    """The store with a chunk's rows from `first` on."""
+    """The store with the rows of a chunk written from row `first` on."""
     update = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
     return jax.tree.map(update, store, chunk)
 

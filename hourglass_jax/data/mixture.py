@@ -1,4 +1,4 @@
-"""Several sources as one, on one joint set: LSP with MPII, or one dataset in crops of several kinds."""
+"""Several sources as one, with one joint set: LSP with MPII, or one dataset in several kinds of crops."""
 
 import functools
 import hashlib
@@ -11,13 +11,13 @@ from hourglass_jax.pose.skeletons import Skeleton
 
 
 class Mixture:
-    """The examples of several sources one after the other; each epoch of training shuffles them all.
+    """The examples of several sources, one after the other; each epoch of training shuffles all of them.
 
     Args:
       sources: at least one, see `examples.Source`; all with canvases of one size and margin.
-      skeleton: the joint set of the mixture. Joints go by name (`Skeleton.places_in`); those that a source
-        does not have are flagged -1, so that no loss and no score counts them: an unlabelled joint may mean
-        "not there" (`loss.mask_unlabelled`), a joint that the whole source lacks says nothing.
+      skeleton: the joint set of the mixture. Joints are matched by name (`Skeleton.places_in`). A joint that
+        a source does not have gets the flag -1, so that no loss and no score counts it. This differs from an
+        unlabelled joint, which may mean "not in the picture" (`loss.mask_unlabelled`).
 
     Raises:
       ValueError: the canvases differ, or a source shares no joint with the skeleton.
@@ -53,7 +53,7 @@ class Mixture:
 
     @property
     def extras(self) -> dict[str, np.ndarray]:
-        """Those that all sources have."""
+        """The extras that all sources have."""
         return self._extras
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Prepared data as sources: TFDS' record files, or one packed file per split that needs no TFDS.
+"""Prepared data as sources: the record files of TFDS, or one packed file per split that needs no TFDS.
 
 Both are sources (`examples.Source`) of encoded canvases.
 """
@@ -19,13 +19,13 @@ from hourglass_jax.data import examples, pipeline
 from hourglass_jax.pose.skeletons import Skeleton
 
 FORMAT = "hourglass_jax-packed-1"
-EXTRA = "extra_"  # begins the names of the arrays that a source has beyond `pipeline.FIELDS`
-ALONE = "alone"  # the field that says whether no other person of a picture has labelled joints
+EXTRA = "extra_"  # prefix of the arrays that a source has in addition to `pipeline.FIELDS`
+ALONE = "alone"  # field: no other person in the picture has labelled joints
 COMMAND = "python -m hourglass_jax.data.prepare --pack=FOLDER"
 
 
 def path(folder, dataset: str, box: str, split: str) -> Path:
-    """Where `data.prepare --pack` puts a split; `box` as in `people_builder.CropConfig`."""
+    """The file of a split that `data.prepare --pack` writes; `box` as in `people_builder.CropConfig`."""
     return files.expanded(folder) / f"{dataset}-{box}-{split}.npz"
 
 
@@ -33,14 +33,14 @@ class TfdsSource:
     """A split of a prepared dataset (`preparation.builder`).
 
     Raises:
-      FileNotFoundError: it is not prepared.
-      ValueError: there is no such split, or its files are damaged; while reading, a record is.
+      FileNotFoundError: the dataset is not prepared.
+      ValueError: there is no such split, or its files are damaged; later, while reading: a record is damaged.
     """
 
-    loader = "tfdata"  # TFDS is there, and so is TensorFlow, most often
+    loader = "tfdata"  # where TFDS is installed, TensorFlow usually is, too
 
     def __init__(self, builder, split: str):
-        import tensorflow_datasets as tfds  # only here: packed files do without
+        import tensorflow_datasets as tfds  # only here: packed files do not need it
 
         if not builder.is_prepared():
             command = "python -m hourglass_jax.data.prepare --help"
@@ -51,7 +51,7 @@ class TfdsSource:
         config = builder.builder_config
         self.name, self.skeleton = f"{builder.name}-{split}", builder.skeleton
         if config.allow_missing:
-            self.name += "-partial"  # logs and packed files tell it from the whole split
+            self.name += "-partial"  # so that logs and packed files distinguish it from the whole split
         self._names = list(builder.extras)
         self.canvas, self.margin = config.canvas, config.margin
         raw = {"image": tfds.decode.SkipDecoding()}
@@ -60,9 +60,9 @@ class TfdsSource:
         try:
             self._records = builder.as_data_source(split, decoders=raw)
             self._length = len(self._records)
-        except Exception as error:  # each of the layers below has its own
+        except Exception as error:  # each of the layers below has its own exceptions
             raise damaged(self._folder, error) from error
-        self._lock = threading.Lock()  # array_record promises nothing on threads sharing a reader
+        self._lock = threading.Lock()  # array_record does not promise that threads may share a reader
 
     def __len__(self):
         return self._length
@@ -82,12 +82,12 @@ class TfdsSource:
 
     @property
     def names(self) -> list[str]:
-        """Of all that an example has beyond the usual fields."""
+        """The names of the fields that an example has in addition to the usual ones."""
         return [*self._names, ALONE] if "others" in self._names else self._names
 
     @functools.cached_property
     def _columns(self) -> dict[str, list]:
-        """The fields of all examples that are read at once; it takes a while."""
+        """The ids and further fields of all examples; reading them takes a while."""
         names = ("id", *self.names)
         rows = [[example[name] for name in names] for example in self]
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
@@ -104,7 +104,7 @@ class TfdsSource:
     def _fingerprint(self) -> str:
         if self._noted:
             return self._noted
-        found = examples.Fingerprint()  # prepared by an earlier version: all records have to be read
+        found = examples.Fingerprint()  # an earlier version prepared the data: all records must be read
         for example in self:
             found.add(example["id"], example, len(example["image"]))
         return found.hexdigest()
@@ -120,7 +120,7 @@ class TfdsSource:
 
 
 def damaged(folder, error: Exception) -> ValueError:
-    """The error of prepared data that cannot be read, of what TFDS or its reader says."""
+    """The error for prepared data that cannot be read, from the error of TFDS or its reader."""
     found = " ".join(str(error).split())[:200] or type(error).__name__
     return ValueError(
         f"{folder}: the prepared data are damaged ({found}); delete that folder and prepare again"
@@ -128,14 +128,14 @@ def damaged(folder, error: Exception) -> ValueError:
 
 
 def _text(value):
-    """A record's text as such; anything else as it is."""
+    """Decodes a record's text; other values are returned as they are."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 class Ranges:
-    """The array "bytes" of a packed file, read from the file where it is sliced, and nowhere else.
+    """The array "bytes" of a packed file; a slice reads only its own part of the file.
 
-    Its checksum, which is of the whole, is not verified; a picture that is damaged cannot be decoded.
+    The checksum of the whole array is not verified; a damaged picture cannot be decoded.
     """
 
     def __init__(self, path):
@@ -145,7 +145,7 @@ class Ranges:
             header, entry = member.tell(), archive.getinfo("bytes.npy").header_offset
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
-        # The zip's own header has 30 bytes, of which the last four are the lengths of two more fields.
+        # The zip's local header has 30 bytes; the last four are the lengths of two more fields.
         lengths = struct.unpack("<HH", os.pread(self._file, 4, entry + 26))
         self._start = entry + 30 + sum(lengths) + header
 
@@ -158,16 +158,16 @@ class Ranges:
 
 
 class PackedSource:
-    """A split in one file (`write`), held in memory as it is stored: encoded.
+    """A split in one file (`write`). Memory holds it as it is stored: encoded.
 
     Args:
-      path: of the file.
-      whole: whether to read all pictures now, or each one where it is asked for. One of several hosts
-        needs its share alone.
+      path: path of the file.
+      whole: True: read all pictures now; False: read each picture when it is asked for. One of several hosts
+        needs only its share.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is damaged, or no packed file.
+      ValueError: the file is damaged, or not a packed file.
     """
 
     loader = "threads"  # needs no TensorFlow
@@ -185,9 +185,9 @@ class PackedSource:
             self.name, self.canvas, self.margin = meta["name"], meta["canvas"], meta["margin"]
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file; write it with {COMMAND}") from None
-        except Exception as error:  # zipfile, zlib, NumPy and json each have their own
+        except Exception as error:  # zipfile, zlib, NumPy and json each have their own exceptions
             found = " ".join(str(error).split())[:200] or type(error).__name__
-            message = f"{path}: damaged or no packed dataset ({found})"
+            message = f"{path}: damaged or not a packed dataset ({found})"
             raise ValueError(f"{message}; write it again with {COMMAND}") from error
         self.ids = content["ids"].tolist()
         self._bytes, self._offsets = content["bytes"], content["offsets"]
@@ -218,25 +218,25 @@ class PackedSource:
 
 
 def write(source, path) -> None:
-    """Writes all examples of a source into one file; it is there whole or not at all.
+    """Writes all examples of a source into one file, atomically.
 
-    Of a source's further fields those go along that `source.extras` has.
+    The file also has the further fields of `source.extras`.
 
     Args:
       source: a source of encoded canvases (see `examples`).
-      path: of the file (see `path`).
+      path: path of the file (see `path`).
     """
     content = _pack(source)
-    with files.replacing(path) as file:  # an open file: savez would change a name's ending
+    with files.replacing(path) as file:  # an open file, because savez would change the ending of a name
         np.savez(file, allow_pickle=False, **content)
 
 
 def _pack(source) -> dict[str, np.ndarray]:
-    """The arrays of a packed file: all examples stacked, their JPEGs in a row."""
+    """The arrays of a packed file: all examples stacked, their JPEGs concatenated."""
     examples = list(source)
     images = [example["image"] for example in examples]
     if not all(isinstance(image, bytes) for image in images):
-        raise ValueError(f"{source.name} draws its pictures when asked; there is nothing to pack")
+        raise ValueError(f"{source.name} draws its pictures on demand; there is nothing to pack")
     meta = {
         **{"format": FORMAT, "name": source.name, "skeleton": source.skeleton.to_dict()},
         **{"canvas": source.canvas, "margin": source.margin},
@@ -253,7 +253,7 @@ def _pack(source) -> dict[str, np.ndarray]:
 
 
 def _validate(content) -> dict:
-    """The meta data of a packed file's arrays, once these are found to fit together."""
+    """Checks that a packed file's arrays fit together; returns its metadata."""
     meta = json.loads(content["meta"].item())
     if meta["format"] != FORMAT:
         raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
@@ -263,7 +263,7 @@ def _validate(content) -> dict:
         **{"head_size": (n,), "ids": (n,), "bytes": (size,), "offsets": (n + 1,)},
     }
     types = pipeline.FIELDS | {"bytes": np.uint8, "offsets": np.int64, "ids": content["ids"].dtype}
-    if content["visible"].dtype == np.uint8:  # of files written before mixtures had their -1
+    if content["visible"].dtype == np.uint8:  # older files, written before mixtures had -1
         types["visible"] = np.uint8
     extras = [name for name in content if name.startswith(EXTRA)]
     layout |= {name: (n,) for name in extras}
@@ -282,7 +282,7 @@ def _validate(content) -> dict:
 
 
 def _check_values(meta: dict, content) -> None:
-    """Raises ValueError for values that no preparation writes, before a training ends in nan, or worse."""
+    """Raises ValueError for values that no preparation writes, before a training with them ends in nan."""
     if not (isinstance(meta["canvas"], int) and 0 < meta["canvas"] <= 4096 and 1 <= meta["margin"] <= 4):
         raise ValueError(f"canvases of {meta['canvas']!r} px with a margin of {meta['margin']!r}")
     sound = {

@@ -1,9 +1,9 @@
 """The TFDS builders of all datasets: from a list of people to canvases on disk.
 
-A dataset is a `PeopleBuilder` that lists its people (`Person`), split by split. Here each of them is cut to
-a square canvas, so that training reads small JPEGs of one size; the joints stay in pixels of the full
-picture, and `crop.canvas_from_image` leads to the canvas. Neither preparing nor reading
-(`packed.TfdsSource`) needs TensorFlow.
+A dataset is a `PeopleBuilder` that lists its people (`Person`), split by split. This module crops each person
+to a square canvas, so that training reads small JPEGs of one size. The joints stay in pixels of the full
+picture; `crop.canvas_from_image` maps them to the canvas. Neither preparing nor reading (`packed.TfdsSource`)
+needs TensorFlow.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ class CropConfig(tfds.core.BuilderConfig):
     """How the canvases are cut.
 
     Attributes:
-      name: made of the values below, so that differently prepared data never mix.
-      box: where a person's place and size come from: "annotated"; "joints"; or "image", the picture's centre
-        and longer side (the convention for LSP's test set, where the joints are not to be looked at).
+      name: made of the values below, so that data prepared in different ways have different folders.
+      box: the source of a person's place and size: "annotated"; "joints"; or "image", the picture's centre
+        and longer side (the convention for LSP's test set, where a crop must not use the joints).
       canvas: side of the stored canvas, px.
       margin: side of the canvas / side of the nominal crop; room for rotation and enlargement.
-      quality: of the JPEG, 1 ... 100.
+      quality: quality of the JPEG, 1 ... 100.
       enlargement: side of the nominal crop / longer side of the joints' bounding box.
-      allow_missing: leave out the people whose pictures or records are missing or damaged, where otherwise
-        nothing is prepared.
+      allow_missing: leave out people whose pictures or records are missing or damaged; otherwise such people
+        are an error, and nothing is prepared.
     """
 
     name: str = ""
@@ -67,9 +67,9 @@ def make_example(person: Person, picture: pictures.Picture, config: CropConfig) 
     """Cuts and encodes one canvas: an example as in `examples`, with the picture's width and height.
 
     Args:
-      person: who is to be cut out.
-      picture: theirs, perhaps reduced.
-      config: how.
+      person: the person to crop.
+      picture: the person's picture, possibly reduced.
+      config: how to crop.
     """
     width, height = picture.size
     center, scale = person_box(person, width, height, config)
@@ -85,23 +85,23 @@ def make_example(person: Person, picture: pictures.Picture, config: CropConfig) 
 
 
 class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A dataset of people. Its class states the attributes below, BUILDER_CONFIGS and `people`.
+    """A dataset of people. A subclass defines the attributes below, BUILDER_CONFIGS and `people`.
 
     Attributes:
       skeleton: its joint set.
-      folder: of the unpacked archive.
+      folder: the folder of the unpacked archive.
       layouts: its annotation files in that folder, a tuple for each form in which they are published, the
-        preferred first.
-      extras: TFDS' features of what its people have beyond `Person`'s own fields.
-      config_class: of its configs.
-      unreadable: what a picture is that `decode` cannot read.
-      hint: what may help where a picture is missing.
+        preferred form first.
+      extras: the TFDS features of the fields that its people have in addition to those of `Person`.
+      config_class: the class of its configs.
+      unreadable: the message for a picture that `decode` cannot read.
+      hint: the end of the message for a missing picture.
       homepage, license, citation: see TFDS.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     config_class = CropConfig
-    unreadable = "truncated or no JPEG"
+    unreadable = "truncated or not a JPEG"
     hint = ""
     skeleton: Skeleton
     folder: str
@@ -111,30 +111,32 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     license: str
     citation: str
 
-    annotations: tuple[Path, ...]  # that `preparation` found
+    annotations: tuple[Path, ...]  # the files that `preparation` found
 
     @property
     def crops(self) -> CropConfig:
-        """Its config."""
+        """The builder's config, with its type."""
         return typing.cast(CropConfig, self.builder_config)
 
     @property
     def notes(self) -> dict:
-        """Stored with the prepared data: checksums and counts of problems."""
+        """The metadata stored with the prepared data: checksums and counts of problems."""
         return typing.cast(dict, self.info.metadata)
 
     @property
     def joints(self) -> int | None:
-        """How many; None where only the annotations tell."""
+        """The number of joints; None if it depends on the annotations."""
         return len(self.skeleton)
 
     def people(self, *annotations: Path) -> dict[str, list[Person]]:
-        """The people of each split, those of one picture in a row, from the files that `find` found."""
+        """The people of each split, from the files that `find` found; those of one picture are adjacent."""
         raise NotImplementedError
 
     def decode(self, path: Path, reduction: Callable[[int, int], int]) -> pictures.Picture | None:
-        """A picture in the pixels that its joints count, with its sides divided by at most `reduction` of
-        width and height; None where unreadable."""
+        """The picture in the pixels in which its joints are given; None if it is unreadable.
+
+        Its sides are divided by at most `reduction` of width and height.
+        """
         try:
             size = pictures.size(path)
         except pictures.Unreadable:
@@ -144,7 +146,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return None if image is None else pictures.Picture(image, size, path, reduction=factor)
 
     def remark(self, line: str) -> None:
-        """Puts a line on something that is no error into the list of problems."""
+        """Adds a line about something that is not an error to the list of problems."""
         self._odd.append(line)
 
     def _info(self):
@@ -166,16 +168,16 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             homepage=self.homepage,
             citation=self.citation,
             license=self.license,
-            disable_shuffling=True,  # the official order, by which splits are defined
+            disable_shuffling=True,  # keep the official order, which defines the splits
             metadata=tfds.core.MetadataDict(),
         )
 
     def is_prepared(self) -> bool:
-        # TFDS' own answer comes with a warning for every folder that is not there yet.
+        # TFDS's own method warns about every folder that does not exist yet.
         return (self.data_path / "dataset_info.json").exists()
 
     def find(self, manual_dir) -> tuple[Path, ...]:
-        """The annotation files, in the unpacked archive: `manual_dir` itself or the folder in it."""
+        """The annotation files in the unpacked archive: `manual_dir` or the dataset's folder in it."""
         for names in self.layouts:
             for folder in (Path(manual_dir) / self.folder, Path(manual_dir)):
                 if all((folder / name).is_file() for name in names):
@@ -185,18 +187,18 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def problems(self) -> Path:
-        """The list of the people that were left out or look wrong; there is none where all are well."""
+        """The file that lists people who are left out or look wrong; it exists only if there are any."""
         return self.home / "problems.txt"
 
     @property
     def home(self) -> Path:
-        """The folder of this dataset in this config, that of the prepared version in it."""
+        """The folder of this dataset and config; the prepared versions are in it."""
         return Path(self.data_dir_root) / self.name / self.crops.name
 
     def _split_generators(self, dl_manager):
         annotations = self.annotations
         self.notes["annotations"] = checksums(annotations)
-        self._lost, self._odd = [], []  # lines on people that cannot be prepared, and remarks
+        self._lost, self._odd = [], []  # lines about people who cannot be prepared, and remarks
         self._outside, self._labelled, self._first_outside = 0, 0, ""
         splits = self.people(*annotations)
         self._listed = sum(map(len, splits.values()))
@@ -214,7 +216,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split, splits[split], split == last) for split in splits}
 
     def _sound(self, splits) -> dict[str, list[Person]]:
-        """The people without those whose record or picture cannot be used; these are noted."""
+        """The people whose record and picture can be used; the others are added to the problems."""
         seen, there = set(), {}
         sound = {split: [] for split in splits}
         for split, person in ((name, person) for name, people in splits.items() for person in people):
@@ -222,7 +224,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 there[person.picture] = person.picture.is_file()
             found = flaw(person, self.crops.box)
             if person.id in seen:
-                found = "its id is another person's, too"
+                found = "another person has the same id"
             elif not found and not there[person.picture]:
                 found = f"the picture is missing in {person.picture.parent}{self.hint}"
             seen.add(person.id)
@@ -254,7 +256,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     def _cut(self, people: list[Person]):
-        """The examples of one picture, which is decoded once, and lines on what is wrong with it."""
+        """The examples of one picture, which is decoded once, and lines about its errors and remarks."""
         path = people[0].picture
         picture = self.decode(path, functools.partial(reduction, people, self.crops))
         if picture is None:
@@ -284,7 +286,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             files.write(self.problems, text.encode("utf-8", "surrogateescape"))
 
     def _conclude(self):
-        """Lists the problems. People are dropped only where that is allowed, and always listed."""
+        """Lists the problems. People are dropped only when allowed, and always listed."""
         if self._outside:
             line = f"{self._outside:,} of {self._labelled:,} labelled joints lie outside their crops"
             line += f" ({self._first_outside} first)"
@@ -294,7 +296,7 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._list_problems()
         self.notes.update(left_out=len(self._lost), remarks=len(self._odd))
         if self._lost and not self.crops.allow_missing:
-            # Never a dataset that lacks some people; TFDS removes what it has written so far.
+            # The error makes TFDS remove the files it has written: there is no dataset without these people.
             raise ValueError(
                 f"{self.name}: {len(self._lost):,} of {self._listed:,} people cannot be prepared "
                 f"({_first(self._lost)}); "
@@ -308,7 +310,7 @@ def _first(lines: list[str]) -> str:
 
 
 def _map_in_order(function, items, ahead: int = 256):
-    """`map` on threads, `ahead` items at a time, so that memory does not hold all results."""
+    """`map` on threads, `ahead` items at a time, so that memory does not have to hold all results."""
     with futures.ThreadPoolExecutor() as pool:
         for start in range(0, len(items), ahead):
             yield from pool.map(function, items[start : start + ahead])
@@ -316,5 +318,5 @@ def _map_in_order(function, items, ahead: int = 256):
 
 def checksums(paths) -> dict[str, str]:
     """{file name: SHA-256 of its content}."""
-    files = [path for path in paths if path.is_file()]  # of folders the config's name holds the content
+    files = [path for path in paths if path.is_file()]  # the config's name has a hash of a folder's content
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

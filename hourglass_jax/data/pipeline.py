@@ -1,13 +1,13 @@
 """The pipeline on the host: from (seed, step) to a batch of canvases, with or without TensorFlow.
 
-Of a source and its examples, see `examples`. A *batch* holds an example's fields stacked (b first), but
-for the ids, and
+See `examples` for sources and examples. A *batch* holds the fields of its examples, stacked (b first),
+without the ids, and
 
     index      (b,) int32, positions in the source
     mask       (b,) bool, False for the padding of an evaluation's last batch
 
-The order of training is a function of (seed, step) alone: a run resumes at any step without
-replaying the ones before it, and every process computes its own share of the batch by arithmetic.
+The order of training is a function of only (seed, step): a run resumes at any step without replaying the
+previous ones, and every process computes its own share of the batch directly.
 """
 
 import atexit
@@ -28,7 +28,7 @@ from hourglass_jax.data.examples import Source
 
 
 class FieldSource(Protocol):
-    """A source whose canvases lie elsewhere: `fields` alone, {name: (n, ...) array}."""
+    """A source whose canvases are stored elsewhere. It has only `fields`, {name: (n, ...) array}."""
 
     @property
     def name(self) -> str: ...
@@ -40,7 +40,7 @@ class FieldSource(Protocol):
 @functools.lru_cache(maxsize=4)
 def order(seed: int, epoch: int, length: int) -> np.ndarray:
     """(length,) int64: the permutation of one epoch."""
-    # Sorted raw bits, not Generator.permutation: NumPy promises stable bits, but no stable shuffle.
+    # Sort raw bits, because NumPy guarantees stable bits, but not a stable Generator.permutation.
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(length)
     permutation = np.argsort(bits, kind="stable")
     permutation.flags.writeable = False  # one array for all callers
@@ -48,17 +48,17 @@ def order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 def train_indices(step, *, batch_size, length, seed, shards=1, shard=0) -> np.ndarray:
-    """This process' part of a training batch.
+    """This process's part of a training batch.
 
-    The batches cut the endless row of the epochs' permutations into pieces: nothing is dropped, and
-    a batch may hold the end of one epoch and the beginning of the next.
+    The batches cut the endless sequence of the epochs' permutations into pieces: no example is dropped, and a
+    batch may hold the end of one epoch and the beginning of the next.
 
     Args:
       step: counts from 0.
-      batch_size: of all processes together.
-      length: examples in the source.
+      batch_size: batch size of all processes together.
+      length: number of examples in the source.
       seed: >= 0.
-      shards, shard: number of processes, and which of them this one is.
+      shards, shard: number of processes, and index of this process.
 
     Returns:
       (batch_size / shards,) int64 positions in the source.
@@ -71,7 +71,7 @@ def train_indices(step, *, batch_size, length, seed, shards=1, shard=0) -> np.nd
 
 
 def eval_indices(step, *, batch_size, length, shards=1, shard=0) -> tuple[np.ndarray, np.ndarray]:
-    """This process' part of an evaluation batch: all examples in order, the last batch padded.
+    """This process's part of an evaluation batch: all examples in order, the last batch padded.
 
     Returns:
       (batch_size / shards,) int64 positions, and (batch_size / shards,) bool: False for padding,
@@ -102,18 +102,18 @@ def batches(
     Args:
       source: see `examples.Source`.
       train: True for endless, shuffled batches; False for all examples once, in order, padded.
-      batch_size: of all processes together; a multiple of `shards`.
-      seed: of the order of training, >= 0.
+      batch_size: batch size of all processes together; a multiple of `shards`.
+      seed: seed of the order of training, >= 0.
       start_step: the first step; the batches before it are not computed.
-      steps: how many batches; None for no end (training) or all that are left (evaluation).
-      shards, shard: number of processes, and which of them this one is.
-      threads: that decode; None or 0 for one per CPU core.
+      steps: number of batches; None: endless (training), or all that are left (evaluation).
+      shards, shard: number of processes, and index of this process.
+      threads: number of threads that decode; None or 0: one per CPU core.
       loader: "tfdata" (tf.data); "threads", which needs no TensorFlow; or "fields": batches without images,
-        of a source that has an attribute `fields`, {name: (n, ...) array}.
-      prefetch: whole batches that are ready ahead of their use.
+        from a source that has an attribute `fields`, {name: (n, ...) array}.
+      prefetch: number of whole batches that are prepared in advance.
 
     Returns:
-      A generator. Its threads stop when it ends, or with its `close` (`contextlib.closing`).
+      A generator. Its threads stop when it ends or is closed (`contextlib.closing`).
 
     Raises:
       ValueError: an argument is wrong; or, while iterating, an example cannot be decoded.
@@ -144,9 +144,9 @@ _open_generators = weakref.WeakSet()
 
 @atexit.register
 def _close_generators():
-    """Before Python takes its modules down: TensorFlow's threads would then abort the process."""
+    """Runs before Python removes its modules, because TensorFlow's threads would then abort the process."""
     for generator in list(_open_generators):
-        with contextlib.suppress(ValueError):  # it is running, in another thread
+        with contextlib.suppress(ValueError):  # the generator is running in another thread
             generator.close()
 
 
@@ -170,7 +170,7 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
     Args:
       source: see `examples.Source`.
       plan: step -> (positions, mask), both (b,).
-      steps: which to load.
+      steps: the steps to load.
       threads, prefetch: see `batches`.
     """
     pool = futures.ThreadPoolExecutor(threads)
@@ -196,14 +196,14 @@ def threaded_batches(source, plan, steps: range, *, threads: int, prefetch: int)
 
 
 def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
-    """As `threaded_batches`, by tf.data: Python looks up the records, TensorFlow decodes them."""
+    """As `threaded_batches`, with tf.data: Python looks up the records, TensorFlow decodes them."""
     tf = tensorflow()
 
     def fetch(step):
         indices, mask = plan(int(step))
         examples = [source[int(index)] for index in indices]
         images = [example["image"] for example in examples]
-        # np.stack would make fixed-width strings of bytes, and those lose zeros at their end.
+        # np.stack would make fixed-width strings of the bytes, which lose zeros at their end.
         images = np.array(images, object) if isinstance(images[0], bytes) else np.stack(images)
         return _collate(images, examples, indices, mask)
 
@@ -217,7 +217,7 @@ def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
         return dict(zip(names, tensors, strict=True))
 
     def decode_one(encoded):
-        # The accurate transform is OpenCV's, too; TensorFlow's default is another.
+        # OpenCV uses the accurate transform, too; TensorFlow's default is another one.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.ensure_shape(image, (source.canvas, source.canvas, 3))
 
@@ -244,7 +244,7 @@ def tfdata_batches(source, plan, steps: range, *, threads: int, prefetch: int):
 
 
 def field_batches(source, plan, steps: range, *, threads: int, prefetch: int):
-    """As `threaded_batches`, of `source.fields` and without images: nothing is decoded."""
+    """As `threaded_batches`, from `source.fields` and without images, so that nothing is decoded."""
     for step in steps:
         indices, mask = plan(step)
         fields = {name: values[indices] for name, values in source.fields.items()}
@@ -255,7 +255,7 @@ LOADERS = {"tfdata": tfdata_batches, "threads": threaded_batches, "fields": fiel
 
 
 def tensorflow():
-    """TensorFlow, for the CPU only: it would take all of an accelerator's memory from JAX."""
+    """TensorFlow, on the CPU only: otherwise it would reserve all of an accelerator's memory."""
     # Silences the oneDNN banner; TensorFlow only decodes here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
@@ -269,7 +269,7 @@ def load(source, index) -> dict:
     """The example at one position, with its picture decoded.
 
     Raises:
-      ValueError: it cannot be decoded, or the picture has another size than the source's canvas.
+      ValueError: it cannot be decoded, or the picture does not have the size of the source's canvas.
     """
     example = source[int(index)]
     if isinstance(example["image"], bytes):
@@ -288,18 +288,18 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 
 def decode(encoded: bytes, reduction: int = 1) -> np.ndarray | None:
-    """A JPEG as stored, whatever its EXIF orientation says.
+    """Decodes a JPEG as stored, without regard to its EXIF orientation.
 
     Args:
       encoded: the file's bytes.
-      reduction: 1, 2, 4 or 8: by how much smaller the picture is decoded, which saves the most of the inverse
-        transform.
+      reduction: 1, 2, 4 or 8: the factor by which the decoded picture is smaller, which saves most of the
+        inverse transform.
 
     Returns:
-      (h, w, 3) uint8 RGB, sides divided by `reduction` and rounded up; None where unreadable.
+      (h, w, 3) uint8 RGB, sides divided by `reduction` and rounded up; None if unreadable.
     """
-    # Annotations count stored pixels. OpenCV 4 fills up a truncated JPEG with grey instead of
-    # refusing it: the end marker has to follow the last scan (neither can occur inside a scan).
+    # Annotations refer to stored pixels. OpenCV 4 pads a truncated JPEG with grey instead of
+    # refusing it. So check that the end marker follows the last scan (neither can occur inside a scan).
     end = encoded.rfind(b"\xff\xd9")
     if not 0 < encoded.find(b"\xff\xda") < end or encoded.find(b"\xff\xda", end) > 0:
         return None

@@ -1,4 +1,4 @@
-"""Opens a dataset's builder and prepares it: whole or not at all, one process at a time."""
+"""Opens a dataset's builder and prepares the dataset: completely or not at all, one process at a time."""
 
 import contextlib
 import fcntl
@@ -18,13 +18,13 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
     """The TFDS builder of a dataset, prepared or not.
 
     Args:
-      dataset: see `catalogue`; not one that is drawn.
-      data_dir: where prepared data are kept; None for ~/tensorflow_datasets.
-      box: as in `CropConfig`, or "auto" for the dataset's own.
-      **config: further fields of `CropConfig`, or, for dataset="coco", of `coco.OwnConfig`.
+      dataset: see `catalogue`; not a drawn one.
+      data_dir: the folder of prepared data; None: ~/tensorflow_datasets.
+      box: as in `CropConfig`, or "auto" for the dataset's default.
+      **config: further fields of `CropConfig` or, for a user's own data, of `own.OwnConfig`.
 
     Raises:
-      ValueError: an unknown dataset, a box that it has not, or prepared data that are damaged.
+      ValueError: an unknown dataset, a box that it does not have, or damaged prepared data.
     """
     if data_dir and files.in_bucket(data_dir):
         raise ValueError(
@@ -33,20 +33,20 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
         )
     found = catalogue.find(dataset)
     if found.drawn:
-        raise ValueError(f"dataset={dataset!r} is drawn when asked; there is nothing to prepare")
+        raise ValueError(f"dataset={dataset!r} is drawn on demand; there is nothing to prepare")
     kind = found.builder_class()
     config = kind.config_class(box=found.box_of(box), **config)
-    config = kind.builder_configs.get(config.name, config)  # TFDS refuses an equal config that is not its own
+    config = kind.builder_configs.get(config.name, config)  # TFDS refuses an equal config of the same name
     if data_dir is None and "TFDS_DATA_DIR" not in os.environ:
         data_dir = _home()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of each config that is not in its own list
+    logging.set_verbosity(logging.ERROR)  # TFDS warns about each config that is not in its own list
     try:
-        # Record files of this format are read at random and without TensorFlow.
+        # This format allows random access without TensorFlow.
         return kind(config=config, data_dir=data_dir, file_format="array_record")
     except OSError:
         raise
-    except Exception as error:  # TFDS has a dozen different ones for damaged files of its own
+    except Exception as error:  # TFDS raises many different exceptions for its own damaged files
         folder = files.expanded(data_dir or "~/tensorflow_datasets") / dataset / config.name
         raise packed.damaged(folder, error) from error
     finally:
@@ -54,7 +54,7 @@ def builder(dataset: str, *, data_dir=None, box: str = "auto", **config) -> Peop
 
 
 def _home() -> Path:
-    """Where prepared data are kept, as TFDS has it."""
+    """The default folder of prepared data, the same as TFDS's."""
     try:
         return files.expanded("~/tensorflow_datasets")
     except ValueError as error:
@@ -62,20 +62,20 @@ def _home() -> Path:
 
 
 def prepare(builder: PeopleBuilder, *, manual_dir=None) -> None:
-    """Prepares a dataset, with a progress bar, unless it is prepared: whole or not at all.
+    """Prepares a dataset completely or not at all, with a progress bar, unless it is prepared already.
 
     Args:
       builder: from `builder`.
-      manual_dir: where the archive was unpacked; None for DATA_DIR/downloads/manual.
+      manual_dir: the folder of the unpacked archive; None: DATA_DIR/downloads/manual.
 
     Raises:
-      FileNotFoundError: the archive is not there; the message says how to get it.
-      ValueError: it is not as it should be, or its annotations are not those of the prepared data.
+      FileNotFoundError: the archive is missing; the message says how to get it.
+      ValueError: the archive is invalid, or its annotations are not those of the prepared data.
     """
     usual = Path(builder.data_dir_root) / "downloads" / "manual"
     manual_dir = copies.fetched(files.expanded(manual_dir or usual))
     if not builder.is_prepared():
-        builder.find(manual_dir)  # before TFDS raises its own, longer message
+        builder.find(manual_dir)  # raises before TFDS raises its own, longer message
         with _alone(builder.home):
             _prepare(builder, manual_dir)
     if not builder.info.splits:
@@ -88,8 +88,8 @@ def _prepare(builder, manual_dir):
     if builder.is_prepared():
         return
     for leftover in builder.home.glob("incomplete.*"):
-        shutil.rmtree(leftover)  # of a process that was killed
-    # Not by TFDS' manual_dir, which one's own data do not need.
+        shutil.rmtree(leftover)  # left by a process that was killed
+    # TFDS's own manual_dir is not used: users' own data do not need it.
     builder.annotations = builder.find(manual_dir)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
@@ -97,26 +97,26 @@ def _prepare(builder, manual_dir):
 
 @contextlib.contextmanager
 def _alone(folder: Path):
-    """One process at a time, the others wait; the system frees the lock of a process that dies."""
+    """Lets one process in at a time; the others wait. The system frees the lock of a process that dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with files.open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.warning("%s: another process prepares it; waiting for that", folder)
+            logging.warning("%s: another process is preparing it; waiting", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _check_annotations(builder, manual_dir):
-    """Refuses prepared data whose annotations, where they are at hand, have changed since."""
+    """Refuses prepared data if the annotations are there and have changed since the preparation."""
     try:
         annotations = builder.find(manual_dir)
     except FileNotFoundError:
-        return  # prepared data may travel without the archive
+        return  # prepared data may be copied without the archive
     before = (builder.info.metadata or {}).get("annotations")  # data of earlier versions have none
     if before and before != checksums(annotations):
         raise ValueError(
             f"{annotations[0]}: not the annotations from which {builder.data_dir} was prepared "
-            f"({', '.join(before)}): put those back, or delete that folder to prepare again"
+            f"({', '.join(before)}): restore those, or delete that folder to prepare again"
         )

@@ -22,9 +22,9 @@ example:
 
 
 def main(arguments=None) -> int:
-    """Prepares as the flags say; the process' exit code."""
+    """Prepares a dataset as the flags say; returns the exit code of the process."""
     flags = _parser().parse_args(arguments)
-    left = "interrupted: nothing is left half-prepared; start it again"
+    left = "interrupted: nothing is left half-prepared; start again"
     return console.run(_prepare, flags, interrupted=left)
 
 
@@ -39,45 +39,46 @@ def _parser():
     add = parser.add_argument
     names = [name for name, dataset in catalogue.DATASETS.items() if not dataset.drawn]
     add("--dataset", required=True, choices=names)
-    add("--manual_dir", help="where the archive is unpacked (default: DATA_DIR/downloads/manual)")
-    add("--data_dir", help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
+    add("--manual_dir", help="folder of the unpacked archive (default: DATA_DIR/downloads/manual)")
+    add("--data_dir", help="folder where TFDS keeps prepared data (default: ~/tensorflow_datasets)")
     text = (
         "for coco: train.json,validation.json, or one file for both; for yolo: data.yaml; for dlc: a .csv; "
         "for labelme: a folder"
     )
     add("--annotations", default="", help=text)
     text = (
-        "of these: the pictures' folder, or one for each file (default: images in its folder, or that folder)"
+        "folder of the annotations' pictures, or one for each file (default: images in the file's folder, or "
+        "that folder)"
     )
     add("--images", default="", help=text)
-    text = "for coco: of several categories with different keypoints, the name of the one to take"
+    text = "for coco: the name of the category to read, if a file has several with different keypoints"
     add("--category", default="", help=text)
-    text = "source of a person's place and size (default: annotated where the dataset has it, else joints)"
+    text = "source of a person's place and size (default: annotated if the dataset has it, else joints)"
     add("--box", default="auto", choices=("auto", "annotated", "joints", "image"), help=text)
     text = "side of the stored canvases, px (default: %(default)s)"
     add("--canvas", type=int, default=config.canvas, help=text)
     text = "side of the canvas / side of the nominal crop (default: %(default)s)"
     add("--margin", type=float, default=config.margin, help=text)
-    text = "of the JPEGs, 1 ... 100 (default: %(default)s)"
+    text = "quality of the JPEGs, 1 ... 100 (default: %(default)s)"
     add("--quality", type=int, default=config.quality, help=text)
-    text = "leave out the people whose pictures or records are missing or damaged; all are named"
+    text = "leave out people whose pictures or records are missing or damaged; all of them are listed"
     add("--allow_missing", action="store_true", help=text)
-    add("--pack", help="folder that gets one file per split, readable without TensorFlow Datasets")
-    text = "picture (.png) that gets 24 canvases with their joints, to look at"
+    add("--pack", help="write one file per split, readable without TensorFlow Datasets, to this folder")
+    text = "draw 24 canvases with their joints into this picture (.png)"
     add("--sheet", type=os.path.expanduser, help=text)
     return parser
 
 
 def _prepare(flags):
-    if flags.sheet and not cv2.haveImageWriter(flags.sheet):  # before minutes of work
-        raise ValueError(f"--sheet={flags.sheet}: its name must end as a picture's, such as .png")
+    if flags.sheet and not cv2.haveImageWriter(flags.sheet):  # check it before minutes of work
+        raise ValueError(f"--sheet={flags.sheet}: the name must have a picture's ending, such as .png")
     names = ("box", "canvas", "margin", "quality", "allow_missing")
     config = {name: getattr(flags, name) for name in names}
     if catalogue.find(flags.dataset).own:
         config |= {name: getattr(flags, name) for name in ("annotations", "images", "category")}
     elif flags.annotations or flags.images or flags.category:
         raise ValueError(
-            f"--annotations, --images and --category are for one's own people, not {flags.dataset}"
+            f"--annotations, --images and --category are for your own data, not for {flags.dataset}"
         )
     builder = preparation.builder(flags.dataset, data_dir=flags.data_dir, **config)
     if builder.is_prepared():
@@ -100,12 +101,12 @@ def _prepare(flags):
         print(f"wrote {path} ({files.size(path) / 1e6:.1f} MB)")
     if flags.sheet:
         draw.save(flags.sheet, contact_sheet(next(iter(splits.values()))))
-        print(f"wrote {flags.sheet}: look at it before you train")
+        print(f"wrote {flags.sheet}: check it before you train")
     print(f"next: {_training_command(flags, list(splits))}")
 
 
 def _training_command(flags, splits) -> str:
-    """How to train on what has been prepared."""
+    """The command that trains on the prepared data."""
     fields = {"dataset": flags.dataset, "train_split": splits[0], "validation_split": splits[:2][-1]}
     fields |= {"canvas": flags.canvas, "margin": flags.margin}
     if flags.pack:
@@ -114,7 +115,7 @@ def _training_command(flags, splits) -> str:
         fields |= {"quality": flags.quality, "data_dir": flags.data_dir}
         names = ("allow_missing", "annotations", "images", "category")
         fields |= {name: getattr(flags, name) for name in names}
-    # On LSP's test split "auto" is another box, which has not been prepared here.
+    # On LSP's test split "auto" means another box, for which no data were prepared here.
     box = catalogue.find(flags.dataset).box_of(flags.box) if flags.pack else flags.box
     fields |= {"box": flags.box, "validation_box": box}
     options = [f"--config.data.{name}={value}" for name, value in fields.items() if value]
@@ -123,7 +124,7 @@ def _training_command(flags, splits) -> str:
 
 
 def describe(source) -> str:
-    """One line on a source: how many examples, and how many joints of each kind."""
+    """One line about a source: the number of examples, and of joints of each kind."""
     visible = np.stack([example["visible"] for example in source])
     kinds = {2: "visible", 1: "occluded", 0: "not labelled"}
     counts = [f"{(visible == flag).sum():,} {kind}" for flag, kind in kinds.items()]
@@ -131,13 +132,13 @@ def describe(source) -> str:
 
 
 def flip_pairs(skeleton: Skeleton) -> str:
-    """One line on the joints that change places in a mirrored picture."""
+    """One line about the joints that are swapped in a flipped picture."""
     pairs = [f"{skeleton.joints[a]} - {skeleton.joints[b]}" for a, b in skeleton.flip_pairs]
     return f"flip pairs: {', '.join(pairs) or 'none'}"
 
 
 def contact_sheet(source, count: int = 24, columns: int = 6) -> np.ndarray:
-    """(h, w, 3) uint8: canvases from all over a source, with their labelled joints."""
+    """(h, w, 3) uint8: canvases, evenly spaced in a source, with their labelled joints."""
     drawn = []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
         example = pipeline.load(source, index)

@@ -1,4 +1,4 @@
-"""Some of the people of a source: those whose joints are all labelled, all visible, or who are alone."""
+"""Selects people of a source: those with all joints labelled, with all joints visible, or alone."""
 
 import functools
 import hashlib
@@ -12,17 +12,17 @@ KINDS = ("all", "labelled", "visible", "single")
 
 
 class Selection:
-    """The examples of a source that a choice of people leaves, in the same order.
+    """The selected examples of a source, in the same order.
 
     Args:
       source: see `examples.Source`.
-      people: "labelled", whose joints are all labelled (of MPII's 22,246 for training 14,975); "visible", all
-        labelled as visible (2,892); "single", all labelled, and no one else in the picture has labels
-        (6,425). Joined by "+" all must hold: "visible+single" are 1,184, "single person annotations with all
-        visible body joints" as Selvam and Mishra (2019) train on.
+      people: "labelled": all joints are labelled (14,975 of MPII's 22,246 training people); "visible": all
+        joints are labelled as visible (2,892); "single": all joints are labelled, and no other person in the
+        picture has labels (6,425). Several joined by "+" must all hold: "visible+single" selects 1,184, the
+        "single person annotations with all visible body joints" on which Selvam and Mishra (2019) train.
 
     Raises:
-      ValueError: an unknown choice, one that the source does not know of, or no person is left.
+      ValueError: an unknown selection, one for which the source has no data, or no person is left.
     """
 
     def __init__(self, source: Source, people: str):
@@ -32,8 +32,8 @@ class Selection:
             raise ValueError(f"data.people={people!r} is unknown; choose {known}, or several joined by +.")
         if "single" in kinds and not _knows_who_is_alone(source):
             raise ValueError(
-                f"data.people={people}: {source.name} does not say who is alone; only mpii does, and files "
-                f"packed of it since: write them again with {packed.COMMAND}"
+                f"data.people={people}: {source.name} does not record who is alone. Only mpii does, but "
+                f"not in files that an older version packed: write them again with {packed.COMMAND}"
             )
         self._source = source
         self._rows = np.array([i for i in range(len(source)) if _chosen(source[i], kinds)], np.int64)
@@ -81,7 +81,7 @@ def _knows_who_is_alone(source: Source) -> bool:
 
 
 def _chosen(example: dict, kinds: list[str]) -> bool:
-    """Joints that a dataset does not have (-1) count for nothing."""
+    """Whether an example is selected; joints that its dataset does not have (-1) are ignored."""
     visible = example["visible"][example["visible"] >= 0]
     least = 2 if "visible" in kinds else 1 if {"labelled", "single"} & set(kinds) else 0
     return bool((visible >= least).all()) and ("single" not in kinds or bool(example[packed.ALONE]))

@@ -1,4 +1,4 @@
-"""Opens the data that a config names. Of sources and examples, see `examples`."""
+"""Opens the data that a config names. See `examples` for sources and examples."""
 
 import re
 
@@ -13,19 +13,19 @@ def open_source(
 ) -> Source:
     """The training or the validation source of `config.data`.
 
-    `data.dataset`, its box and its split may each name several, with commas or plus signs: a
-    `mixture.Mixture`. Validation is on `data.validation_dataset`, by default the first of `data.dataset`.
+    `data.dataset`, its box and its split may each name several, joined by commas or plus signs. They become a
+    `mixture.Mixture`. Validation uses `data.validation_dataset`, by default the first of `data.dataset`.
 
     Args:
       data: `config.data`.
-      train: which of the two.
-      skeleton: the joint set to give, that of the network or of the training. None for the one that
+      train: True: the training source; False: the validation source.
+      skeleton: the joint set of the source, as of the network or of the training. None: the joint set that
         `data.joints` names, by default the first dataset's.
-      whole: whether all of the split is going to be read here; a share of it, where there are several hosts.
+      whole: whether this process reads all of the split, or only a share, as one of several hosts.
 
     Raises:
-      ValueError: an unknown dataset, source or joint set, or none of its joints are there.
-      FileNotFoundError: data that is not there; the message says where to put it.
+      ValueError: an unknown dataset, source or joint set, or a dataset has none of its joints.
+      FileNotFoundError: the data are missing; the message says where to put them.
     """
     found = [_open(data, dataset, box, split, train, whole) for dataset, box, split in _chosen(data, train)]
     if (people := data.get("people", "all") if train else data.get("validation_people", "all")) != "all":
@@ -37,13 +37,13 @@ def open_source(
 
 
 def crops(data) -> str:
-    """Where the places and sizes of the people in validation come from: "joints", "image", "annotated", or
+    """The sources of the places and sizes of the validation people: "joints", "image", "annotated", or
     several of these joined by "+"."""
     return "+".join(dict.fromkeys(box for _, box, _ in _chosen(data, train=False)))
 
 
 def validates_on_test(data) -> bool:
-    """Whether people by whom papers report are among those of validation."""
+    """Whether the validation people include a test split, whose scores papers report."""
     return any(split in dataset.tests for dataset, _, split in _chosen(data, train=False))
 
 
@@ -60,7 +60,7 @@ def _chosen(data, train: bool) -> list[tuple[Dataset, str, str]]:
 
 
 def names(several: str) -> list[str]:
-    """Those of a value that may name several: "lsp,mpii", or, inside of a config's arguments, "lsp+mpii"."""
+    """The names in a value that may have several: "lsp,mpii" or, within a config's arguments, "lsp+mpii"."""
     return [name.strip() for name in re.split("[,+]", several)]
 
 
@@ -72,7 +72,7 @@ def _skeleton(name: str) -> skeletons.Skeleton:
 
 
 def _together(**values: str) -> list[tuple[str, ...]]:
-    """Lists side by side; a single name goes with all the others."""
+    """The values' lists of names, zipped; a single name is combined with every name of the others."""
     lists = {field: names(value) for field, value in values.items()}
     count = max(map(len, lists.values()))
     for field, found in lists.items():
@@ -90,7 +90,7 @@ def _open(data, dataset: Dataset, box: str, split: str, train: bool, whole: bool
             margin=data.margin,
             variety=data.variety,
         )
-    if data.source in ("packed", "device"):  # where its canvases go, see `feed`
+    if data.source in ("packed", "device"):  # `feed` decides where the canvases are stored
         return _open_packed(data, dataset, box, split, whole)
     if data.source != "tfds":
         raise ValueError(f"data.source={data.source!r} is unknown; choose tfds, packed or device.")
@@ -102,7 +102,7 @@ def _open_packed(data, dataset: Dataset, box: str, split: str, whole: bool) -> p
     source = packed.PackedSource(path, whole=whole)
     if (source.canvas, source.margin) != (data.canvas, data.margin):
         raise ValueError(
-            f"{path} has canvases of {source.canvas} px with margin {source.margin}, the config wants "
+            f"{path} has canvases of {source.canvas} px with margin {source.margin}, but the config has "
             f"{data.canvas} px with {data.margin}: add --config.data.canvas={source.canvas} "
             f"--config.data.margin={source.margin}, or prepare with --canvas={data.canvas}."
         )

@@ -1,1 +1,1 @@
-"""Metrics, the papers' tables, and annotations to score against."""
+"""Metrics, the papers' tables, and annotations for scoring."""

@@ -25,7 +25,7 @@ class Annotations:
       head_size: (n,) px, 0 if unknown.
       torso: (n,) px, or None if the file does not give it.
       ids: (n,) str, as in our own predictions.json; pictures: (n,) file names. None if the file has none.
-      images: (n,) COCO's numbers of the pictures; None if the file has none.
+      images: (n,) COCO's ids of the pictures; None if the file has none.
       box_size: (n,) px, longer side of the annotated box, 0 without a box; None if the file has no boxes.
       groups: title -> (n,) str, such as "category" of MPII.
     """
@@ -93,7 +93,7 @@ def _check(path, skeleton: Skeleton, joints, flags, sizes) -> None:
 
 
 def _of_h5(path, dataset, skeleton) -> Annotations:
-    """A missing joint is (0, 0); `normalize` is MPII's head size, elsewhere the torso (FLIC)."""
+    """A missing joint is (0, 0); `normalize` is the head size for MPII, and the torso for others (FLIC)."""
     arrays = read_arrays(path)
     joints, seen, sizes = (named(path, arrays, name) for name in ("part", "visible", "normalize"))
     _check(path, skeleton, joints, seen, sizes)
@@ -103,7 +103,7 @@ def _of_h5(path, dataset, skeleton) -> Annotations:
         pictures = np.char.decode(arrays["imgname"], "utf-8", errors="replace")
     numbers = named(path, arrays, "person") if "person" in arrays else np.zeros(len(sizes))
     if not (pictures is None or pictures.shape == sizes.shape) or numbers.shape != sizes.shape:
-        raise ValueError(f"{path}: `imgname` or `person` are not of {len(sizes)} people.")
+        raise ValueError(f"{path}: `imgname` or `person` does not have {len(sizes)} entries.")
     if not (np.abs(numbers) < 2**31).all():
         raise ValueError(f"{path}: `person` holds numbers that are not positions in a picture.")
     if dataset != "mpii":

@@ -1,4 +1,4 @@
-"""How much of a network's attention lies on the person, beside what chance would place there."""
+"""The share of a network's attention on the person, and the share that chance would place there."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ def boxes(
 
     Args:
       joints: (b, k, 2) px of the picture; visible: (b, k) flags, labelled above 0.
-      center, scale: (b, 2) px and (b,), of the crop.
-      margin: of the box's longer side, added on each side: joints lie inside of the body.
+      center, scale: (b, 2) px and (b,), place and size of the crop.
+      margin: fraction of the box's longer side that is added on each side, because joints lie inside the
+        body.
 
     Returns:
       (b, 4) x0, y0, x1, y1 in [0, 1] of the crop; nan for people with fewer than two labelled joints.
@@ -30,14 +31,14 @@ def boxes(
 
 
 def share(maps: jax.Array, box: jax.Array) -> jax.Array:
-    """The share of a map's sum that lies within a box, the mean over the maps of a person.
+    """The share of a map's sum within a box, averaged over the maps of a person.
 
     Args:
-      maps: (b, h, w, m), none below 0.
+      maps: (b, h, w, m), not negative.
       box: (b, 4) of `boxes`; a cell counts by the part of it that the box covers.
 
     Returns:
-      (b,) in [0, 1], of an even map the box's share of the area; nan without a box, or of an empty map.
+      (b,) in [0, 1], for a uniform map the box's share of the area; nan without a box, or for an empty map.
     """
     covered = []
     for axis, cells in ((1, maps.shape[1]), (0, maps.shape[2])):  # y, x
@@ -50,7 +51,7 @@ def share(maps: jax.Array, box: jax.Array) -> jax.Array:
 
 
 def shares(attention: dict[str, jax.Array], people: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """`share` of every map by name, and "area": that of an even map, which is chance.
+    """`share` of every map by name, and "area": the share of a uniform map, which is chance.
 
     Args:
       attention: maps (b, h, w, m) of the nominal crop by name.
@@ -62,8 +63,8 @@ def shares(attention: dict[str, jax.Array], people: dict[str, jax.Array]) -> dic
 
 
 def summary(found: dict[str, np.ndarray]) -> dict | None:
-    """Of `shares` (n,) of n people: {"people", "chance", "mean" of the maps, "maps": by name}, per cent; None
-    where no person has a box."""
+    """Means in per cent of the `shares` (n,) of n people: {"people", "chance", "mean" of the maps, "maps": by
+    name}; None if no person has a box."""
     known = np.isfinite(found["area"])
     if not known.any():
         return None

@@ -51,7 +51,7 @@ def judged(
     *,
     strictly: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which joints are correct and which count, (n, k) bool each. Takes the arguments of `correct`."""
+    """The joints that are correct, and those that count: (n, k) bool each. Has the arguments of `correct`."""
     counted = (labelled > 0) & (reference > 0)[:, None]
     limit = threshold * reference[:, None]
     return counted & (distance < limit if strictly else distance <= limit), counted
@@ -88,13 +88,13 @@ def mirrored(
     *,
     strictly: bool = False,
 ) -> np.ndarray:
-    """Which predicted joints lie on the same joint of the person's other side (left and right swapped).
+    """The predicted joints that lie on the same joint of the person's other side (left and right swapped).
 
     Args:
       predicted, truth: (n, k, 2) px; labelled, reference, threshold, strictly: see `correct`.
 
     Returns:
-      (n, k) bool; False for joints on the body's middle, and where the other side's joint is not labelled.
+      (n, k) bool; False for joints without a side, and if the joint on the other side is not labelled.
     """
     order = skeleton.flip
     distance = distances(predicted, np.asarray(truth)[:, order])

@@ -11,30 +11,32 @@ from hourglass_jax import files
 from hourglass_jax.data.datasets import coco_annotations
 from hourglass_jax.evaluation import metrics
 
-# Of COCO's 17 joints, in its order: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles. From
-# cocodataset.org, "keypoints-eval": how far annotators differ, as a share of the person's size.
+# The sigmas of COCO's 17 joints, in its order: nose, eyes, ears, shoulders, elbows, wrists, hips, knees,
+# ankles. From cocodataset.org, "keypoints-eval": the spread of annotators, as a fraction of the person's
+# size.
 COCO_SIGMAS = (
     *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107),
     *(0.087, 0.087, 0.089, 0.089),
 )
-# pycocotools' twelve figures for keypoints; 10 are there: the first five are of precision, the others recall.
+# pycocotools' ten figures for keypoints: the first five are of precision, the others of recall.
 _NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 def match(predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Gives each annotated person of a picture the predicted one at the same place.
+    """Matches each annotated person of a picture with the predicted person at the same place.
 
-    The assignment has the least sum of distances; a joint's is a share of the person's size, at most 1.
+    The assignment minimises the sum of distances. A joint's distance is a fraction of the person's size, at
+    most 1.
 
     Args:
-      predicted: (p, k, 2) px, in any order; nan counts as 1.
+      predicted: (p, k, 2) px, in any order; nan counts as a distance of 1.
       truth: (m, k, 2) px; labelled: (m, k) bool.
       size: (m,) px, such as the longer side of the person's box.
 
     Returns:
-      (m,) int: which predicted person, -1 for none (p is smaller than m).
+      (m,) int: the index of the predicted person, -1 for none (if p is smaller than m).
     """
-    from scipy.optimize import linear_sum_assignment  # requirements-minimal.txt does without
+    from scipy.optimize import linear_sum_assignment  # not in requirements-minimal.txt
 
     found = np.full(len(truth), -1)
     if len(predicted) and len(truth):
@@ -42,7 +44,7 @@ def match(predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, size: 
         share = np.where(np.isfinite(distance), np.minimum(distance, 1), 1)  # m p k
         weight = labelled[:, None] / np.maximum(labelled.sum(axis=1), 1)[:, None, None]
         cost = (share * weight).sum(axis=-1)
-        # Of equal costs, the one in order.
+        # Break ties in favour of the given order.
         cost += 1e-9 * np.abs(np.subtract.outer(np.arange(len(truth)), np.arange(len(predicted))))
         rows, columns = linear_sum_assignment(cost)
         found[rows] = columns
@@ -50,22 +52,22 @@ def match(predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, size: 
 
 
 def average_precision(path, people: list[tuple[int | str, np.ndarray, float]]) -> dict[str, float | None]:
-    """COCO's figures by pycocotools, with at most 20 people a picture.
+    """COCO's figures, computed by pycocotools, with at most 20 people per picture.
 
     Args:
-      path: annotations in COCO's format. A person without "area" has that of the box, and without a box that
-        of the joints. The category's "sigmas", one for each joint, scale OKS; by default COCO's for its 17
-        joints, and for other joint sets the mean of these, for every joint.
+      path: annotations in COCO's format. A person without "area" gets the area of the box, and without a box
+        that of the joints' box. The category's "sigmas", one for each joint, scale OKS; the default is COCO's
+        for its 17 joints, and their mean, for every joint, for other joint sets.
       people: (picture's id or file name, joints (k, 2) px, score) of each predicted person.
 
     Returns:
-      in per cent {"AP", "AP50", "AP75", "APm", "APl", "AR", ...}; None where nothing counts, as APm where no
-      person is of medium size.
+      in per cent {"AP", "AP50", "AP75", "APm", "APl", "AR", ...}; None if no person counts, as in APm without
+      a person of medium size.
 
     Raises:
       ModuleNotFoundError: pycocotools is not installed.
-      ValueError: a picture is not among the annotations', or the sigmas are not as many positive numbers as
-        the joints; one line.
+      ValueError: the annotations do not have a picture, or the sigmas are not one positive number for each
+        joint; one line.
     """
     from pycocotools.coco import COCO  # an optional extra
     from pycocotools.cocoeval import COCOeval
@@ -101,7 +103,7 @@ def average_precision(path, people: list[tuple[int | str, np.ndarray, float]]) -
     ]
     if not detections:
         return dict.fromkeys(_NAMES, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress and a table
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and a table
         truth: Any = COCO()
         truth.dataset = known
         truth.createIndex()
@@ -129,12 +131,12 @@ def _sigmas(path, category: dict, k: int) -> np.ndarray:
 
 
 def _finite(joints: np.ndarray) -> np.ndarray:
-    """A joint that is not a number lies far away."""
+    """Moves joints that are not finite far away."""
     return np.where(np.isfinite(joints), joints, -1e6)
 
 
 def _record(number: int, record: dict, images: dict[str, int], k: int) -> dict:
-    """An annotation with the fields that pycocotools looks up; ids from 1, for 0 means none there."""
+    """An annotation with the fields that pycocotools needs; ids count from 1, because there 0 means none."""
     triples = np.array(record["keypoints"], np.float64).reshape(k, 3)
     labelled = triples[triples[:, 2] > 0, :2]
     low, high = (labelled.min(axis=0), labelled.max(axis=0)) if len(labelled) else (np.zeros(2), np.zeros(2))

@@ -9,7 +9,7 @@ from hourglass_jax.evaluation.scores import Scores
 
 
 def write_curve(path: str | os.PathLike, curve: dict[str, list[float]]) -> None:
-    """Writes a curve (`Scores.curve`) as PATH.csv, a row for each threshold."""
+    """Writes a curve (`Scores.curve`) as PATH.csv, with a row for each threshold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(curve)
@@ -27,14 +27,14 @@ def plot_scores(path: str | os.PathLike, scores: Scores) -> None:
 def plot_curves(
     path: str | os.PathLike, curves: dict[str, list[float]], thresholds: list[float], title: str
 ) -> None:
-    """Draws curves of rates in per cent by their label.
+    """Draws curves of rates in per cent, with their labels.
 
     Args:
-      path: of the picture, in a format that Matplotlib knows.
+      path: path of the picture, in a format that Matplotlib knows.
       thresholds: (t,), in units of the reference length.
-      title: of the picture, the name of the metric.
+      title: title of the picture, the name of the metric.
     """
-    from matplotlib.figure import Figure  # requirements-minimal.txt does without
+    from matplotlib.figure import Figure  # not in requirements-minimal.txt
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -1,12 +1,12 @@
-"""How a network is evaluated: the views it sees, how they are averaged, and how heatmaps become joints."""
+"""How a network is evaluated: its views of a person, how they are averaged, and how heatmaps are decoded."""
 
 import dataclasses
 
 CHU, PYRANET = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2), (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)  # crop sizes / nominal
 
-# The papers' protocols: mirrored image or not, and the factors of the crop's size. A factor below 1 is a
-# smaller crop, which enlarges the person (test/main.lua of Chu's release, evalPyra.lua of PyraNet, which Tang
-# cites for the pyramid). MSSH does not mention the mirrored image; it builds on Newell's code. Selvam and
+# The papers' protocols: (whether to use the flipped image, the factors of the crop's size). A factor below 1
+# is a smaller crop, which enlarges the person (test/main.lua of Chu's release, evalPyra.lua of PyraNet, which
+# Tang cites for the pyramid). MSSH does not mention the flipped image; it builds on Newell's code. Selvam and
 # Mishra regress coordinates from one view.
 PROTOCOLS: dict[str, tuple[bool, tuple[float, ...]]] = {
     "newell": (True, (1.0,)),
@@ -19,16 +19,16 @@ PROTOCOLS: dict[str, tuple[bool, tuple[float, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Options of `inference.Estimator`, and the crop they are applied to.
+    """Options of `inference.Estimator`, and the crop to which they are applied.
 
     Attributes:
-      flip: average with the mirrored image.
-      scales: of a pyramid; at 1.2 the person is 1.2 times larger than in the nominal crop.
+      flip: average with the flipped image.
+      scales: scales of a pyramid; at 1.2 the person is 1.2 times larger than in the nominal crop.
       decode: see `heatmaps.decode`.
-      released: average a pyramid as the released code of Chu does, see `inference.Estimator`.
-      name: of the paper, a key of `PROTOCOLS`; "" for one's own.
-      crop: where the people's places and sizes come from: "joints", "image" or "annotated" (see
-        `people_builder.CropConfig`), several joined by "+"; "" where unknown.
+      released: average a pyramid as in Chu's released code, see `inference.Estimator`.
+      name: the paper, a key of `PROTOCOLS`; "": options of your own.
+      crop: the source of the people's places and sizes: "joints", "image" or "annotated" (see
+        `people_builder.CropConfig`), several joined by "+"; "" if unknown.
     """
 
     flip: bool = True
@@ -43,7 +43,7 @@ class Protocol:
         """A paper's protocol.
 
         Raises:
-          ValueError: there is none of that name.
+          ValueError: an unknown name.
         """
         if name not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
@@ -53,7 +53,7 @@ class Protocol:
 
     @classmethod
     def from_config(cls, options, crop: str = "") -> "Protocol":
-        """Of a config's section `evaluate`; a named protocol replaces its `flip` and `scales`."""
+        """The protocol of a config's section `evaluate`; a named one replaces its `flip` and `scales`."""
         if name := options.get("protocol", ""):
             return cls.named(name, decode=options.decode, crop=crop)
         return cls(flip=options.flip, scales=tuple(options.scales), decode=options.decode, crop=crop)

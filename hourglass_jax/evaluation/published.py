@@ -1,4 +1,4 @@
-"""Scores that the papers print of their own networks, in per cent."""
+"""The scores that the papers report for their own networks, in per cent."""
 
 import dataclasses
 
@@ -22,10 +22,10 @@ class Published:
 
     Attributes:
       metric: as in `Scores.metric`, with the table's restriction, such as "PCKh@0.5, occluded joints".
-      data: the papers' words for it.
-      columns: of the rows.
-      rows: by paper and place, a number or "-" for each column.
-      prose: the numbers stand in the papers' running text.
+      data: the data, in the papers' words.
+      columns: the titles of the columns.
+      rows: by paper and table, a number or "-" for each column.
+      prose: the numbers are from the papers' running text.
     """
 
     metric: str
@@ -61,7 +61,7 @@ PUBLISHED = (
         "MPII validation",
         tuple(_PARTS.split()),
         {
-            # The final wrist is 83.4 in the predictions that the authors released, which agree elsewhere.
+            # In the predictions that the authors released the final wrist is 83.4; the other values agree.
             "Newell et al. 2016, Table 1, first of two hourglasses": "96.7 92.9 85.0 79.8 83.7 78.6 74.3 -",
             "Newell et al. 2016, Table 1, final": "97.7 94.6 88.5 88.3 87.5 83.0 79.0 -",
             "Tang and Wu 2019, Table 2": "97.5 96.5 91.7 87.7 91.1 87.7 85.2 91.8",
@@ -166,10 +166,10 @@ PUBLISHED = (
 
 
 def groups(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The groups of people that have tables of their own, {title: (n,) str}.
+    """The groups of people with tables of their own, {title: (n,) str}.
 
     Args:
-      columns: (n,) str, perhaps with MPII's "category" and "activity"; others are ignored.
+      columns: (n,) str; MPII's "category" and "activity" are used, others are ignored.
     """
     found = {name: columns[name] for name in ("category", "activity") if name in columns}
     if len(found) == 2:
@@ -181,8 +181,8 @@ def groups(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def selvam_group(category: str, activity: str) -> str:
     """The group of Selvam's Table 2 for MPII's category and activity, "" for none.
 
-    Where the table's word is an activity's it goes by the activity, else by MPII's category; mountain biking
-    is not counted as bicycling as well.
+    If the table's word occurs in MPII's activities, the activity decides, else MPII's category. Mountain
+    biking does not also count as bicycling.
     """
     category, activity = category.lower(), activity.lower()
     if "mountain" in activity and "bicycl" in activity:

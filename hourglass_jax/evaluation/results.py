@@ -1,4 +1,4 @@
-"""Numbers and files from the predictions of a split; no devices."""
+"""Scores and files from the predictions of a split; uses no devices."""
 
 import dataclasses
 
@@ -21,11 +21,12 @@ class Predictions:
 
     Attributes:
       joints: (n, s, k, 2) float64 for each of s stacks; scores (n, s, k) float32.
-      truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 where unknown.
-      pictures: of the first few examples, what `sheets` draws.
-      crop_size: (n,) px, the side of the nominal crop; None where unknown.
-      means: (n, k) float32, of the last stack's heatmaps over all cells; None where one is for all joints.
-      attention: (n,) by map, see `attention.shares`; None of a network without attention.
+      truth: (n, k, 2); visible (n, k) flags, see `pipeline`; head_size (n,), 0 if unknown.
+      pictures: the data that `sheets` draws, for the first few examples.
+      crop_size: (n,) px, the side of the nominal crop; None if unknown.
+      means: (n, k) float32, means of the last stack's heatmaps over all cells; None if all joints share one
+        map.
+      attention: (n,) by map, see `attention.shares`; None for a network without attention.
     """
 
     joints: np.ndarray
@@ -49,16 +50,16 @@ def score_predictions(
     """The tables of a split.
 
     Args:
-      predictions: of `Evaluator.predict`.
+      predictions: the result of `Evaluator.predict`.
       skeleton: the joint set.
       metric: "auto", "pckh" (0.5 of the head size) or "pck" (0.2 of the torso), ..., see `scores.choose`.
       groups: see `scores.score_joints`.
 
     Returns:
-      those of `scores.score_joints`, with `confidence`: how well the last stack's scores separate right
-      joints from wrong ones, see `metrics.confidence`, and `presence`: how well its heatmaps separate
-      labelled joints from others, see `presence`, without the curves; and with `attention`: how much of it
-      lies on the people, see `attention.summary`.
+      the scores of `scores.score_joints`, together with `confidence`: how well the last stack's scores
+      separate correct joints from wrong ones, see `metrics.confidence`; `presence`: how well its heatmaps
+      separate labelled joints from others, see `presence`, without the curves; and `attention`: the share of
+      the attention on the people, see `attention.summary`.
     """
     truth, visible = predictions.truth, predictions.visible
     box_size = None if predictions.crop_size is None else predictions.crop_size / _ENLARGEMENT
@@ -82,12 +83,12 @@ def score_predictions(
 def presence(predictions: Predictions, skeleton: Skeleton) -> dict[str, dict[str, dict]]:
     """Whether a joint is labelled at all, from its heatmap's maximum and mean (Newell 5.3, Figure 11).
 
-    MPII leaves out joints that are severely occluded or outside of the picture, and Newell's targets are
-    empty there. After a spatial cross-entropy every map has the same mean, which then says nothing.
+    MPII does not label joints that are severely occluded or outside the picture, and Newell's targets are
+    empty there. After a spatial cross-entropy every map has the same mean, which is then not informative.
 
     Returns:
-      {row of the table: {"max" and "mean": see `metrics.presence`}}; rows whose joints are all labelled are
-      left out.
+      {row of the table: {"max" and "mean": see `metrics.presence`}}, without rows whose joints are all
+      labelled.
     """
     values = {"max": predictions.scores[:, -1]}
     if predictions.means is not None:
@@ -95,7 +96,7 @@ def presence(predictions: Predictions, skeleton: Skeleton) -> dict[str, dict[str
     found = {}
     for part, joints in skeleton.parts:
         flags = predictions.visible[:, list(joints)]
-        labelled, known = flags > 0, flags >= 0  # -1: the set has no such joint
+        labelled, known = flags > 0, flags >= 0  # -1: the dataset does not have this joint
         if labelled.any() and not labelled[known].all():
             found[part] = {
                 name: metrics.presence(value[:, list(joints)][known], labelled[known])
@@ -105,11 +106,11 @@ def presence(predictions: Predictions, skeleton: Skeleton) -> dict[str, dict[str
 
 
 def write(workdir, predictions: Predictions, found: Scores | None, ids: list[str], about: dict) -> None:
-    """Writes evaluation.json, predictions.json and curves.csv, and curves.png where Matplotlib is installed.
+    """Writes evaluation.json, predictions.json and curves.csv, and curves.png if Matplotlib is installed.
 
-    Without scores (None) it writes predictions.json alone, and the files of an earlier evaluation stay: they
-    name their data. predictions.json has for each person the last stack's joints in image pixels and their
-    scores, and under "stacks" those of every stack.
+    Without scores (None) only predictions.json is written. The files of an earlier evaluation then stay; they
+    name their data. For each person predictions.json has the last stack's joints in image pixels and their
+    scores, and under "stacks" the same for every stack.
     """
     workdir, entries = files.path(workdir), []
     for id_, joints, values in zip(ids, predictions.joints, predictions.scores, strict=True):

@@ -18,7 +18,7 @@ from hourglass_jax.transforms import per_example
 
 
 class Evaluator:
-    """A network with a split: `predict(variables)` compiles once and can be called at every evaluation."""
+    """Evaluates a network on a split: `predict(variables)` compiles once and can be called repeatedly."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class Evaluator:
     ):
         """
         Args:
-          network: to evaluate.
+          network: the network.
           source: the split, see `pipeline`; its joint set has as many joints as the network's.
-          mesh: of the devices.
-          batch_size: people, a multiple of the devices.
-          resident: the split stays on the devices, see `feed`.
-          protocol: how the network is asked; or its fields as `options`.
+          mesh: the mesh of devices.
+          batch_size: number of people, a multiple of the number of devices.
+          resident: keep the split on the devices, see `feed`.
+          protocol: the protocol of the evaluation; or its fields as `options`.
         """
         devices.check_divides(batch_size, "evaluate.batch_size")
         if len(source.skeleton) != len(network.skeleton):
@@ -67,9 +67,9 @@ class Evaluator:
 
         Args:
           variables: {"params", "batch_stats"} on the mesh.
-          pictures: how many of the first examples keep their canvas, heatmaps and attention.
-          threads: that decode.
-          progress: is called with the number of examples that are done.
+          pictures: number of examples, from the first on, of which canvas, heatmaps and attention are kept.
+          threads: number of threads that decode.
+          progress: called with the number of examples that are done.
         """
         parts, kept, attended = [], [], []
         batches = self._feed.batches(train=False, batch_size=self._batch_size, threads=threads)
@@ -109,7 +109,7 @@ class Evaluator:
         return {name: value[fields["mask"]] for name, value in values.items()}
 
     def _keep(self, batch, canvases, joints, seen, count) -> list[dict]:
-        """What `sheets` draws of the first `count` examples of a batch, in input pixels."""
+        """The data that `sheets` draws for the first `count` examples of a batch, in input pixels."""
         size, source = self.network.size, self.source
         view = crop.input_from_canvas(canvas=source.canvas, margin=source.margin, size=size)
         kept = []
@@ -133,7 +133,7 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _gather(tree):
-    """Global arrays, or the parts of all processes, as numpy on every process."""
+    """Global arrays, or the parts of all processes, as NumPy arrays on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

@@ -10,15 +10,15 @@ from hourglass_jax.pose.skeletons import Skeleton
 
 Table = dict[str, float]  # row of the papers' tables -> per cent; nan without a labelled joint
 
-# Title and the papers' threshold; that of pckbox is Yang and Ramanan's (2013).
+# Title and the papers' threshold; pckbox has that of Yang and Ramanan (2013).
 METRICS = {"pckh": ("PCKh", 0.5), "pck": ("PCK", 0.2), "pckbox": ("PCKbox", 0.1)}
-SHARES = np.arange(51) / 50  # of the threshold at which curves are computed: for PCKh@0.5 0, 0.01, ..., 0.5
-# Fields of `Scores` that evaluation.json lacks where they are None.
+SHARES = np.arange(51) / 50  # the points of a curve / the threshold: for PCKh@0.5 0, 0.01, ..., 0.5
+# Fields of `Scores` that are not in evaluation.json if they are None.
 OPTIONAL = {
     *("pcp", "pcp_average", "confidence", "presence", "attention", "mirrored", "people"),
     "average_precision",
 }
-# Rows whose mean some papers report in place of the mean of all.
+# Rows whose mean some papers report instead of the mean of all rows.
 HARD = "ten hard joints (Tang 4.3)"
 SUBSETS = {
     HARD: ("Elb", "Wri", "Hip", "Knee", "Ank"),
@@ -32,7 +32,7 @@ class Limbs:
 
     Attributes:
       metric: "PCP@0.5" (strict) or "PCP mean" (the older rule).
-      table: of the last stack; stacks: a table for each.
+      table: the table of the last stack; stacks: a table for each stack.
     """
 
     metric: str
@@ -44,32 +44,34 @@ class Limbs:
 class Scores:
     """Scores of a split; all rates in per cent.
 
-    Its fields can also be read by name as `scores["table"]`, and `to_dict` is what evaluation.json holds.
+    The fields can also be read by name, `scores["table"]`; `to_dict` gives the content of evaluation.json.
 
     Attributes:
       metric: such as "PCKh@0.5".
-      table: of the last stack, by the rows of the skeleton's parts and "Mean", which pools their joints.
-      auc: area below the curve of "Mean".
+      table: the table of the last stack: the rows of the skeleton's parts and "Mean", which pools their
+        joints.
+      auc: area under the curve of "Mean".
       curve: {"thresholds": (t,), and for each row of the table (t,) rates}.
       stacks: a table for each stack.
-      joints: by joint.
+      joints: the rate of each joint.
       macro: plain mean of the rates of the table's joints.
       parts_mean: plain mean of the table's rows.
-      visible, occluded: "Mean" of such joints; None without any.
-      by_visibility: "visible" and "occluded": such joints' `table`, and the means of `subsets`.
-      subsets: {title of `SUBSETS`: {"pooled": of the joints, "plain": mean of the rows}}.
-      mirrored: where wrong joints lie, see `metrics.mirrored`: {"share": per cent of the wrong joints that
-        are right for the joint of the other side, "wrong": their count, "either": "Mean" if these counted as
-        right, "parts": the share by row}; None for a joint set without sides.
+      visible, occluded: "Mean" of such joints; None if there are none.
+      by_visibility: "visible" and "occluded": the `table` of such joints, and the means of `subsets`.
+      subsets: {title of `SUBSETS`: {"pooled": over the joints, "plain": mean of the rows}}.
+      mirrored: the wrong joints that lie on the other side, see `metrics.mirrored`: {"share": per cent of the
+        wrong joints that are correct for the joint of the other side, "wrong": the number of wrong joints,
+        "either": "Mean" if these counted as correct, "parts": the share by row}; None for a joint set without
+        sides.
       by: {title: {group: table}}, such as {"category": ...}.
-      examples: people; left_out: those whose reference length is not annotated.
-      not_a_number: joints that count and have no finite prediction; they are wrong.
-      pcp, pcp_average: where the joint set states limbs (LSP).
-      people: {"missing": annotated people without a predicted one, whose joints are wrong, "extra":
-        predicted people that no annotated one was matched with}; None where people were not detected.
+      examples: number of people; left_out: number of those whose reference length is not annotated.
+      not_a_number: number of joints that count and have no finite prediction; they are wrong.
+      pcp, pcp_average: if the joint set defines limbs (LSP).
+      people: {"missing": number of annotated people without a prediction, whose joints are wrong, "extra":
+        number of predicted people who match no annotated person}; None if people were not detected.
       average_precision: COCO's figures, see `oks.average_precision`.
       confidence, presence: see `results.score_predictions`; None without scores of joints.
-      attention: see there; None of a network without attention.
+      attention: see there; None for a network without attention.
     """
 
     metric: str
@@ -98,19 +100,19 @@ class Scores:
     average_precision: dict[str, float | None] | None = None
 
     def __getitem__(self, name: str):
-        """The field; scores were dictionaries before they had fields."""
+        """A field by name, because scores were dictionaries in earlier versions."""
         try:
             return getattr(self, name)
         except AttributeError:
             raise KeyError(name) from None
 
     def __eq__(self, other) -> bool:
-        # A rate without a labelled joint is nan, which does not equal itself.
+        # Without a labelled joint a rate is nan, which does not equal itself.
         return isinstance(other, Scores) and repr(self) == repr(other)
 
     @property
     def mean(self) -> float:
-        """Per cent of all joints of the table that are right."""
+        """Per cent of all joints of the table that are correct."""
         return self.table["Mean"]
 
     def to_dict(self) -> dict:
@@ -120,13 +122,13 @@ class Scores:
 
     @classmethod
     def from_dict(cls, fields: dict) -> "Scores":
-        """Of `to_dict`, of evaluation.json or of a file of `score --json`; other keys are ignored.
+        """Reads the result of `to_dict`, evaluation.json or a file of `score --json`; ignores other keys.
 
-        Fields that are younger than the file have their defaults.
+        Fields that did not exist when the file was written get their defaults.
 
         Raises:
           KeyError: "metric", "table", "auc" or "curve" is missing.
-          TypeError, ValueError, AttributeError: a field is something else.
+          TypeError, ValueError, AttributeError: a field has another type.
         """
         for name in ("metric", "table", "auc", "curve"):
             fields[name]
@@ -142,7 +144,7 @@ class Scores:
         return cls(**values)
 
     def scalars(self) -> dict[str, float]:
-        """What a training logs: the rows of the tables."""
+        """The values that a training logs: the rows of the tables."""
         limbs = self.pcp.table if self.pcp else {}
         pcp = {f"PCP/{title}": rate for title, rate in limbs.items()}
         subsets = {title: means["pooled"] for title, means in self.subsets.items()}
@@ -150,7 +152,7 @@ class Scores:
 
 
 def _numbers(tree) -> Any:
-    """json's null in a table is a rate without a labelled joint."""
+    """A table from json; null is the rate of a row without a labelled joint, which becomes nan."""
     if isinstance(tree, dict):
         return {name: _numbers(value) for name, value in tree.items()}
     if isinstance(tree, list):
@@ -166,18 +168,18 @@ def choose(
     skeleton: Skeleton,
     box_size: np.ndarray | None = None,
 ) -> tuple[str, np.ndarray]:
-    """The metric that is meant, and the lengths that scale it.
+    """The metric, with "auto" resolved, and its reference lengths.
 
     Args:
-      metric: "pckh" (of the head size), "pck" (of the torso, `Skeleton.torso`: for LSP left hip to right
-        shoulder), "pckbox" (of the longer side of the box around the labelled joints), or "auto": pckh where
-        head sizes are known, else pck, but pckbox where the joint set has no torso.
-      truth, visible, head_size: as in `score_joints`; (n,) px, 0 where unknown.
-      box_size: (n,) px, the longer side of the annotated box; it scales pckbox where the labelled joints are
-        one, or all in one place, and span no box.
+      metric: "pckh" (relative to the head size), "pck" (to the torso, `Skeleton.torso`: for LSP left hip to
+        right shoulder), "pckbox" (to the longer side of the box around the labelled joints), or "auto": pckh
+        if head sizes are known, else pck, but pckbox if the joint set has no torso.
+      truth, visible: as in `score_joints`; head_size: (n,) px, 0 if unknown.
+      box_size: (n,) px, the longer side of the annotated box; pckbox uses it if the labelled joints do not
+        span a box, because there is only one, or all are in one place.
 
     Returns:
-      the metric, and (n,) px, 0 where unknown.
+      the metric, and (n,) px, 0 if unknown.
     """
     if metric not in ("auto", *METRICS):
         raise ValueError(f"evaluate.metric={metric!r} is unknown; choose {', '.join(['auto', *METRICS])}.")
@@ -210,16 +212,16 @@ def score_joints(
     Args:
       joints: (n, s, k, 2) px of each of s stacks; the last one is the network's prediction.
       truth: (n, k, 2) px; visible: (n, k): at most 0 not labelled, 1 occluded, 2 visible.
-      reference: (n,) px, 0 where unknown; see `choose`.
+      reference: (n,) px, 0 if unknown; see `choose`.
       skeleton: the joint set.
-      metric: a name in `METRICS`; threshold: of it, default the papers'.
+      metric: a name in `METRICS`; threshold: its threshold, by default the papers'.
       strictly: see `metrics.correct`.
-      groups: (n,) str by title, such as {"category": ...}: people who get tables of their own.
+      groups: (n,) str by title, such as {"category": ...}: groups of people with tables of their own.
     """
     title, usual = METRICS[metric]
     threshold = usual if threshold is None else threshold
     if not 0 < threshold < np.inf:
-        raise ValueError(f"threshold={threshold}: give a positive share of the head size or the torso.")
+        raise ValueError(f"threshold={threshold}: give a positive fraction of the head size or the torso.")
     of_stacks, labelled = np.moveaxis(np.asarray(joints), 1, 0), visible > 0
     counts = [
         metrics.correct(metrics.distances(stack, truth), labelled, reference, threshold, strictly=strictly)
@@ -280,7 +282,7 @@ def _plain(table: Table, titles) -> float:
 
 
 def _subsets(hits, counts, skeleton) -> dict[str, dict[str, float]]:
-    """The means of `SUBSETS` that the joint set has, without those in which nothing is labelled."""
+    """The means of those `SUBSETS` that the joint set has and in which a joint is labelled."""
     rows, found = dict(skeleton.parts), {}
     for title, titles in SUBSETS.items():
         if not all(name in rows for name in titles):
@@ -316,11 +318,11 @@ def _mirrored(
 
 
 def report(scores: Scores, *, digits: int = 2, details: bool = False, joints: bool = False) -> str:
-    """The tables as text: a row for each stack, the last one being the network's prediction.
+    """The tables as text, with a row for each stack; the last one is the network's prediction.
 
     Args:
-      digits: of the rates, after the point.
-      details: add tables by visibility, means of subsets, and where wrong joints lie.
+      digits: digits of the rates after the decimal point.
+      details: add tables by visibility, means of subsets, and the wrong joints on the other side.
       joints: add a line for each joint.
     """
     lines = _lines(scores.metric, scores.stacks, digits)
@@ -333,15 +335,15 @@ def report(scores: Scores, *, digits: int = 2, details: bool = False, joints: bo
     lines.append(", ".join(f"{k} {v:.{digits}f}" for k, v in pools.items() if v is not None))
     if scores.left_out:
         lines.append(
-            f"{scores.left_out} of {scores.examples} people are left out: the length that scales "
+            f"{scores.left_out} of {scores.examples} people are left out: the reference length of "
             f"{scores.metric} is not annotated."
         )
     if scores.not_a_number:
-        lines.append(f"{scores.not_a_number} joints that count have no number as prediction: wrong.")
+        lines.append(f"{scores.not_a_number} joints have no finite prediction and count as wrong.")
     if scores.people and any(scores.people.values()):
         lines.append(
-            f"{scores.people['missing']} annotated people have no predicted one (their joints are wrong), "
-            f"{scores.people['extra']} predicted people no annotated one."
+            f"{scores.people['missing']} annotated people have no prediction (their joints count as wrong), "
+            f"{scores.people['extra']} predicted people match no annotated person."
         )
     if scores.average_precision:
         known = {name: value for name, value in scores.average_precision.items() if value is not None}
@@ -356,20 +358,22 @@ def report(scores: Scores, *, digits: int = 2, details: bool = False, joints: bo
             lines += _lines(title, list(groups.values()), digits, list(groups))
     if scores.confidence and scores.confidence["auroc"] is not None:
         lines.append(
-            f"Scores tell right joints from wrong ones with an AUROC of {scores.confidence['auroc']:.3f}; "
-            f"best F1 from {scores.confidence['threshold']:.3f} on."
+            "Scores separate correct joints from wrong ones with an AUROC of "
+            f"{scores.confidence['auroc']:.3f}; best F1 at {scores.confidence['threshold']:.3f}."
         )
     if scores.attention:
         maps = sorted(scores.attention["maps"].items(), key=lambda of: of[1])
         (least, low), (most, high) = maps[0], maps[-1]
         lines.append(
             f"Attention within the box of the labelled joints: {scores.attention['mean']:.1f}% "
-            f"({least} {low:.1f}, {most} {high:.1f}); an even map has {scores.attention['chance']:.1f}%."
+            f"({least} {low:.1f}, {most} {high:.1f}); a uniform map has {scores.attention['chance']:.1f}%."
         )
     rows = scores.presence or {}
     for name in ("max", "mean") if rows else ():
         known = ", ".join(f"{part} {row[name]['accuracy']:.1f}" for part, row in rows.items() if name in row)
-        lines.append(f"Is it labelled? Accuracy by a heatmap's {name} (Newell 5.3): {known or 'unknown'}.")
+        lines.append(
+            f"Is a joint labelled? Accuracy from the heatmap's {name} (Newell 5.3): {known or 'unknown'}."
+        )
     if joints:
         width = max(map(len, scores.joints))
         lines += [f"{name:<{width}}{rate:{digits + 6}.{digits}f}" for name, rate in scores.joints.items()]
@@ -389,8 +393,8 @@ def _details(scores: Scores, digits: int) -> list[str]:
         lines.append(f"{title}, pooled (mean of parts): {', '.join(cells)}")
     if scores.mirrored and scores.mirrored["wrong"]:
         lines.append(
-            f"Of {scores.mirrored['wrong']} wrong joints {scores.mirrored['share']:.1f}% lie at the same "
-            f"joint of the other side; Mean {scores.mirrored['either']:.{digits}f} if either side counted."
+            f"Of {scores.mirrored['wrong']} wrong joints, {scores.mirrored['share']:.1f}% lie on the same "
+            f"joint of the other side; Mean {scores.mirrored['either']:.{digits}f} if these counted."
         )
     return lines
 

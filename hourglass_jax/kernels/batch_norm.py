@@ -1,4 +1,4 @@
-"""Batch normalisation, and its form for training on CPUs and TPUs: one pass, with an own gradient."""
+"""Batch normalisation, and its form for training on CPUs and TPUs: one pass, with a custom gradient."""
 
 import functools
 
@@ -10,11 +10,11 @@ from hourglass_jax.kernels import platforms
 
 
 def of_current_platform(*, train: bool, dtype) -> type[nn.BatchNorm]:
-    """The class to train or to evaluate with; variables and values are the same, up to rounding.
+    """The batch norm class for training or evaluation; variables and values are the same, up to rounding.
 
     Args:
-      train: the statistics of the batch are used.
-      dtype: of the computation.
+      train: whether the norm uses the statistics of the batch.
+      dtype: type of the computation.
     """
     # bfloat16 has not been measured on CPUs, and no other form on GPUs.
     fast = platforms.current() == "tpu" or (platforms.current() == "cpu" and jnp.dtype(dtype).itemsize >= 4)
@@ -24,8 +24,8 @@ def of_current_platform(*, train: bool, dtype) -> type[nn.BatchNorm]:
 class BatchNorm(nn.BatchNorm):
     """`flax.linen.BatchNorm` over all axes but the last, with a scale and a bias; same variables.
 
-    Statistics are float32 at least, whatever the features are, as in Flax. The features may be pairs of
-    columns, see `pairs`: a channel then has two places in the last axis.
+    As in Flax, statistics are at least float32, for all types of features. The features may be pairs of
+    columns, see `pairs`; a channel then has two places in the last axis.
     """
 
     @nn.compact
@@ -74,12 +74,12 @@ def _each(values, places):
 
 
 def _exact(x):
-    """In float32 at least; XLA converts where it reads."""
+    """Converts to at least float32; XLA fuses the conversion into the reading operation."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _normalise_backward(epsilon, saved, gradients):
-    """The gradient of y alone: the statistics go into no loss."""
+    """The gradient of y only, because no loss depends on the statistics."""
     x, scale, mean, inverse = saved
     dtype, g, x = x.dtype, _exact(gradients[0]), _exact(x)
     n, places = x.size // scale.size, x.shape[-1] // scale.size

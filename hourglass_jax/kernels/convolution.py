@@ -1,4 +1,4 @@
-"""Convolutions, and forms that are faster than XLA's on CPUs, above all backwards, or on TPUs."""
+"""Convolutions, and forms that are faster than XLA's on CPUs (mainly in the backward pass) or on TPUs."""
 
 import functools
 
@@ -11,11 +11,11 @@ _STRETCHING = {"feature_group_count", "batch_group_count", "lhs_dilation", "rhs_
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides, padding, *, precision=None, **options) -> jax.Array:
-    """The convolution that `flax.linen.Conv` asks for, to be its `conv_general_dilated`.
+    """The convolution to pass to `flax.linen.Conv` as its `conv_general_dilated`.
 
     Args:
       x: (b, h, w, c).
-      kernel: (kh, kw, c / groups, d), of the dtype of x.
+      kernel: (kh, kw, c / groups, d), with the dtype of x.
       strides, padding, precision, options: see `jax.lax.conv_general_dilated`.
 
     Returns:
@@ -34,14 +34,15 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, *, precision=Non
 def as_convolution(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
     """As `convolve`, 1x1 included, for TPUs.
 
-    Their 3x3 convolutions keep the batch, not the width, in the tiles of 8 x 128. A 1x1 convolution that is a
-    product brings other layouts, and copies between them: a hourglass then takes a tenth more cycles.
+    A TPU's 3x3 convolutions keep the batch, not the width, in the tiles of 8 x 128. If a 1x1 convolution is a
+    matrix product, it needs another layout, and copies between both: an hourglass then takes a tenth more
+    cycles.
     """
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def plain(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
-    """As `convolve`, by XLA's operations; a 1x1 convolution is a matrix product, which is faster on CPUs."""
+    """As `convolve`, with XLA's operations; 1x1 convolutions are matrix products, which is faster on CPUs."""
     unstretched = all(value in (1, (1, 1)) for name, value in options.items() if name in _STRETCHING)
     padded = not isinstance(padding, str) and any(map(any, padding))
     if kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1) and unstretched and not padded:
@@ -51,7 +52,7 @@ def plain(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.A
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _multiply(x, kernel, precision):
-    """1x1 as one matrix product of (b * h * w, c) and (c, d), and so its gradients."""
+    """A 1x1 convolution, and its gradients, as one matrix product of (b * h * w, c) and (c, d)."""
     y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
     return y.reshape(*x.shape[:3], -1)
 
@@ -85,8 +86,8 @@ def _convolve_forward(x, kernel, precision):
 
 def _convolve_backward(precision, saved, g):
     x, kernel = saved
-    # The gradient of x as a convolution like any other. JAX's has the kernel turned by its dimension numbers
-    # and a reversed window, for which XLA has no fast form.
+    # The gradient of x as an ordinary convolution. JAX's own transposes the kernel by dimension numbers and
+    # reverses the window; XLA has no fast form for that.
     to_x = _convolve(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), precision)
     if precision is None and winograd.fits(x, kernel):
         return to_x, winograd.kernel_gradient(x, g)

@@ -1,8 +1,8 @@
-"""Operations on pairs: neighbouring columns side by side in the channels, for TPUs.
+"""Operations on pairs, for TPUs: two neighbouring columns are concatenated in the channels.
 
-Features of 64 channels fill half of the 128 lanes of a TPU's tile, in memory and in each operation. As pairs,
-(b, h, w, c) becomes (b, h, w / 2, 2 c). Convolutions then have kernels of zeros and the plain kernel's
-values, and half as many cells. Values are those of the plain forms, up to rounding.
+Features with 64 channels fill only half of the 128 lanes of a TPU's tile, in memory and in each operation. As
+pairs, (b, h, w, c) becomes (b, h, w / 2, 2 c). Convolutions then have kernels made of zeros and the plain
+kernel's values, and half as many cells. The values equal those of the plain forms, up to rounding.
 """
 
 import jax
@@ -18,7 +18,10 @@ def pair(x: jax.Array) -> jax.Array:
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Pairs (b, h, w / 2, 2 c), zeros around, and a kernel (k, k, c, d), k odd: (b, h, w / 2, 2 d)."""
+    """Convolves pairs (b, h, w / 2, 2 c), zero-padded, with a kernel (k, k, c, d), k odd.
+
+    Returns (b, h, w / 2, 2 d).
+    """
     half = kernel.shape[1] // 2
     cells = (half + 1) // 2  # pairs on each side that a window reaches
     # For output column o of a pair, tap t reads column t - half + o, counted from the pair's first.
@@ -29,14 +32,15 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def begin(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Image (b, h, w, c) and kernel (7, 7, c, d), stride 2, padded by 3: pairs (b, h / 2, w / 4, 2 d).
+    """Convolves an image (b, h, w, c) with a kernel (7, 7, c, d), with stride 2 and a padding of 3.
 
-    h must be even and w divisible by 4. Blocks of 2 rows and 4 columns become the channels of a cell.
+    Returns pairs (b, h / 2, w / 4, 2 d). h must be even and w divisible by 4. Blocks of 2 rows and 4 columns
+    become the channels of a cell.
     """
     b, h, w, c = image.shape
     blocks = image.reshape(b, h // 2, 2, w // 4, 4, c).swapaxes(2, 3).reshape(b, h // 2, w // 4, 8 * c)
-    # Windows begin 3 columns before their own; the second output of a pair is 2 columns on. With a row of
-    # zeros above, the 8 rows of a window are 4 blocks, of which two lie above.
+    # A window begins 3 columns before its output; the second output of a pair is 2 columns further. With a
+    # row of zeros above, the 8 rows of a window are 4 blocks; two of them lie above the output.
     columns = _placed(kernel, [range(-3, 4), range(-1, 6)], -4, 12)
     rows = jnp.pad(columns, ((1, 0), (0, 0), (0, 0), (0, 0)))
     d = rows.shape[-1]

@@ -1,9 +1,9 @@
-"""The platform that a program is made for: operations take the forms that are fast there.
+"""The platform for which a program is traced; operations use the forms that are fast on it.
 
 A program is traced for a mesh, and the mesh knows its platform. Outside `on` all forms are plain JAX, as
-exports and counts of operations need them. `jax.lax.platform_dependent` would decide later, when a
-program is lowered, but it traces every form: the train step of two stacks then takes 1.5 times as long to
-trace and 1.2 times as long to lower, and converters that read the trace meet a switch in each convolution.
+exports and counts of operations need them. `jax.lax.platform_dependent` would decide later, when a program is
+lowered, but it traces every form: the train step of two stacks then takes 1.5 times as long to trace and 1.2
+times as long to lower, and converters that read the trace find a switch in each convolution.
 """
 
 import contextvars
@@ -13,12 +13,12 @@ _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform"
 
 
 def on(platform: str, function: Callable) -> Callable:
-    """The function in the forms of a platform; to be jit-compiled.
+    """The function with the forms of a platform, ready for jit.
 
     Args:
-      platform: as JAX's devices name it: "cpu", "gpu" or "tpu"; or "onnx", to be traced only. One without
-        forms of its own is plain.
-      function: not compiled yet; a compiled one keeps the forms of its first call.
+      platform: the name as in JAX's devices: "cpu", "gpu" or "tpu"; or "onnx", which is only traced. A
+        platform without forms of its own gets the plain ones.
+      function: a function that is not compiled yet; a compiled one keeps the forms of its first call.
     """
 
     def traced(*args, **kwargs):
@@ -28,10 +28,10 @@ def on(platform: str, function: Callable) -> Callable:
         finally:
             _current.reset(token)
 
-    traced.__name__ = getattr(function, "__name__", type(function).__name__)  # the program's
+    traced.__name__ = getattr(function, "__name__", type(function).__name__)  # the program's name
     return traced
 
 
 def current() -> str | None:
-    """The platform for which this is traced; None for the plain forms."""
+    """The platform of the current trace; None: plain forms."""
     return _current.get()

@@ -11,9 +11,9 @@ def max_pool(x: jax.Array, channels: int = 0) -> jax.Array:
 
     Args:
       x: features, or pairs of columns (b, h, w / 2, 2 c), see `pairs`.
-      channels: c, so that pairs can be seen; 0 where there are none.
+      channels: c, to recognise pairs; 0 if there are none.
     """
-    if platforms.current() == "onnx":  # which has an operation for it
+    if platforms.current() == "onnx":  # ONNX has an operation for it
         window = (1, 2, 2, 1)
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
     if channels and x.shape[-1] == 2 * channels:

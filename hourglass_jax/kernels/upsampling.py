@@ -9,7 +9,7 @@ from hourglass_jax.kernels import platforms
 
 def upsample(x: jax.Array) -> jax.Array:
     """Each cell becomes 2 x 2 cells: (b, h, w, c) -> (b, 2 h, 2 w, c)."""
-    # In float32 a TPU's matrix unit needs six passes to keep all digits; not measured.
+    # In float32 a TPU's matrix unit needs six passes for full precision; this is not measured.
     if platforms.current() == "tpu" and x.dtype == jnp.bfloat16:
         return by_products(x)
     return plain(x)
@@ -23,10 +23,10 @@ def plain(x: jax.Array) -> jax.Array:
 
 
 def by_products(x: jax.Array) -> jax.Array:
-    """As `upsample`, by a product with a matrix of zeros and ones along each axis.
+    """As `upsample`, with a product with a matrix of zeros and ones along each axis.
 
-    The broadcast of `plain` lies badly in a TPU's tiles of 8 x 128, both ways: its compiler expects a third
-    of the cycles for this form.
+    The broadcast of `plain` fits badly into a TPU's tiles of 8 x 128, forwards and backwards. The TPU's
+    compiler estimates a third of the cycles for this form.
     """
     rows, columns = (jnp.asarray(np.repeat(np.eye(side), 2, axis=0), x.dtype) for side in x.shape[1:3])
     wide = jnp.einsum("Ww,bhwc->bhWc", columns, x, precision="highest")

@@ -9,7 +9,7 @@ CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (dx, dy) of the pixels around a po
 
 
 def warp(images: jax.Array, inverse: jax.Array, size: int) -> jax.Array:
-    """Resamples pictures; black where they end.
+    """Resamples pictures; black outside of them.
 
     Args:
       images: (b, h, w, 3) uint8 or float, any range.
@@ -20,7 +20,7 @@ def warp(images: jax.Array, inverse: jax.Array, size: int) -> jax.Array:
       (b, size, size, 3) float32, in the range of the images.
     """
     if platforms.current() == "tpu" and images.dtype == jnp.uint8:
-        return by_words(images, inverse, size)
+        return by_packed_pixels(images, inverse, size)
     return plain(images, inverse, size)
 
 
@@ -32,34 +32,34 @@ def plain(images: jax.Array, inverse: jax.Array, size: int) -> jax.Array:
     return warped.reshape(images.shape[0], size, size, images.shape[-1])
 
 
-def by_words(images: jax.Array, inverse: jax.Array, size: int) -> jax.Array:
-    """As `warp`, of uint8, reading each pixel as one number of 32 bits.
+def by_packed_pixels(images: jax.Array, inverse: jax.Array, size: int) -> jax.Array:
+    """As `warp`, for uint8: packs each pixel into one 32-bit number and reads that.
 
-    Rows of three bytes fill three of the 128 lanes of a TPU's tile, and are copied into other layouts before
-    and after they are read: its compiler expects a third of the cycles for this form.
+    Rows of three bytes fill only three of the 128 lanes of a TPU's tile, and are copied into other layouts
+    before and after they are read. The TPU's compiler estimates a third of the cycles for this form.
     """
     red, green, blue = (images[..., channel].astype(jnp.uint32) for channel in range(3))
-    words = red | (green << 8) | (blue << 16)
+    packed = red | (green << 8) | (blue << 16)
     grid = jnp.arange(size) + 0.5
-    return jax.vmap(_sample_words, in_axes=(0, 0, None, None))(words, inverse, grid[None, :], grid[:, None])
+    return jax.vmap(_sample_packed, in_axes=(0, 0, None, None))(packed, inverse, grid[None, :], grid[:, None])
 
 
 def _sample(image, inverse, x, y):
     """One image (h, w, c) at the map of points x (n,), y (n,): (n, c) float32."""
     total = jnp.zeros((1, image.shape[-1]))
     for column, row, weight in _corners(image.shape, inverse, x, y):
-        # Values that JAX reads at indices out of range have weight zero.
+        # Indices out of range have the weight zero.
         total += weight[:, None] * image[row, column].astype(jnp.float32)
     return total
 
 
-def _sample_words(words, inverse, x, y):
-    """As `_sample`, of pixels as words (h, w), x (1, n) and y (n, 1): (n, n, 3)."""
-    height, width = words.shape
+def _sample_packed(packed, inverse, x, y):
+    """As `_sample`, for packed pixels (h, w), x (1, n) and y (n, 1): (n, n, 3)."""
+    height, width = packed.shape
     channels = [0.0, 0.0, 0.0]
-    for column, row, weight in _corners(words.shape, inverse, x, y):
+    for column, row, weight in _corners(packed.shape, inverse, x, y):
         index = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-        read = words.at[index].get(mode="promise_in_bounds")
+        read = packed.at[index].get(mode="promise_in_bounds")
         for channel in range(3):
             value = (read >> (8 * channel)) & 255
             channels[channel] += weight * value.astype(jnp.int32).astype(jnp.float32)

@@ -1,9 +1,9 @@
 """3x3 convolutions with a quarter of the multiplications, for CPUs: Winograd's filtering, F(4x4, 3x3).
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4: tiles of 6 x 6 cells,
-each 4 from the next, and the kernel are transformed (BT d B, G g GT), multiplied value by value, which over
-all channels is one matrix product for each of the 36 values, and turned into 4 x 4 cells of the result
-(AT m A).
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4. Tiles of 6 x 6 cells,
+which start every 4 cells, and the kernel are transformed (BT d B, G g GT) and multiplied elementwise. Over
+all channels this is one matrix product for each of the 36 elements. The inverse transform gives 4 x 4 cells
+of the result (AT m A).
 """
 
 import functools
@@ -15,8 +15,8 @@ import numpy as np
 
 TILE = 4  # cells of the result
 TAPS = 3
-# Where the polynomials of a tile and a kernel are multiplied, beside infinity. With these instead of the
-# usual (0, 1, -1, 2, -2), float32 errs by less than half: about 3e-6 of the largest value.
+# The points at which the polynomials of a tile and a kernel are multiplied, in addition to infinity. Compared
+# with the usual (0, 1, -1, 2, -2), the error in float32 is less than half: about 3e-6 of the largest value.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 
 
@@ -27,7 +27,8 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     others = [[q for q in POINTS if q != p] for p in POINTS]
     norms = np.array([np.prod([p - q for q in rest]) for p, rest in zip(POINTS, others, strict=True)])
     g = np.vstack([powers[:, :TAPS] / norms[:, None], np.eye(TAPS)[-1]])
-    # For each point the polynomial that is zero at all others; for infinity the one that is zero at all.
+    # For each point the polynomial that is zero at all other points; for infinity the one that is zero at
+    # all.
     rows = [np.append(np.poly(rest)[::-1], 0) for rest in others]
     return at, g, np.vstack([*rows, np.poly(POINTS)[::-1]])
 
@@ -36,9 +37,9 @@ AT, G, BT = _matrices()
 
 
 def fits(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether x (b, h, w, c) and kernel (3, 3, c, d) suit this form, and were measured to be faster in it.
+    """Whether x (b, h, w, c) and kernel (3, 3, c, d) have the sizes for this form, and it is faster for them.
 
-    Below 16 x 16 and 1024 cells, and below 32 channels, XLA's own convolutions win.
+    As measured, XLA's own convolutions are faster below 16 x 16 or 1024 cells, and below 32 channels.
     """
     b, h, w, _ = x.shape
     whole = h % TILE == 0 and w % TILE == 0
@@ -47,15 +48,15 @@ def fits(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (b, h, w, c) correlated with kernel (3, 3, c, d), zeros around: (b, h, w, d).
+    """Correlates x (b, h, w, c), zero-padded, with a kernel (3, 3, c, d): (b, h, w, d).
 
     h and w are multiples of 4.
     """
     b, h, w, _ = x.shape
     spectrum = _combine(G, [_combine(G, list(kernel[:, j])) for j in range(TAPS)])  # (column, row, c, d)
     products = jnp.matmul(_tiles(x), spectrum.reshape(len(BT) ** 2, *kernel.shape[2:]))
-    # Columns as a matrix product, which XLA keeps apart: one sum over 36 values that lie powers of two
-    # apart misses the cache.
+    # Combine columns by a matrix product, which XLA does not fuse: one sum over 36 values whose addresses
+    # differ by powers of two misses the cache.
     columns = _product(AT, products.reshape(len(BT), len(BT), b, h // TILE, w // TILE, -1))
     rows = _combine(AT, list(columns.transpose(1, 2, 3, 4, 0, 5)))  # (row, b, h / 4, w / 4, column, d)
     return rows.transpose(1, 2, 0, 3, 4, 5).reshape(b, h, w, -1)
@@ -74,10 +75,10 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _tiles(x: jax.Array) -> jax.Array:
-    """BT d B of each tile: (36, b * h / 4 * w / 4, c), in which column * 6 + row counts the values."""
+    """BT d B of each tile: (36, b * h / 4 * w / 4, c); the first index is column * 6 + row."""
     h, w, c = x.shape[1:]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    # Columns as a matrix product here, too.
+    # Combine columns by a matrix product here, too.
     columns = jnp.stack([x[:, :, j : j + w - TAPS : TILE] for j in range(len(BT))])
     columns = _product(BT, columns)
     rows = _combine(BT, [columns[:, :, i : i + h - TAPS : TILE] for i in range(len(BT))], axis=1)
@@ -85,12 +86,12 @@ def _tiles(x: jax.Array) -> jax.Array:
 
 
 def _product(matrix: np.ndarray, values: jax.Array) -> jax.Array:
-    """matrix (m, n), values (n, ...) -> (m, ...), not flattened: a batch spread over devices stays so."""
+    """matrix (m, n), values (n, ...) -> (m, ...); not flattened, so a batch stays spread over devices."""
     return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1)
 
 
 def _combine(matrix: np.ndarray, values: list[jax.Array], axis: int = 0) -> jax.Array:
-    """matrix (m, n), n arrays -> m sums of them along a new axis, which XLA computes in one pass."""
+    """matrix (m, n), n arrays -> their m weighted sums along a new axis, which XLA computes in one pass."""
     values = [jnp.expand_dims(value, axis) for value in values]
     columns = np.asarray(matrix, values[0].dtype).T
     shape = [-1 if i == axis else 1 for i in range(values[0].ndim)]

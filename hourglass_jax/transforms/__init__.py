@@ -1,1 +1,1 @@
-"""Networks rewritten: less memory, fewer operations, several examples at once."""
+"""Transforms of networks: less memory, fewer operations, several examples at once."""

@@ -1,9 +1,10 @@
 """Skips the gradients of biases that a batch norm cancels.
 
-A norm by the statistics of the batch subtracts the mean, and with it the bias of a convolution before it: the
-bias changes no output in training, and its gradient is zero. Automatic differentiation sums it over the whole
-map all the same, and finds rounding noise, which RMSprop and Adam scale up to steps of ordinary size. With
-this the gradient is exactly zero. The parameters remain: evaluation needs those of other packages' weights.
+A norm with the statistics of the batch subtracts the mean, and with it the bias of the convolution before it.
+So the bias changes no output in training, and its gradient is zero. Automatic differentiation still sums the
+gradient over the whole map, and gets rounding noise, which RMSprop and Adam scale up to steps of ordinary
+size. With this transform the gradient is exactly zero. The parameters remain, because evaluation needs them
+for the weights of other packages.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 
 
 def skip(function: Callable) -> Callable:
-    """Rewrites a function that calls a Flax model in training; equal outputs and gradients, up to rounding.
+    """Transforms a function that calls a Flax model in training; equal outputs and gradients, up to rounding.
 
-    Only a norm that reads a convolution's output at once is changed. The gradient through other uses of that
-    output stays as it is.
+    This changes only a norm that directly follows a convolution. The gradient through other uses of the
+    convolution's output stays as it is.
     """
 
     def skipping(*arguments):
@@ -30,7 +31,7 @@ def skip(function: Callable) -> Callable:
 
 def _interceptor() -> Callable:
     before = read_by_norm = (
-        None  # the output of the last convolution, and the same without the bias' gradient
+        None  # the output of the last convolution, and the same without the gradient of the bias
     )
 
     def intercept(call, args, kwargs, context):

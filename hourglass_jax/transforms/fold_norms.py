@@ -1,8 +1,9 @@
 """Folds batch norms into the convolutions before them: the same network with fewer operations, for inference.
 
 A norm that follows a convolution, gamma (W x + b - mean) / sqrt(var + eps) + beta, is that convolution with
-other weights: W a, (b - mean) a + beta, where a = gamma / sqrt(var + eps). One that follows anything else
-(pre-activated units begin with one, on a sum) becomes x a + (beta - mean a). Models know nothing of it.
+other weights: W a, (b - mean) a + beta, where a = gamma / sqrt(var + eps). A norm that follows anything else
+(as in pre-activated units, which begin with a norm of a sum) becomes x a + (beta - mean a). Models do not
+depend on this.
 """
 
 import collections
@@ -22,13 +23,13 @@ from hourglass_jax.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """Stands in for a model in a `Network`, with the variables of `fold`."""
+    """Replaces a model in a `Network`, for the variables of `fold`."""
 
     model: nn.Module
 
     def apply(self, variables: dict, images: jax.Array, *, train: bool):
         if train:
-            raise ValueError("A folded network has no batch statistics to train; use the plain one.")
+            raise ValueError("A folded network has no batch statistics to train; use the original network.")
         with nn.intercept_methods(_normalise):
             return self.model.apply(variables, images, train=False)
 
@@ -37,13 +38,13 @@ def fold(network: Network, variables: dict, *, about: list | None = None) -> tup
     """The same network with its norms folded: equal outputs up to rounding.
 
     Args:
-      network: its model uses flax's `nn.Conv` and `nn.BatchNorm`.
-      variables: {"params", "batch_stats"}; either may be left out. Those of NumPy take the least time:
+      network: a network whose model uses flax's `nn.Conv` and `nn.BatchNorm`.
+      variables: {"params", "batch_stats"}; either may be left out. NumPy arrays take the least time, because
         nothing is compiled.
-      about: of the network, see `network.about`; None traces it in any case.
+      about: the facts about the network, see `network.about`; None: always trace it.
 
     Returns:
-      the network, and its variables: norms are gone or have only a scale and a bias.
+      the network, and its variables. Each norm is removed, or has only a scale and a bias.
     """
     params: dict[tuple, Any]
     stats: dict[tuple, Any]
@@ -59,13 +60,13 @@ def fold(network: Network, variables: dict, *, about: list | None = None) -> tup
 
     for name, (epsilon, taker) in kept.fact("norms", about, traced).items():
         norm, conv = tuple(name.split("/")), taker and tuple(taker.split("/"))
-        # Operators alone: arrays stay those of NumPy, or of JAX, as they came.
+        # Only operators, so that NumPy arrays stay NumPy arrays, and JAX arrays stay JAX arrays.
         scale = params.pop((*norm, "scale")) / (stats.pop((*norm, "var")) + epsilon) ** 0.5
         bias = params.pop((*norm, "bias")) - stats.pop((*norm, "mean")) * scale
         if conv is None:
             params |= {(*norm, "scale"): scale, (*norm, "bias"): bias}
         else:
-            # The last axis is that of the channels that come out.
+            # The last axis is that of the output channels.
             params[*conv, "kernel"] = params[*conv, "kernel"] * scale
             params[*conv, "bias"] = params[*conv, "bias"] * scale + bias
     folded = {"params": params, "batch_stats": stats}
@@ -74,10 +75,10 @@ def fold(network: Network, variables: dict, *, about: list | None = None) -> tup
 
 
 def _norms(network: Network, variables: dict) -> dict[tuple, tuple[float, tuple | None]]:
-    """By the path of each norm: its epsilon, and the path of the convolution that can take it, if any.
+    """By the path of each norm: its epsilon, and the path of the convolution that can absorb it, if any.
 
-    Such a convolution has a bias, is called once, and only the norm uses its output. The trace shows it:
-    outputs of convolutions and inputs of norms get names in it.
+    Such a convolution has a bias, is called once, and only the norm uses its output. To find this out, the
+    outputs of convolutions and the inputs of norms get names in the trace.
     """
     epsilons, calls = {}, collections.Counter()
 
@@ -114,6 +115,6 @@ def _normalise(call, args, kwargs, context):
     if not isinstance(module, nn.BatchNorm):
         return call(*args, **kwargs)
     (x,), params = args, module.variables.get("params")
-    if not params:  # the convolution before it has it
+    if not params:  # folded into the convolution before it
         return x
     return (x * params["scale"] + params["bias"]).astype(module.dtype or x.dtype)

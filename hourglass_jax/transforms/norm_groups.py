@@ -1,8 +1,8 @@
 """Batch norm over groups of examples instead of the whole batch.
 
-The papers train on batches of 6 to 16 pictures on one GPU. Groups of so many examples keep their statistics
-in larger batches. The groups do not depend on the number of devices; where each lies on one device, its
-statistics need no communication.
+The papers train on batches of 6 to 16 pictures on one GPU. In larger batches, groups of that size keep such
+statistics. The groups do not depend on the number of devices. The statistics of a group on one device need no
+communication.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 
 def grouped(function: Callable, size: int) -> Callable:
-    """Rewrites a function that calls a Flax model: each group of examples has its own batch statistics.
+    """Transforms a function that calls a Flax model: each group of examples has its own batch statistics.
 
-    The running statistics are those of a step by the mean of the groups' statistics.
+    The running statistics are updated with the mean of the groups' statistics.
 
     Args:
-      function: of arrays whose first axis is the batch; it calls `nn.BatchNorm` as in training.
-      size: of a group: neighbours in the batch; 0 leaves the function as it is.
+      function: a function of arrays whose first axis is the batch; it calls `nn.BatchNorm` as in training.
+      size: number of adjacent examples in a group; 0 leaves the function as it is.
     """
     if not size:
         return function
@@ -36,7 +36,7 @@ def _interceptor(size: int) -> Callable:
     def intercept(call, args, kwargs, context):
         module = context.module
         if not isinstance(module, nn.BatchNorm) or module.use_running_average or not module.path:
-            return call(*args, **kwargs)  # without a path: `alone`, below
+            return call(*args, **kwargs)  # a norm without a path is `alone`, below
         (x,) = args
         if len(x) % size:
             raise ValueError(f"train.norm_group={size} does not divide {len(x)} examples of a step.")
@@ -48,7 +48,7 @@ def _interceptor(size: int) -> Callable:
             return y, new["batch_stats"]
 
         y, batch_stats = jax.vmap(of_group)(x.reshape(-1, size, *x.shape[1:]))
-        assert module.scope is not None  # bound: it is being called
+        assert module.scope is not None  # bound, because it is being called
         for name, value in batch_stats.items():
             module.scope.put_variable("batch_stats", name, jnp.mean(value, axis=0))
         return y.reshape(x.shape)

@@ -1,11 +1,11 @@
-"""A traced JAX function as an ONNX graph, made for the operations of this package's networks.
+"""Converts a traced JAX function to an ONNX graph; supports the operations of this package's networks.
 
-ONNX has images as (b, c, h, w), JAX's networks as (b, h, w, c). A value therefore carries the order of its
-axes, and a transposition is only noted; it becomes an operation where another order is needed: at the input,
-and before the axes are mixed. Repetition along an axis is only noted, too, as ONNX repeats where values meet.
-Everything that depends on constants alone is computed here, and each constant is stored once.
+In ONNX images are (b, c, h, w), in JAX's networks (b, h, w, c). So each value records the order of its axes,
+and a transposition only changes this record. It becomes an operation where another order is needed: at the
+input, and before axes are mixed. Broadcasting along an axis is only recorded, too, because ONNX's operations
+broadcast. Values that depend only on constants are computed here, and each constant is stored once.
 
-Trace within `platforms.on("onnx", ...)`: some kernels have a form that ONNX has an operation for.
+Trace within `platforms.on("onnx", ...)`, because some kernels have a form for ONNX.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from jax.extend import core
 from hourglass_jax.kernels import platforms
 from hourglass_jax.transforms import onnx_simplify
 
-OPSET, IR = 18, 9  # of 2022 and 2023: the runtimes of phones and browsers know them
-LEAST_HALF = 1024  # values of a constant that is stored as float16: kernels, not biases
+OPSET, IR = 18, 9  # of 2022 and 2023, which the runtimes of phones and browsers support
+LEAST_HALF = 1024  # values of a constant, from which on it is stored as float16: kernels, not biases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Value:
     """An array of the traced function.
 
     Attributes:
-      shape: by its axes in JAX; 1 where the value is repeated, and -1 for the batch.
-      dtype: of its elements.
-      name: of ONNX' tensor; "" for a constant.
+      shape: its shape in JAX, but 1 along broadcast axes, and -1 for the batch.
+      dtype: type of its elements.
+      name: name of ONNX's tensor; "" for a constant.
       order: axis i of the tensor is the array's axis order[i].
       constant: the array, if known.
-      origin: before new axes and repetitions: that value, and the places of its axes.
+      origin: the value before new axes and broadcasting, and the places of its axes.
     """
 
     shape: tuple[int, ...]
@@ -49,24 +49,24 @@ def model(run: Callable, images: jax.ShapeDtypeStruct, *, half: bool = False, me
     """The function as an `onnx.ModelProto`, checked.
 
     Args:
-      run: images -> {name: array}, of JAX's operations.
+      run: images -> {name: array}, with JAX's operations.
       images: (b, h, w, c) uint8, b symbolic.
-      half: store the large constants as float16; the arithmetic stays float32.
-      metadata: is written into the model.
+      half: store large constants as float16; the arithmetic stays float32.
+      metadata: written into the model.
 
     Raises:
-      NotImplementedError: the function has an operation that is not known here; the message names it.
+      NotImplementedError: the function has an unsupported operation; the message names it.
     """
     import onnx
 
     closed, outputs = jax.make_jaxpr(platforms.on("onnx", run), return_shape=True)(images)
     graph = _Graph(half)
     batch, *sides, channels = (_dim(size) for size in images.shape)
-    # The one transposition of pictures is that of bytes.
+    # Transpose the bytes, so that pictures need no other transposition.
     order = (0, 3, 1, 2)
     first = graph.emit("Transpose", ["images"], perm=order)
     source = Value((batch, *sides, channels), np.dtype(images.dtype), first, order)
-    names = sorted(outputs)  # as JAX flattens a dictionary
+    names = sorted(outputs)  # the order in which JAX flattens a dictionary
     for name, value in zip(names, graph.run(closed.jaxpr, closed.consts, [source]), strict=True):
         value = graph.whole(value, tuple(map(_dim, outputs[name].shape)))
         graph.nodes.append(onnx.helper.make_node("Identity", [graph.name(graph.plain(value))], [name]))
@@ -100,7 +100,7 @@ def _dim(size) -> int:
 
 
 class _Call(NamedTuple):
-    """One operation of the trace: its parameters, the shapes of its inputs, and its result's."""
+    """One operation of the trace: parameters, shapes of the inputs, and shape and type of the result."""
 
     params: dict[str, Any]
     given: tuple[tuple[int, ...], ...]
@@ -109,7 +109,7 @@ class _Call(NamedTuple):
 
 
 class _Graph:
-    """The nodes so far, and how each of JAX's operations becomes some of them."""
+    """The nodes made so far, and the conversion of each of JAX's operations."""
 
     def __init__(self, half: bool):
         self.nodes, self.constants = [], {}
@@ -132,7 +132,7 @@ class _Graph:
 
     def _equation(self, equation, values: list[Value]) -> list[Value]:
         name, params = equation.primitive.name, equation.params
-        for inner in ("jaxpr", "call_jaxpr", "fun_jaxpr"):  # a function of its own: jit, custom_jvp_call, ...
+        for inner in ("jaxpr", "call_jaxpr", "fun_jaxpr"):  # an inner function: jit, custom_jvp_call, ...
             if inner in params:
                 closed = params[inner]
                 plain = getattr(closed, "jaxpr", closed)
@@ -161,22 +161,22 @@ class _Graph:
     # Tensors.
 
     def emit(self, operation: str, inputs: list[str], **attributes) -> str:
-        """Adds a node of one output; its name."""
+        """Adds a node with one output, and returns its name."""
         import onnx
 
         key = operation, *inputs, repr(sorted(attributes.items()))
-        if key in self._made:  # the same of the same
+        if key in self._made:  # the same operation on the same inputs
             return self._made[key]
         self._made[key] = name = f"{operation.lower()}{len(self._made)}"
         self.nodes.append(onnx.helper.make_node(operation, inputs, [name], name, **attributes))
         return name
 
     def name(self, value: Value) -> str:
-        """The tensor of a value, in its order."""
+        """The name of a value's tensor, in the value's order."""
         return value.name if value.constant is None else self.tensor(value.constant)
 
     def tensor(self, array: np.ndarray) -> str:
-        """A constant, which is stored once."""
+        """The name of a constant's tensor; equal constants are stored once."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         key = array.shape, array.dtype.str, array.tobytes()
         if key not in self._names:
@@ -196,7 +196,7 @@ class _Graph:
             return value
         perm = [value.order.index(axis) for axis in order]
         moved = [axis for axis in perm if value.shape[value.order[axis]] != 1]
-        if moved == sorted(moved):  # only axes of one cell change places
+        if moved == sorted(moved):  # only axes of size 1 are moved
             sizes = np.array([value.shape[axis] for axis in order], np.int64)
             name = self.emit("Reshape", [value.name, self.tensor(sizes)])
         else:
@@ -207,7 +207,7 @@ class _Graph:
         return self.arranged(value, tuple(range(len(value.shape))))
 
     def whole(self, value: Value, shape: tuple[int, ...]) -> Value:
-        """The value of this shape, with its repetitions written out, where it has any."""
+        """The value with this shape: broadcast axes are expanded."""
         if value.shape == shape:
             return value
         if -1 not in shape and value.constant is not None:
@@ -227,7 +227,7 @@ class _Graph:
         orders = [value.order for value in values if value.constant is None and len(value.shape) == rank]
         plain = tuple(range(rank))
         order = next((order for order in orders if order != plain), orders[0] if orders else plain)
-        if operation == "Select":  # cases by a condition: JAX's first is that of False
+        if operation == "Select":  # JAX's first case is that of False
             condition, no, yes = values
             operation, values = "Where", [condition, yes, no]
         shape, names = (1,) * rank, []
@@ -284,7 +284,7 @@ class _Graph:
         if value.constant is not None:
             return Value(tuple(sizes), call.dtype, constant=value.constant.reshape(sizes))
         order = [places[axis] for axis in value.order]
-        for axis in range(len(call.shape)):  # a new axis goes behind its neighbour
+        for axis in range(len(call.shape)):  # a new axis goes after its neighbour
             if axis not in places:
                 order.insert(order.index(axis - 1) + 1 if axis - 1 in order else 0, axis)
         name = self.emit(
@@ -301,7 +301,7 @@ class _Graph:
             )
         if enlarged := self._enlarged(value, call.shape):
             return enlarged
-        # Shapes as they are in the trace; repetitions that meet other axes have to be written out.
+        # Shapes are those of the trace: broadcast axes that are merged with others must be expanded.
         given = call.given[0]
         value = self.whole(value, given)
         order, new_order = _merged(given, call.shape, value.order)
@@ -312,7 +312,7 @@ class _Graph:
         )
 
     def _enlarged(self, value, shape) -> Value | None:
-        """Nearest-neighbour upsampling: a value with each cell repeated along two new axes, put together."""
+        """Nearest-neighbour upsampling: a value whose cells are repeated along two new axes, then merged."""
         if value.origin is None:
             return None
         source, places = value.origin
@@ -361,7 +361,7 @@ class _Graph:
         (axis,), value = call.params["axes"], self.whole(value, call.given[0])
         name = self.emit(
             "ArgMax", [value.name], axis=value.order.index(axis), keepdims=0
-        )  # the first of equals
+        )  # the first of equal values
         return self._convert_element_type(call, self._without(value, {axis}, name, np.dtype(np.int64)))
 
     def _concatenate(self, call, *values):
@@ -419,7 +419,7 @@ class _Graph:
             return self._without(value, {axis}, name, call.dtype)
         if numbers.operand_batching_dims != others or numbers.start_indices_batching_dims != others:
             raise NotImplementedError("primitive 'gather' of this kind has no form in ONNX here")
-        # `take_along_axis`: each place has an index of its own.
+        # `take_along_axis`: each element has its own index.
         indices = self.whole(indices, call.given[1])
         indices = self._without(indices, {rank}, self._squeezed(indices, {rank}), indices.dtype)
         indices = self.arranged(indices, value.order)
@@ -430,7 +430,7 @@ class _Graph:
         numbers = call.params["dimension_numbers"]
         if any(d != 1 for d in call.params["lhs_dilation"]) or call.params["batch_group_count"] != 1:
             raise NotImplementedError(
-                "primitive 'conv_general_dilated' that is dilated has no form in ONNX here"
+                "primitive 'conv_general_dilated' with dilated inputs has no form in ONNX here"
             )
         x = self.arranged(self.whole(x, call.given[0]), tuple(numbers.lhs_spec))
         kernel = self.arranged(kernel, tuple(numbers.rhs_spec))  # (out, in, ...), as ONNX has it
@@ -507,7 +507,7 @@ def _shape(var) -> tuple[int, ...]:
 def _merged(
     old: tuple[int, ...], new: tuple[int, ...], order: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The orders of axes before and after a reshape: those of now, where no axes are mixed that lie apart."""
+    """The orders of axes before and after a reshape; the present order if only adjacent axes are mixed."""
     plain = tuple(range(len(old))), tuple(range(len(new)))
     after = []
     groups = _groups(old, new)
@@ -520,7 +520,7 @@ def _merged(
 
 
 def _groups(old, new) -> list[tuple[list[int], list[int]]]:
-    """Axes of the old shape and of the new one with equally many cells; -1 is a number of its own."""
+    """Groups of axes of the old and the new shape with equally many elements; -1 is a number of its own."""
     groups, i, j = [], 0, 0
     while i < len(old) and j < len(new):
         axes, made = [i], [j]
@@ -533,7 +533,7 @@ def _groups(old, new) -> list[tuple[list[int], list[int]]]:
                 made.append(made[-1] + 1)
         groups.append((axes, made))
         i, j = axes[-1] + 1, made[-1] + 1
-    groups[-1][0].extend(range(i, len(old)))  # axes of one cell
+    groups[-1][0].extend(range(i, len(old)))  # axes of size 1
     groups[-1][1].extend(range(j, len(new)))
     return groups
 

@@ -1,4 +1,4 @@
-"""ONNX nodes in fewer: what several operations of JAX compute, and ONNX has one operation for."""
+"""Simplifies ONNX graphs: replaces several nodes by one operation that ONNX has for them."""
 
 import collections
 
@@ -9,19 +9,19 @@ def simplify(nodes: list, constants: dict[str, np.ndarray], outputs: list[str]) 
     """The same graph with fewer nodes.
 
     Args:
-      nodes: `onnx.NodeProto`, in their order, each of one output.
-      constants: by name.
+      nodes: `onnx.NodeProto`, in their order, each with one output.
+      constants: the constants by name.
       outputs: names of the tensors to keep.
 
     Returns:
-      the nodes and the constants that are used.
+      the nodes, and the constants that they use.
     """
     graph = _Nodes(nodes, constants)
     for rule in (_bias, _norm, _relu, _leaky_relu):
         for node in list(graph.nodes):
             rule(graph, node)
     kept, used = [], set(outputs)
-    for node in reversed(graph.nodes):  # a node comes after those that it reads
+    for node in reversed(graph.nodes):  # a node comes after its inputs
         if node.output[0] in used:
             used.update(node.input)
             kept.append(node)
@@ -29,7 +29,7 @@ def simplify(nodes: list, constants: dict[str, np.ndarray], outputs: list[str]) 
 
 
 class _Nodes:
-    """Nodes with who makes and who reads each tensor."""
+    """Nodes, with the maker and the number of readers of each tensor."""
 
     def __init__(self, nodes, constants):
         self.nodes, self.constants = nodes, dict(constants)
@@ -37,7 +37,7 @@ class _Nodes:
         self.readers = collections.Counter(name for node in nodes for name in node.input)
 
     def made_by(self, name, operation):
-        """The node of that operation that makes a tensor for one reader alone; None for any other."""
+        """The node that makes a tensor, if it has that operation and the tensor has one reader; else None."""
         node = self.maker.get(name)
         return node if node and node.op_type == operation and self.readers[name] == 1 else None
 
@@ -49,7 +49,7 @@ class _Nodes:
         return value.ravel()
 
     def with_channels(self, node):
-        """The two inputs of a node: a tensor, and a constant of its channels; None where it has no such."""
+        """The two inputs of a node if they are a tensor and a constant of its channels; else None."""
         for tensor, other in (node.input, node.input[::-1]):
             if (values := self.of_channels(other)) is not None:
                 return tensor, values
@@ -61,7 +61,7 @@ class _Nodes:
         return name
 
     def become(self, node, operation, inputs, **attributes) -> None:
-        """Makes a node another one with the same output."""
+        """Replaces a node by another one with the same output."""
         import onnx
 
         made = onnx.helper.make_node(operation, inputs, list(node.output), node.name, **attributes)

@@ -1,7 +1,8 @@
-"""The stem's first features as pairs of columns, for TPUs: half of the cycles where it has 64 channels.
+"""The stem's first features as pairs of columns, for TPUs: half the cycles for 64 channels.
 
 See `kernels.pairs`. The stem's first convolution makes pairs, its units at this resolution keep them, and its
-pooling ends them. Models know nothing of it: an input with twice the channels of a kernel is made of pairs.
+pooling undoes them. Models do not depend on this: an input with twice as many channels as the kernel consists
+of pairs.
 """
 
 import functools
@@ -17,7 +18,7 @@ LANES = 128
 
 
 def pair(function: Callable) -> Callable:
-    """Rewrites a function that calls a Flax model in training, where it is traced for a TPU; equal values."""
+    """Transforms a function that calls a Flax model in training, if it is traced for a TPU; equal values."""
 
     def paired(*arguments):
         if platforms.current() != "tpu":
@@ -29,7 +30,7 @@ def pair(function: Callable) -> Callable:
 
 
 def fits(stem: layers.Stem, image) -> bool:
-    """Whether the stem begins with half of the lanes, in bfloat16, and goes on with ordinary units."""
+    """Whether the first convolution fills half of the lanes, in bfloat16, and ordinary units follow."""
     kernel = stem.variables.get("params", {}).get("conv", {}).get("kernel")
     conv, unit = stem.conv, stem.unit
     known = isinstance(conv, functools.partial) and isinstance(unit, functools.partial)
@@ -44,7 +45,7 @@ def fits(stem: layers.Stem, image) -> bool:
 
 
 def _interceptor() -> Callable:
-    begins = False  # the next convolution is a stem's first
+    begins = False  # the next convolution is the first one of a stem
 
     def intercept(call, args, kwargs, context):
         nonlocal begins

@@ -1,7 +1,7 @@
-"""A batch on a CPU: one call for each example and each of its views, on as many threads as there are cores.
+"""A batch on a CPU: one call for each example and each of its views, with as many threads as cores.
 
-XLA spreads every operation over the cores and waits for the last of them. Where two images are computed at
-once, each fills the other's waits. One program of one image also serves batches of any size.
+XLA spreads every operation over the cores and waits for the last core. If two images are computed at the same
+time, each uses the time in which the other waits. One program for one image also serves batches of any size.
 """
 
 import concurrent.futures
@@ -18,14 +18,14 @@ from hourglass_jax.network import Network
 
 
 def suits(mesh: jax.sharding.Mesh) -> bool:
-    """Whether `examples` was measured to be faster on these devices: on one CPU."""
+    """Whether `examples` is faster on these devices; as measured, on one CPU."""
     return mesh.size == 1 and devices.platform_of(mesh) == "cpu"
 
 
 def estimator(estimate: inference.Estimator, mesh: jax.sharding.Mesh) -> Callable:
-    """The estimator, compiled for the devices: by `examples` where that `suits`, or as one program."""
+    """The estimator, compiled for the devices: with `examples` if that `suits`, else as one program."""
     if suits(mesh):
-        # A partial, for methods are hashed by the fields of their object.
+        # A partial, because methods are hashed by the fields of their object.
         of_view = functools.partial(Network.forward, estimate.network)
         program, views, result = (
             devices.jit(function, mesh) for function in (of_view, estimate.views, estimate.result)
@@ -41,24 +41,24 @@ def examples(
     views: Callable = lambda one: one,
     result: Callable = lambda outputs: outputs,
 ) -> Callable:
-    """program(variables, batch) -> the same, of numpy arrays, which computes several examples at once.
+    """Turns program(variables, batch) into the same of NumPy arrays, which computes several examples at once.
 
     Args:
-      program: a compiled function of variables and an array (1, ...), to a tree of arrays (1, ...).
-      views: of an example (1, ...), to the arrays (v, ...) for which the program is called one by one.
-      result: of the program's outputs for all views, (v, ...), to the example's, (1, ...).
+      program: a compiled function: variables and an array (1, ...) -> a tree of arrays (1, ...).
+      views: an example (1, ...) -> the arrays (v, ...) for which the program is called one by one.
+      result: the program's outputs for all views, (v, ...) -> the example's, (1, ...).
     """
     shapes = set()
 
     def run(variables, batch):
-        pending = []  # of each example
+        pending = []  # for each example, the calls for its views
         try:
             for one in np.split(np.asarray(batch), len(batch)):
                 pending.append([])
                 for view in np.split(seen := np.asarray(views(one)), len(seen)):
                     pending[-1].append(_threads().submit(_call, program, variables, view))
                     if view.shape not in shapes:
-                        # Two first calls at once would both compile.
+                        # Two first calls at the same time would both compile.
                         pending[-1][-1].result()
                         shapes.add(view.shape)
             outputs = [result(_joined([view.result() for view in of_one])) for of_one in pending]

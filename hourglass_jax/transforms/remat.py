@@ -1,10 +1,10 @@
-"""Rematerialisation: the backward pass computes features again instead of keeping them.
+"""Rematerialisation: the backward pass recomputes features instead of keeping them.
 
 The network is traced and cut where its modules begin and end. Values that pass a cut are kept; everything
-between two cuts is computed again when its gradient is needed (Chen et al. 2016). Wrapping modules in
+between two cuts is recomputed when its gradient is needed (Chen et al. 2016). Wrapping modules in
 `jax.checkpoint`, as `shared_units` wraps units, would be shorter. But an hourglass is not always a function
-of its variables and its input: Selvam's calls attention that belongs to the network around it. Models know
-nothing of this.
+of its variables and its input: Selvam's hourglass calls attention that belongs to the network around it.
+Models do not depend on this.
 """
 
 import functools
@@ -29,14 +29,14 @@ def _before_hourglasses(call, *args, module, name, **kwargs):
 
 
 def _after_units(call, *args, module, name, **kwargs):
-    """After modules that are made of other modules: residual units, above all."""
+    """Cuts after modules that consist of other modules, mainly residual units."""
     out = call(*args, **kwargs)
     plain = isinstance(module, (nn.Conv, nn.Dense, nn.BatchNorm)) or not module.path
     return out if plain else checkpoint_name(out, name)
 
 
-# The cuts of each policy, coarse to fine. Parts are cut in themselves, too: features kept within one exist
-# only during its own backward pass.
+# The cuts of each policy, coarse to fine. Each part is cut further by the next cut; the features kept within
+# a part exist only during its own backward pass.
 POLICIES = {
     "": (),
     "units": (_after_units,),
@@ -46,11 +46,11 @@ POLICIES = {
 
 
 def create(function: Callable, policy: str) -> Callable:
-    """Rewrites a function(variables, images) that calls a Flax model: less memory, more time.
+    """Transforms a function(variables, images) that calls a Flax model: less memory, more time.
 
     Args:
-      function: of two pytrees, differentiable in both; outputs of any kind.
-      policy: of `POLICIES`.
+      function: a function of two pytrees, differentiable in both; with any outputs.
+      policy: a key of `POLICIES`.
 
     Raises:
       ValueError: an unknown policy.
@@ -95,14 +95,14 @@ def _mark(level: int) -> str:
 
 
 def _cut(jaxpr: Any, levels: int, of_images: set, level: int = 0) -> Callable:
-    """The function of a trace, cut at the marks of `level`; each of its parts is cut further in itself."""
+    """The function of a trace, cut at the marks of `level`; each part is cut further at the next levels."""
     if level == levels:
         return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))
     parts = []
     for part in _parts(jaxpr, _mark(level)):
         function = _cut(part, levels, of_images, level + 1)
         parts.append((part, _again(function, [v in of_images for v in part.invars])))
-    parts[-1] = (part, function)  # its backward pass follows at once: there is nothing to save
+    parts[-1] = (part, function)  # its backward pass follows directly, so recomputing saves nothing
 
     def run(*arguments):
         env = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -114,10 +114,10 @@ def _cut(jaxpr: Any, levels: int, of_images: set, level: int = 0) -> Callable:
 
 
 def _parts(jaxpr: Any, mark: str) -> list:
-    """A trace cut after each run of marks: traces whose outputs are inputs of the next."""
+    """A trace, cut after each run of marks, as traces; the outputs of one are inputs of the next."""
     marked = [e.params.get("name") == mark for e in jaxpr.eqns]
     ends = [i + 1 for i in range(len(marked) - 1) if marked[i] and not marked[i + 1]]
-    parts, wanted = [], dict.fromkeys(_variables(jaxpr.outvars))  # no sets: the same program each time
+    parts, wanted = [], dict.fromkeys(_variables(jaxpr.outvars))  # dicts keep the order: the same program
     for start, end in reversed(list(itertools.pairwise([0, *ends, len(marked)]))):
         equations = jaxpr.eqns[start:end]
         made = dict.fromkeys(v for e in equations for v in e.outvars)
@@ -129,13 +129,13 @@ def _parts(jaxpr: Any, mark: str) -> list:
 
 
 def _again(function: Callable, tied: list[bool]) -> Callable:
-    """The function, computed again for its gradient; inputs that are `tied` wait for that gradient."""
+    """The function, recomputed for its gradient; inputs that are `tied` wait for the incoming gradient."""
     if platforms.current() != "cpu":
         return jax.checkpoint(function)
 
-    # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values in the forward pass and
-    # keeps them after all. So inputs depend on the gradient: nothing is larger than infinity, but XLA does
-    # not know it.
+    # On CPUs XLA removes the barriers of `jax.checkpoint`, finds the same values in the forward pass, and
+    # keeps them after all. To prevent this, the inputs are made to depend on the gradient, by a comparison
+    # with infinity that is always false, which XLA does not know.
     @jax.custom_vjp
     def again(*inputs):
         return function(*inputs)

@@ -1,4 +1,4 @@
-"""Traces the units that a network repeats only once: eight stacks then start about as soon as one."""
+"""Traces units that a network repeats only once, so that eight stacks start almost as fast as one."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,8 +14,8 @@ UNITS = (layers.Unit, chu.HourglassUnit, mssh.InceptionResnet, selvam.Conv)
 def share(function: Callable) -> Callable:
     """Shares the units of a function(*arguments) that calls a Flax model in training; to be traced under jit.
 
-    Units with equal fields become calls of one function. XLA inlines it at each call, so that the program is
-    as before.
+    Units with equal fields become calls of one function. XLA inlines it at each call, so that the program
+    does not change.
     """
 
     def shared(*arguments):
@@ -26,18 +26,18 @@ def share(function: Callable) -> Callable:
 
 
 def _calling(functions):
-    """Calls each unit by the function of its like; adds the functions that are missing."""
+    """Calls the shared function of units with equal fields instead of a unit; adds missing functions."""
 
     def intercept(call, args, kwargs, context):
         module = context.module
-        if not isinstance(module, UNITS) or not module.path:  # without a path: one of the functions
+        if not isinstance(module, UNITS) or not module.path:  # without a path: called by a shared function
             return call(*args, **kwargs)
         fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
         key = (type(module), *(getattr(module, name) for name in fields))
         if key not in functions:
             functions[key] = _function(module.clone(parent=None, name=None))
         out, batch_stats = functions[key](module.variables, *args)
-        assert module.scope is not None  # bound: it is being called
+        assert module.scope is not None  # bound, because it is being called
         for name, value in batch_stats.items():
             module.scope.put_variable("batch_stats", name, value)
         return out

@@ -216,11 +216,11 @@ def test_a_picture_with_several_people_is_decoded_once(drawn, tmp_path, monkeypa
 
 
 FLAWS = {
-    "nan": ("train a.jpg a-2 nan 5\n", "joints or head size that are no numbers"),
-    "twice": ("validation b.jpg a-1\n", "its id is another person's, too"),
+    "nan": ("train a.jpg a-2 nan 5\n", "joints or head size that are not finite"),
+    "twice": ("validation b.jpg a-1\n", "another person has the same id"),
     "absent": ("train c.jpg c-0\n", "the picture is missing in {folder}"),
-    "empty": ("train empty.jpg e-0\n", "truncated or no JPEG"),
-    "text": ("train people.txt t-0\n", "truncated or no JPEG"),
+    "empty": ("train empty.jpg e-0\n", "truncated or not a JPEG"),
+    "text": ("train people.txt t-0\n", "truncated or not a JPEG"),
 }
 
 
@@ -249,7 +249,7 @@ def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
     # 80 px wide: beyond x = 80 + 0.25 * 80 = 100 it is far.
     builder = drawn(PEOPLE + "train a.jpg near 99 30\ntrain a.jpg far 101 30\n")
     preparation.prepare(builder, manual_dir=tmp_path)
-    line = "kept: a.jpg: far: left_hip at (101, 30) is far outside of 80 x 60 px\n"
+    line = "kept: a.jpg: far: left_hip at (101, 30) is far outside 80 x 60 px\n"
     assert builder.problems.read_text() == line and builder.info.metadata["remarks"] == 1
     assert len(packed.TfdsSource(builder, "train")) == 4
 

@@ -70,7 +70,7 @@ def test_command_prepares_packs_and_draws(archive, tmp_path, capsys):
         (["--manual_dir=nowhere"], "nowhere: found no lspet_dataset/joints.mat. Download"),
         (["--box=annotated"], "box='annotated': lspet has joints, image"),
         (["--quality=0"], "quality=0: must be in 1 ... 100"),
-        (["--sheet=sheet.docx"], "--sheet=sheet.docx: its name must end"),
+        (["--sheet=sheet.docx"], "--sheet=sheet.docx: the name must have"),
     ],
 )
 def test_errors_are_one_line(tmp_path, capsys, flags, message):
@@ -97,7 +97,7 @@ def test_interruption_is_one_line(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(preparation, "prepare", interrupted)
     assert prepare.main(["--dataset=lspet", f"--data_dir={tmp_path}"]) == 130
-    assert "start it again" in capsys.readouterr().err
+    assert "start again" in capsys.readouterr().err
 
 
 def test_a_killed_preparation_starts_again(archive, tmp_path):

@@ -208,7 +208,7 @@ def test_some_of_the_people_by_their_labels(tmp_path):
 
 def test_who_is_alone_is_not_known_of_every_dataset(data):
     data.people = "single"
-    with pytest.raises(ValueError, match="lspet-train does not say who is alone; only mpii does"):
+    with pytest.raises(ValueError, match="lspet-train does not record who is alone. Only mpii does"):
         sources.open_source(data, train=True)
 
 

@@ -61,6 +61,6 @@ def test_people_without_a_box_are_left_out_and_the_line_says_it():
     attended = {name: np.asarray(value) for name, value in found.items()}
     scored = results.score_predictions(dataclasses.replace(predictions, attention=attended), MPII)
     assert scores.Scores.from_dict(scored.to_dict()).attention == summary
-    line = "labelled joints: 49.0% (stack1_even 23.0, stack1_edge 75.0); an even map has 23.0%."
+    line = "labelled joints: 49.0% (stack1_even 23.0, stack1_edge 75.0); a uniform map has 23.0%."
     assert line in scores.report(scored)
     assert attention.summary({name: np.full(2, np.nan) for name in found}) is None

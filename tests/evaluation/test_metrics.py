@@ -255,7 +255,7 @@ def test_errors_at_the_other_sides_joint_by_hand():
     assert found.mirrored["wrong"] == 5 and found.mirrored["share"] == 20
     assert found.mirrored["either"] == pytest.approx(100 * 23 / 27)
     assert found.mirrored["parts"]["Ank"] == 100 and found.mirrored["parts"]["Wri"] == 0
-    assert "Of 5 wrong joints 20.0% lie at the same joint of the other side" in scores.report(
+    assert "Of 5 wrong joints, 20.0% lie on the same joint of the other side" in scores.report(
         found, details=True
     )
 

@@ -27,11 +27,11 @@ def test_both_forms_sample_bilinearly():
     plain = jax.jit(warping.plain, static_argnums=2)(IMAGES, INVERSE, 8)
     np.testing.assert_allclose(plain, wanted, atol=1e-3)  # of 255
     np.testing.assert_allclose(plain[1, :7, :8], IMAGES[1, :, :8], atol=1e-4)
-    words = jax.jit(warping.by_words, static_argnums=2)(IMAGES, INVERSE, 8)
-    np.testing.assert_allclose(words, plain, rtol=1e-6, atol=1e-4)
+    packed = jax.jit(warping.by_packed_pixels, static_argnums=2)(IMAGES, INVERSE, 8)
+    np.testing.assert_allclose(packed, plain, rtol=1e-6, atol=1e-4)
 
 
-def test_bytes_are_read_as_words_on_tpus_alone():
+def test_bytes_are_read_as_packed_pixels_on_tpus_only():
     def reads(platform, dtype):
         function = platforms.on(platform, lambda images, inverse: warping.warp(images, inverse, 8))
         return "u32[" in str(jax.make_jaxpr(function)(jnp.asarray(IMAGES, dtype), INVERSE))

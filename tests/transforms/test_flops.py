@@ -48,7 +48,7 @@ def test_functions_within_functions_are_counted_as_often_as_they_run():
 
 
 def test_loops_without_a_known_end_are_refused():
-    with pytest.raises(ValueError, match="how often is not known"):
+    with pytest.raises(ValueError, match="its number of iterations is not known"):
         count(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ y, x), (4, 4))
 
 

@@ -140,5 +140,5 @@ def test_numbers_worked_by_hand():
     # (4 + 6 + 10 + 23) * 10 * 3 + 10
     outputs = folded.model.apply(fewer, jnp.ones((1, 1, 1, 3)), train=False)
     assert outputs.heatmaps[0].item() == 1300
-    with pytest.raises(ValueError, match="use the plain one"):
+    with pytest.raises(ValueError, match="use the original network"):
         folded.model.apply(fewer, jnp.ones((1, 1, 1, 3)), train=True)

@@ -1,4 +1,4 @@
-"""Untrusted MATLAB files, versions 4 to 7; those of 7.3 are HDF5."""
+"""Reads untrusted MATLAB files, versions 4 to 7; files of version 7.3 are HDF5."""
 
 import math
 import os
@@ -8,7 +8,7 @@ import zlib
 
 from hourglass_jax import files
 
-_HEADER = 128  # bytes; the last two tell the order of the bytes in all numbers
+_HEADER = 128  # bytes; the last two give the byte order of all numbers
 _MATRIX, _COMPRESSED = 14, 15  # kinds of elements
 _NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
 _TEXT = _NUMBERS | {16, 17, 18}
@@ -19,13 +19,13 @@ def read(path: str | os.PathLike, expected: str, **options) -> dict:
     """The variables by name; see `scipy.io.loadmat` for the options.
 
     Args:
-      expected: what the file should be, for the message.
+      expected: a description of the expected file, for the message.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is damaged, something else, or of more than `files.LARGEST` bytes; one line.
+      ValueError: the file is damaged, of another kind, or larger than `files.LARGEST` bytes; one line.
     """
-    import scipy.io  # packed data do without
+    import scipy.io  # packed data do not need it
 
     path = pathlib.Path(path)
     if not path.is_file():
@@ -34,12 +34,12 @@ def read(path: str | os.PathLike, expected: str, **options) -> dict:
         if scipy.io.matlab.matfile_version(path)[0] == 1:
             _check(path.read_bytes())
         return scipy.io.loadmat(path, **options)
-    except Exception as error:  # SciPy has a dozen different ones for what is not MATLAB's
+    except Exception as error:  # SciPy raises many different exceptions for files that are not MATLAB's
         raise ValueError(f"{path}: not readable ({type(error).__name__}); {expected}") from error
 
 
 def _check(data: bytes) -> None:
-    """Walks through all elements of a file: SciPy unpacks any size, and a wrong kind ends its process."""
+    """Walks through all elements of a file: SciPy unpacks any size, and a wrong kind crashes the process."""
     order, start, room = "<" if data[_HEADER - 2 : _HEADER] == b"IM" else ">", _HEADER, files.LARGEST
     while start < len(data):
         kind, length = struct.unpack_from(f"{order}II", data, start)
@@ -56,7 +56,7 @@ def _check(data: bytes) -> None:
 
 
 def _matrix(data: bytes, order: str, start: int) -> int:
-    """Where a matrix ends; raises what there is to raise if SciPy would not find what it expects."""
+    """The end of a matrix; raises ValueError or struct.error if an element is not as SciPy expects it."""
     length, start, _ = _element(data, order, start, {_MATRIX})
     if not length:
         return start
@@ -84,7 +84,7 @@ def _matrix(data: bytes, order: str, start: int) -> int:
 
 
 def _element(data: bytes, order: str, start: int, kinds: set[int]) -> tuple[int, int, int]:
-    """The length of an element's content, where that begins, and where the next element does."""
+    """The length of an element's content, the start of the content, and the start of the next element."""
     kind, length = struct.unpack_from(f"{order}II", data, start)
     small = kind >> 16  # up to four bytes lie within the tag
     if (kind & 0xFFFF if small else kind) not in kinds:

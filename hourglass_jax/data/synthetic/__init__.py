@@ -1,4 +1,4 @@
-"""Drawn people: pictures with exact joints, made from a seed, for trials without any data set.
+"""Drawn people: pictures with exact joints, made from a seed, for experiments without a dataset.
 
 A figure is a small 3D skeleton of rotating bones (`figure`). It is posed, seen from a random side, projected
 orthographically and painted from far to near (`painting`) into a scene (`scene`); `source` gives examples.

@@ -1,4 +1,4 @@
-"""Writes drawn people to try a predictor on: python -m hourglass_jax.data.synthetic --help"""
+"""Writes pictures of drawn people to try a predictor: python -m hourglass_jax.data.synthetic --help"""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from hourglass_jax.media import draw
 
 
 def write_pictures(output: Path, count: int, *, size: int, seed: int, variety: float) -> None:
-    """PNG pictures and `boxes.json` with the person's box [x, y, width, height] of each."""
+    """Writes PNG pictures and `boxes.json`, which has the person's box [x, y, width, height] of each."""
     boxes = {}
     people = SyntheticPeople(split="demo", examples=count, seed=seed, canvas=size, variety=variety)
     for index in range(count):
@@ -24,12 +24,12 @@ def write_pictures(output: Path, count: int, *, size: int, seed: int, variety: f
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write drawn people to try a predictor on.")
+    parser = argparse.ArgumentParser(description="Write pictures of drawn people to try a predictor.")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=8, help="number of pictures")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
-    parser.add_argument("--variety", type=float, default=1.0, help="how hard they are, in [0, 1]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
+    parser.add_argument("--variety", type=float, default=1.0, help="difficulty of the pictures, in [0, 1]")
     options = parser.parse_args(arguments)
 
     def command() -> None:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# One row per bone: node it ends at, node it starts from, frame it turns with, its vector (m),
-# and by how much a small child's is shorter (children's heads are nearly as large as adults').
+# One row per bone: end node, start node, frame in which it is fixed, vector (m), and the factor by which a
+# small child's is shorter (children's heads are nearly as large as adults').
 # Nodes 0-15 are MPII's joints; 16, 17 the finger tips and 18, 19 the toes, right then left.
 BONES = np.array(
     [
@@ -42,7 +42,7 @@ _BONE_FRAMES = BONES[:, 2].astype(int)
 
 
 def _ancestry(parents: np.ndarray) -> np.ndarray:
-    """(nodes, nodes) matrix of 0 and 1: which bones lead from the pelvis to each node."""
+    """(nodes, nodes) matrix of 0 and 1: the bones that lead from the pelvis to each node."""
     matrix = np.eye(len(parents), dtype=np.float32)
     for node in range(len(parents)):
         above = int(parents[node])
@@ -59,7 +59,7 @@ _FRAME_PARENTS = (0, 0, 1, 2, 2, 4, 2, 6, 1, 8, 1, 10, 9, 11)
 
 
 class _Poses(NamedTuple):
-    shares: list[float]  # running sums, all but the last one
+    shares: list[float]  # running sums, without the last one
     angles: np.ndarray  # (poses, 2, 4)
 
 
@@ -69,7 +69,7 @@ def _poses(*rows: tuple[float, ...]) -> _Poses:
 
 
 # Poses in degrees: share, then (flexion, abduction, outward twist, knee or elbow) of one side
-# and of the other. Which of the two is the right side is drawn, so the table is left-right free.
+# and of the other. A random number decides which of them is the right side.
 _LEG_POSES = _poses(
     (0.32, 0, 5, 8, 4, 0, 5, 8, 4),  # standing
     (0.20, 26, 3, 3, 10, -20, 3, 3, 22),  # walking
@@ -92,10 +92,10 @@ _ARM_POSES = _poses(
     (0.06, 78, 8, 0, 20, 78, 8, 0, 20),  # reaching forward
     (0.03, -30, 18, -50, 55, -30, 18, -50, 55),  # behind the back
 )
-# Turning forward is a negative turn about x; to the sides and outwards the right side mirrors.
+# Flexion is a negative rotation about x; abduction and twist have opposite signs on the right side.
 _MIRROR = np.array(((-1.0, -1, -1, 1), (-1, 1, 1, 1)))
 _ARM_SPREAD, _LEG_SPREAD = np.array((13.0, 9, 14, 14)), np.array((9.0, 4, 8, 8))
-# Joint limits: an elbow or a knee never bends past straight.
+# Joint limits: an elbow or a knee never bends beyond straight.
 _ARM_LIMITS = np.array(((-55.0, 2, -80, 0), (175, 110, 85, 145)))
 _LEG_LIMITS = np.array(((-35.0, 0, -10, 0), (115, 45, 30, 140)))
 
@@ -157,7 +157,7 @@ def _limb_angles(rng, poses, spread, limits, mixed: float, variety: float) -> np
 
 
 def random_angles(rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
-    """(14, 3) degrees about x, z, y of every frame within the frame it hangs on."""
+    """(14, 3) degrees about x, z, y of every frame relative to its parent frame."""
     arms = _limb_angles(rng, _ARM_POSES, _ARM_SPREAD, _ARM_LIMITS, 0.4, variety)
     legs = _limb_angles(rng, _LEG_POSES, _LEG_SPREAD, _LEG_LIMITS, 0.0, variety)
     yaw, bent, tilted, bend = rng.random(4).tolist()
@@ -180,7 +180,7 @@ def random_angles(rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
 
 
 def build_figure(angles: np.ndarray, lengths: np.ndarray, girth: float) -> Figure:
-    """Forward kinematics: (14, 3) degrees and (20,) factors on the bones -> a figure."""
+    """Forward kinematics: (14, 3) degrees and (20,) factors on the bones' lengths -> a figure."""
     local = rotations(angles)
     frames = local.copy()
     for frame in range(1, len(frames)):
@@ -196,7 +196,7 @@ def random_figure(rng: np.random.Generator, variety: float = 1.0) -> Figure:
     young, build, stout = rng.random(3)
     child = max(0.0, young - 0.75) * 4 * build
     jitter = 1 + 0.04 * rng.standard_normal(len(BONES))
-    jitter[[3, 4, 5, 13, 14, 15, 17, 19]] = jitter[[2, 1, 0, 12, 11, 10, 16, 18]]  # left as right
+    jitter[[3, 4, 5, 13, 14, 15, 17, 19]] = jitter[[2, 1, 0, 12, 11, 10, 16, 18]]  # left equals right
     return build_figure(angles, jitter * (1 - child * BONES[:, 6]), 0.85 + 0.45 * stout**1.5)
 
 

@@ -1,7 +1,7 @@
 """Painting a figure: limbs, clothes and head as filled outlines, from far to near.
 
-Every painted pixel carries the number of the body part that it shows in a fourth channel, so that occlusion
-is read off the finished picture.
+The fourth channel of every painted pixel holds the number of the body part that it shows, so that the
+finished picture shows which parts are occluded.
 """
 
 import operator
@@ -12,7 +12,7 @@ import numpy as np
 
 from hourglass_jax.data.synthetic.figure import SKULL_AXES, Figure
 
-# Part numbers, as written to the fourth channel. Left parts follow the right ones.
+# Part numbers in the fourth channel. A left part follows the right one.
 NOTHING, CHEST, HIPS, HEAD, NECK = range(5)
 UPPER_ARM, FOREARM, HAND, THIGH, SHIN, FOOT = 5, 7, 9, 11, 13, 15
 SOMETHING_ELSE = 17
@@ -34,12 +34,12 @@ _LIMBS = np.array(
     ]
 )
 _LIMB_CLOTH = np.array((0, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 3, 3))  # none, shirt, trousers, shoes
-_LIMB_COVERS = np.array((0, 1, 1, 2, 2, 0, 0, 3, 3, 4, 4, 5, 5))  # which of the cuts covers it
+_LIMB_COVERS = np.array((0, 1, 1, 2, 2, 0, 0, 3, 3, 4, 4, 5, 5))  # index into `cover` of _limb_layers
 _ALL_LIMBS = np.arange(len(_LIMBS))
 _LIMB_STARTS, _LIMB_ENDS = _LIMBS[:, 1].astype(int), _LIMBS[:, 2].astype(int)
 
 # Head parts as ellipsoids in the head's own axes, in head lengths above the upper neck: colour
-# (see `_head_layers`), centre, half axes. The face leans out of the skull, so that one table
+# (see `_head_layers`), centre, half axes. The face stands out from the skull, so that one table
 # gives the front (face), the side (profile with a nose) and the back (hair only).
 _HEAD_PARTS = np.array(
     [
@@ -58,15 +58,15 @@ _HEAD_PARTS = np.array(
     ]
 )
 
-# The shirt's balls: how far from the spine in shoulder widths, how far up in trunk lengths,
-# radius in trunk lengths over two.
+# The shirt's balls: distance from the spine in shoulder widths, height in trunk lengths,
+# radius in double trunk lengths.
 _TRUNK_BALLS = (
     np.array((0.86, -0.86, 0.62, -0.62, 0.45, -0.45, 0.5, -0.5)),
     np.array((0.90, 0.90, 0.70, 0.70, 0.32, 0.32, 0.06, 0.06)),
     np.array((0.058, 0.058, 0.108, 0.108, 0.096, 0.096, 0.098, 0.098)),
 )
 
-# What the front of a shirt shows: heights in trunk lengths, half axes in metres.
+# Details on the front of a shirt: heights in trunk lengths, half axes in metres.
 _FRONTS = (
     [(h, (0.018, 0.018, 0.012)) for h in (0.15, 0.35, 0.55, 0.75)],  # buttons
     [(0.48, (0.014, 0.21, 0.012))],  # zip
@@ -91,7 +91,7 @@ _HALF = np.linspace(-1, 1, 9, dtype=np.float32)
 
 @dataclass(frozen=True)
 class View:
-    """Where metres land: pixel = origin + scale * (x, -y); `own` marks the annotated person."""
+    """The map from metres to pixels: origin + scale * (x, -y); `own` marks the annotated person."""
 
     origin: np.ndarray
     scale: float
@@ -102,7 +102,7 @@ class View:
         return self.origin + points[..., :2] * (self.scale, -self.scale)
 
     def layers(self, depths, colours, parts, polygons) -> list[tuple]:
-        """Things to paint, as (depth, colour with part number, fixed-point polygon)."""
+        """Polygons to paint, as (depth, colour with part number, fixed-point polygon)."""
         rgba = np.empty((len(polygons), 4))
         rgba[:, :3] = colours
         rgba[:, 3] = parts if self.own else SOMETHING_ELSE
@@ -113,13 +113,13 @@ class View:
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
-    """Continuous pixels -> OpenCV's fixed point; its whole numbers are the pixels' centres."""
+    """Continuous pixels -> OpenCV's fixed point, where whole numbers are the centres of pixels."""
     return np.rint((points - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
 
 def capsules(starts, ends, start_radii, end_radii, edge: float = 0.0) -> np.ndarray:
-    """(n, 2), (n, 2), (n,), (n,) pixels -> outlines (2, n, 18, 2) of tapered round strokes,
-    widened by `edge` pixels and as they are."""
+    """(n, 2), (n, 2), (n,), (n,) pixels -> outlines (2, n, 18, 2) of tapered round strokes, first
+    widened by `edge` pixels, then as they are."""
     along = ends - starts
     length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-3)
     heading = np.arctan2(along[:, 1], along[:, 0])[:, None]
@@ -154,7 +154,7 @@ def ellipsoids(view: View, centres, axes: np.ndarray) -> np.ndarray:
 
 
 def hulls(view: View, centres: np.ndarray, radii: np.ndarray, edge: float) -> list[np.ndarray]:
-    """Tight cloth around balls: (n, 3), (n,) metres -> outlines (m, 1, 2), widened and plain."""
+    """Tight cloth around balls: (n, 3), (n,) metres -> outlines (m, 1, 2), widened and as they are."""
     middles = view.flat(centres)[:, None]
     return [
         cv2.convexHull(fixed(middles + (view.scale * wide)[:, None, None] * _RING.T).reshape(-1, 2))
@@ -189,7 +189,7 @@ class Look:
 
 
 def tones(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) colours between grey and gaudy."""
+    """(count, 3) colours between grey and saturated."""
     numbers = rng.random((count, 4), np.float32)
     return (170 * numbers[:, :3] + 195 * numbers[:, 3:] - 55).clip(0, 255)
 
@@ -199,15 +199,15 @@ def random_look(rng: np.random.Generator) -> Look:
     kinds = rng.random(9)
     skin = SKINS[int(kinds[0] * len(SKINS))] * (0.92 + 0.12 * kinds[1])
     style, stripes = kinds[2], kinds[3]
-    alike = np.abs(colours[3] - colours[0]).sum() < 150
+    similar = np.abs(colours[3] - colours[0]).sum() < 150
     return Look(
         skin=skin,
-        # Few are bald: from behind only their clothes tell the front from the back.
+        # Few people are bald: from behind, only their clothes would distinguish front and back.
         hair=skin * 0.93 if style > 0.95 else _HAIRS[int(kinds[4] * len(_HAIRS))],
         shirt=colours[0],
         trousers=colours[1],
         shoes=colours[2] * 0.6,
-        detail=(colours[0] + 128) % 256 if alike else colours[3],
+        detail=(colours[0] + 128) % 256 if similar else colours[3],
         sleeves=(0.15, 0.55, 0.65, 2, 2, 2)[int(kinds[5] * 6)],
         legs=(0.45, 0.8, 1.5, 2, 2, 2)[int(kinds[6] * 6)],
         skirt=bool(kinds[7] < 0.12),
@@ -219,11 +219,11 @@ def random_look(rng: np.random.Generator) -> Look:
 
 
 def _limb_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
-    """Skin of every limb, its sleeve or leg of cloth over it, each with a darker edge."""
+    """The skin of every limb, and over it the sleeve or trouser leg, each with a darker edge."""
     starts, ends = figure.nodes[_LIMB_STARTS], figure.nodes[_LIMB_ENDS]
     cover = np.array((0, look.sleeves, look.sleeves - 1, look.legs, look.legs - 1, 1))
     cover = np.minimum(np.maximum(cover, 0), 1)[_LIMB_COVERS]
-    # First all limbs, then the cloth over those that are covered in part.
+    # First all limbs, then the cloth over limbs that are partly covered.
     some = np.flatnonzero((cover > 0) & (cover < 1))
     limbs, count = np.concatenate([_ALL_LIMBS, some]), len(_LIMBS)
     reach, extra, clothed = np.ones(len(limbs)), np.zeros(len(limbs)), cover[limbs] == 1
@@ -238,7 +238,7 @@ def _limb_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
     depths = (0.5 * (starts[:, 2] + ends[:, 2]) + 0.03)[limbs]
     cloth = np.array((look.skin, look.shirt, look.trousers, look.shoes))
     colours = cloth[_LIMB_CLOTH[limbs] * clothed]
-    # Nearer limbs are lit more: a cue to which of two crossing limbs is in front.
+    # Nearer limbs are brighter, which shows which of two crossing limbs is in front.
     light = np.minimum(np.maximum(1 + 0.5 * (depths - figure.nodes[6, 2]), 0.75), 1.2)
     colours = np.minimum(colours * light[:, None], 255)
     depths, parts = depths + extra, _LIMBS[limbs, 0]
@@ -290,14 +290,14 @@ def _print_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
 
 
 def _head_layers(figure: Figure, look: Look, view: View) -> list[tuple]:
-    """Skull, face and hair; what lies on the far side of the head is painted first."""
+    """Skull, face and hair; the far side of the head is painted first."""
     frame, length = figure.frames[3], figure.bones[9, 1]
     parts = _HEAD_PARTS[[True] * 10 + [look.long_hair, look.bun]]
     offsets = parts[:, 1:4] @ frame.T
     axes = frame * (parts[:, None, 4:7] * length)
     outlines = ellipsoids(view, figure.nodes[8] + length * offsets, axes)
     palette = np.stack([look.hair, look.skin, _WHITE, _BLACK, look.skin * 0.5, look.skin * 0.8])
-    # Depths within the head are squeezed so that no arm is painted between skull and nose.
+    # Depths within the head are compressed, so that no arm is painted between skull and nose.
     depths = 0.5 * (figure.nodes[8, 2] + figure.nodes[9, 2]) + 0.04 + 0.02 * offsets[:, 2]
     # A face seen from the side is not yet behind the skull.
     depths[1] += 0.0012

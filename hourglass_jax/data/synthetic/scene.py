@@ -1,4 +1,4 @@
-"""A scene: a figure before a background, perhaps with another one or an obstacle, as a camera sees it."""
+"""A scene: a figure in front of a background, sometimes with another person or an obstacle, as a photo."""
 
 import bisect
 
@@ -29,7 +29,7 @@ from hourglass_jax.data.synthetic.painting import (
     tones,
 )
 
-# Which parts adjoin a joint: seeing one of them at the joint's pixel is seeing the joint.
+# The parts that adjoin a joint: if one of them is on top at the joint's pixel, the joint is visible.
 _ADJOINING = np.zeros((16, SOMETHING_ELSE + 1), bool)
 for _right, _left, *_parts in (
     (0, 5, SHIN, FOOT),
@@ -55,14 +55,14 @@ _AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), -1).reshape(-1, 2)
 
 
 def place(rng, figure: Figure, size: int, margin: float, variety: float) -> tuple[View, np.ndarray]:
-    """Put the figure into the middle; where the picture ends: (2, 2) pixels, low and high x, y."""
+    """Places the figure in the middle; also returns the picture's bounds, (2, 2) px, low and high x, y."""
     flat = figure.nodes[:, :2] * (1, -1)
     box = np.stack([flat.min(0), flat.max(0)])
     span = max((box[1] - box[0]).max(), 0.8 * figure.standing) + 0.04
     ends, side, cut, factor = rng.random(4)
     shown = np.array([[-np.inf] * 2, [np.inf] * 2])
     if ends < 0.17 * variety:
-        # The picture ends across the person or just beyond; the box then is of the visible part.
+        # The picture's edge cuts the person or is close by; the box is then that of the visible part.
         end, axis = ((1, 1), (1, 0), (0, 0), (0, 1))[bisect.bisect((0.5, 0.7, 0.9), side)]
         edge = box[end, axis] + (0.36 - 0.72 * cut) * span * (1 if end else -1)
         box[:, axis] = np.clip(box[:, axis], *((-np.inf, edge) if end else (edge, np.inf)))
@@ -90,7 +90,7 @@ def background(rng: np.random.Generator, size: int, variety: float) -> np.ndarra
         cv2.addWeighted(floor, 0.4, np.full_like(floor, colours[1]), 0.6, 0, floor)
     shapes = _clutter(rng, size, boxes, strokes)
     colours = colours[len(colours) - len(shapes) :]
-    # Some strokes are of skin's colours, so that a stroke of skin is not yet an arm.
+    # Some strokes have the colours of skin, so that a stroke in such a colour is not always an arm.
     colours[len(colours) - strokes // 3 :, :3] = SKINS[rng.integers(0, len(SKINS), strokes // 3)]
     for shape, colour in zip(shapes, colours.tolist(), strict=True):
         fill(picture, shape, colour)
@@ -98,7 +98,7 @@ def background(rng: np.random.Generator, size: int, variety: float) -> np.ndarra
 
 
 def _clutter(rng: np.random.Generator, size: int, boxes: int, strokes: int) -> list[np.ndarray]:
-    """Outlines of turned boxes, then of strokes that are tapered as limbs are."""
+    """Outlines of rotated boxes, then of strokes that are tapered like limbs."""
     shapes = [
         _box((size * x, size * y), (0.4 * size * width, 0.4 * size * height), 30 * turn)
         for x, y, width, height, turn in rng.random((boxes, 5)).tolist()
@@ -153,7 +153,7 @@ def develop(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
 
 
 def _bystander(rng: np.random.Generator, view: View, side: float) -> tuple[Figure, Look, View]:
-    """Another person to the left or to the right, seldom close enough to cover much."""
+    """Another person to the left or to the right, rarely close enough to cover much."""
     beside, above, larger = rng.random(3)
     away = side * (0.32 + 0.3 * abs(2 * beside - 1)) * (1 if beside < 0.5 else -1)
     origin = view.origin + (away, side * 0.2 * (above - 0.5))
@@ -164,7 +164,7 @@ def _bystander(rng: np.random.Generator, view: View, side: float) -> tuple[Figur
 def visibility(picture: np.ndarray, figure: Figure, joints: np.ndarray) -> np.ndarray:
     """(16,) uint8: 2 where a part that adjoins the joint is on top at (16, 2) pixels, else 1."""
     places = joints.copy()
-    # The very top of the head is an edge; visibility of the head is read below it.
+    # The top of the head lies on an edge, so the visibility of the head is read below it.
     places[9] += 0.25 * (joints[8] - joints[9])
     around = np.floor(places).astype(int)[:, None] + _AROUND
     column, row = np.clip(around, 0, len(picture) - 1).transpose(2, 0, 1)
@@ -175,7 +175,7 @@ def visibility(picture: np.ndarray, figure: Figure, joints: np.ndarray) -> np.nd
     near = depths - middle > -0.92 * np.abs(figure.bones[_TRUNK_JOINTS, 0])
     trunk = _TRUNK_PARTS[np.arange(4)[:, None], on_top[_TRUNK_JOINTS]]
     adjoining[_TRUNK_JOINTS] |= trunk & near[:, None]
-    # Several of nine pixels: at smooth edges the part numbers are blended.
+    # Require several of nine pixels, because part numbers are blended at smooth edges.
     return np.where(adjoining.sum(1) > 3, 2, 1).astype(np.uint8)
 
 
@@ -199,7 +199,7 @@ def draw_example(rng: np.random.Generator, size: int, margin: float, variety: fl
     image = develop(rng, picture)
     outside = ((joints < shown[0]) | (joints >= shown[1])).any(1)
     joints[outside], visible[outside] = 0, 0
-    # Beyond the end of a picture a crop holds nothing: black.
+    # A crop is black outside its picture.
     (left, top), (right, bottom) = np.rint(shown).astype(int)
     image[:top], image[bottom:], image[:, :left], image[:, right:] = 0, 0, 0, 0
     head_size = 0.6 * view.scale * np.linalg.norm(head_box(figure))

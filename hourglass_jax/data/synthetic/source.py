@@ -19,8 +19,8 @@ class SyntheticPeople:
         seed: seed of all drawing.
         canvas: side of the square pictures in pixels.
         margin: canvas over nominal crop; the nominal crop lies in the middle.
-        variety: in [0, 1], how much there is of what makes figures hard: side views, unusual and tilted
-            poses, cut pictures, other people, things in front and clutter.
+        variety: difficulty, in [0, 1]: the amount of side views, unusual and tilted poses, truncated people,
+            other people, objects in front and clutter.
     """
 
     skeleton = skeletons.MPII
@@ -58,7 +58,7 @@ class SyntheticPeople:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the drawings are a function of."""
+        """A hash of all arguments that the drawings depend on."""
         values = (self.split, self.examples, self.seed, self.canvas, float(self.margin), float(self.variety))
         return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 

@@ -343,6 +343,6 @@ def test_own_joints_from_files_to_pictures(own_data, tmp_path, tiny, small_model
 def test_flags_for_other_datasets_are_refused(capsys):
     assert prepare.main(["--dataset=lspet", "--annotations=a.json"]) == 1
     assert (
-        "--annotations, --images and --category are for one's own people, not lspet"
+        "--annotations, --images and --category are for your own data, not for lspet"
         in capsys.readouterr().err
     )
