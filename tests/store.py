@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 
 SETTINGS = {
+    "FSSPEC_GS_TOKEN": "anon",  # gcsfs looks for no credentials
     "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google what kind of bucket it is
     "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",  # TensorStore's
     "GOOGLE_CLOUD_PROJECT": "any",
@@ -96,12 +97,12 @@ def _handler(store: Store):
             if found is not None:
                 self._reply(found, {}, b'{"error": {"message": "made by the test"}}')
                 return
-            link = http.client.HTTPConnection("127.0.0.1", store.port)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-            link.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
-            answer = link.getresponse()
-            self._reply(answer.status, dict(answer.getheaders()), answer.read())
-            link.close()
+            headers["Content-Length"] = str(len(body))
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", store.port)) as link:
+                link.request(self.command, self.path, body, headers)
+                answer = link.getresponse()
+                self._reply(answer.status, dict(answer.getheaders()), answer.read())
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":
