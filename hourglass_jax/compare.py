@@ -1,8 +1,8 @@
-"""Puts the tables of runs side by side, and the papers' published rows beside them.
+"""Compares the tables of runs with each other and with the papers' published rows.
 
 python -m hourglass_jax.compare runs/a runs/b --output=compared
 
-Scores of different data or by different metrics never share a table.
+Scores of different data or different metrics are never in the same table.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from hourglass_jax.evaluation.scores import Scores
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An evaluated run: the name of its data, its scores, and where the people's crops came from ("" where
+    """An evaluated run: the name of its data, its scores, and the source of the people's crops ("" if
     unknown)."""
 
     data: str
@@ -28,7 +28,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Runs share a table where this is the same: crops from the joints score far better than others."""
+        """Runs with equal titles share a table. Crops from the joints score far better than others."""
         return f"{self.data}, crop: {self.crop}" if self.crop else self.data
 
 
@@ -37,7 +37,7 @@ def read(path: str | os.PathLike) -> Run:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it holds something else, or was written before there were curves.
+      ValueError: the file has other content, or an old version wrote it without curves.
     """
     path = files.path(path)
     file = path / "evaluation.json" if path.is_dir() else path
@@ -48,7 +48,7 @@ def read(path: str | os.PathLike) -> Run:
         run = Run(content["data"], Scores.from_dict(content), content.get("crop", ""))
         markdown(titled_tables({"": run}))
         zip(run.scores.curve["thresholds"], run.scores.curve["Mean"], strict=True)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # the last: 10^400
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # the last one: 10^400
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"is not readable ({error})"
         raise ValueError(
             f"{file}: {lacks}; evaluate the run again, or give a file of hourglass_jax.score --json."
@@ -57,11 +57,11 @@ def read(path: str | os.PathLike) -> Run:
 
 
 def titled_tables(runs: dict[str, Run]) -> dict[str, dict[str, scores.Table]]:
-    """Tables by title, {title: {row: {column: per cent}}}: a table for each data and metric of the runs, and
-    after them the papers' published rows by these metrics.
+    """Tables by title, {title: {row: {column: per cent}}}: a table for each data and metric of the runs, then
+    the papers' published rows for these metrics.
 
     Args:
-      runs: by name, of `read`.
+      runs: the results of `read` by name.
     """
     found, seen = {}, set()
     for name, run in runs.items():
@@ -78,7 +78,7 @@ def titled_tables(runs: dict[str, Run]) -> dict[str, dict[str, scores.Table]]:
 
 
 def _tables(of: Scores) -> dict[str, scores.Table]:
-    """The tables of one run by their metric."""
+    """The tables of one run, by metric."""
     found = {of.metric: of.table | {"AUC": of.auc}}
     found |= {limbs.metric: limbs.table for limbs in (of.pcp, of.pcp_average) if limbs}
     if occluded := of.by_visibility.get("occluded"):
@@ -96,7 +96,7 @@ def _tables(of: Scores) -> dict[str, scores.Table]:
 
 
 def markdown(found: dict) -> str:
-    """The tables of `titled_tables` in Markdown; its columns are aligned, to be read as text, too."""
+    """The tables of `titled_tables` in Markdown, with aligned columns, so that it reads well as text, too."""
     return "\n\n".join(f"**{title}**\n\n{_aligned(table)}" for title, table in found.items()) + "\n"
 
 
@@ -118,15 +118,15 @@ def compare(paths: list[str], output: str | None = None) -> str:
     """Compares runs.
 
     Args:
-      paths: workdirs that have been evaluated, or files of `score --json`.
-      output: folder that gets compared.md and, for each data and metric, the curves of the runs' Mean.
+      paths: evaluated workdirs, or files of `score --json`.
+      output: folder for compared.md and, for each data and metric, the curves of the runs' Mean.
 
     Returns:
       the tables as text.
     """
     names = [str(files.path(path)) for path in paths]
     if len(set(names)) < len(names):
-        raise ValueError(f"A run is named twice: {', '.join(names)}.")
+        raise ValueError(f"A run is given twice: {', '.join(names)}.")
     runs = {name: read(path) for name, path in zip(names, paths, strict=True)}
     text = markdown(titled_tables(runs))
     if output:
@@ -147,10 +147,10 @@ def _draw(runs: dict[str, Run], folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.compare",
-        description="Puts the tables of runs and the papers' published rows side by side.",
+        description="Compares the tables of runs with each other and with the papers' published rows.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="an evaluated workdir, or a score's json")
-    parser.add_argument("--output", metavar="FOLDER", help="gets compared.md and pictures of the curves")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="evaluated workdir, or file of score --json")
+    parser.add_argument("--output", metavar="FOLDER", help="folder for compared.md and plots of the curves")
     args = parser.parse_args(arguments)
     return console.run(lambda: print(compare(args.runs, args.output), end=""))
 

@@ -2,10 +2,10 @@
 
     python -m hourglass_jax.export --workdir=runs/lspet --format=onnx --output=lspet.onnx
 
-It takes images (b, size, size, 3) uint8 RGB, crops of people as the network has been trained on, and gives
-joints (b, k, 2) float32 in pixels of these and scores (b, k) float32, the last heatmaps, (b, h, w, k)
-float32, or all three. The input's normalisation is inside, and batch norms are folded; there is no averaging
-with mirrored images.
+The program takes images (b, size, size, 3) uint8 RGB, which are crops of people as in the network's training.
+It returns joints (b, k, 2) float32 in pixels of these images and scores (b, k) float32, or the last heatmaps,
+(b, h, w, k) float32, or all three. It includes the input's normalisation; batch norms are folded. There is no
+averaging with flipped images.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COMMAND = "python -m hourglass_jax.export"
 
 OUTPUTS = ("joints", "heatmaps", "all")
 PRECISIONS = ("float32", "float16", "int8")
-MOST_CROPS = 128  # that int8 is calibrated with
+MOST_CROPS = 128  # for the calibration of int8
 
 
 def function(network: Network, variables: dict, *, outputs: str = "joints") -> Callable:
@@ -64,16 +64,16 @@ def function(network: Network, variables: dict, *, outputs: str = "joints") -> C
 
 
 def stablehlo(run: Callable, size: int, path) -> str:
-    """One file for CPUs, GPUs and TPUs, of any batch."""
+    """Writes one file for CPUs, GPUs and TPUs, for batches of any size."""
     with extras.needed("flatbuffers", "--format=stablehlo"):
-        import flatbuffers  # noqa: F401  jax.export serializes by it
+        import flatbuffers  # noqa: F401  jax.export needs it to serialize
     exported = jax.export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(_images(size))
     files.write(path, bytes(exported.serialize()))
     return f'jax.export.deserialize(bytearray(open("{path}", "rb").read())).call(images)  # pip install jax'
 
 
 def savedmodel(run: Callable, size: int, path) -> str:
-    """A folder, of any batch."""
+    """Writes a folder, for batches of any size."""
     tf, convert = _tensorflow()
     module = tf.Module()
     module.run = tf.function(
@@ -85,7 +85,7 @@ def savedmodel(run: Callable, size: int, path) -> str:
         module.run(tf.zeros((1, size, size, 3), tf.uint8))
     except tf.errors.OpError as error:  # programs of JAX 0.12 are newer than TensorFlow 2.21
         raise ImportError(
-            f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} writes; install a newer "
+            f"TensorFlow {tf.__version__} cannot run programs of JAX {jax.__version__}; install a newer "
             "TensorFlow or an older JAX."
         ) from error
     path = pathlib.Path(path)
@@ -100,7 +100,7 @@ def savedmodel(run: Callable, size: int, path) -> str:
 
 
 def tflite(run: Callable, size: int, path, batch: int) -> str:
-    """A file of one fixed batch: TensorFlow Lite has none of StableHLO's operations on unknown sizes."""
+    """Writes a file for one batch size: TensorFlow Lite has no StableHLO operations on unknown sizes."""
     tf, convert = _tensorflow()
     images = tf.TensorSpec((batch, size, size, 3), tf.uint8, name="images")
     module = tf.Module()
@@ -121,13 +121,13 @@ def onnx(
     calibration: np.ndarray | None = None,
     metadata: dict[str, str] | None = None,
 ) -> str:
-    """A file, of any batch.
+    """Writes a file, for batches of any size.
 
     Args:
-      precision: "float32"; "float16", in which kernels are stored, and computed with in float32; or "int8",
-        of kernels and features.
-      calibration: (n, size, size, 3) uint8, crops of people, whose features' ranges int8 takes.
-      metadata: is written into the file.
+      precision: "float32"; "float16": kernels are stored in float16, and the computation is in float32; or
+        "int8": kernels and features.
+      calibration: (n, size, size, 3) uint8, crops of people, from which int8 gets the features' ranges.
+      metadata: written into the file.
     """
     with extras.needed("onnx", "--format=onnx"):
         import onnx  # noqa: F401
@@ -142,7 +142,7 @@ def onnx(
 
 
 def _int8(model, crops):
-    """The model with its convolutions, and what lies between them, on 8 bits; decoding stays as it is."""
+    """The model with 8 bits in its convolutions and between them; decoding stays as it is."""
     import onnx
 
     with extras.needed("onnxruntime", "--precision=int8"):
@@ -155,7 +155,7 @@ def _int8(model, crops):
             return None if batch is None else {"images": batch}
 
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise the model first, which this is
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise the model, which is done
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "int8.onnx")
@@ -175,13 +175,14 @@ def _int8(model, crops):
 
 
 def crops_of(path, size: int, most: int = MOST_CROPS) -> np.ndarray:
-    """At most (most, size, size, 3) uint8 crops, evenly over what is there.
+    """At most (most, size, size, 3) uint8 crops, evenly spaced in the source.
 
     Args:
-      path: a packed split (`data.prepare --pack`), or pictures that each show one person, a folder or a glob.
+      path: a packed split (`data.prepare --pack`), or a folder or a glob of pictures that each show one
+        person.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there are no pictures.
     """
     if str(path).endswith(".npz"):
         source = packed.PackedSource(path)
@@ -200,7 +201,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def about(network: Network, metadata: Metadata) -> dict[str, str]:
-    """Facts for users of a file: its input and joints; values are json."""
+    """Facts about a file for its users, such as input and joints; values are json."""
     threshold = THRESHOLD if metadata.threshold is None else metadata.threshold
     facts = {
         "input": "images (b, size, size, 3) uint8 RGB; the normalisation is inside",
@@ -208,7 +209,7 @@ def about(network: Network, metadata: Metadata) -> dict[str, str]:
         "mean": network.mean,
         "joints": network.skeleton.joints,
         "skeleton": network.skeleton.to_dict(),
-        "threshold": threshold,  # of scores, from which on a joint is drawn
+        "threshold": threshold,  # joints with at least this score are drawn
         "step": metadata.step,
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
@@ -240,15 +241,15 @@ def export(
     precision: str = "float32",
     calibration=None,
 ) -> str:
-    """Writes a network, whole or not at all; for the arguments see `main`.
+    """Writes a network atomically; for the arguments see `main`.
 
     Returns:
       an expression that loads and runs it.
 
     Raises:
       ImportError: the format's converter is not installed.
-      ValueError: it cannot convert the network; the message names the operation. Or the arguments do not fit
-        together.
+      ValueError: the converter cannot convert the network, and the message names the operation; or the
+        arguments do not fit together.
     """
     for name, value, known in (("format", format, FORMATS), ("outputs", outputs, OUTPUTS)):
         if value not in known:
@@ -258,11 +259,11 @@ def export(
         raise ValueError(f"--output={output}: a SavedModel is a folder; write a local one, and copy it.")
     files.check_writable(files.path(output).parent)
     if files.path(output).is_dir():
-        raise ValueError(f"--output={output} is a folder that is there already; choose another name.")
+        raise ValueError(f"--output={output} is an existing folder; choose another name.")
     network, variables, metadata = loading.load(workdir)
     options: dict = {"batch": batch} if format == "tflite" else {}
     if format == "onnx":
-        # Runtimes have no bfloat16 on CPUs.
+        # Runtimes do not support bfloat16 on CPUs.
         network = dataclasses.replace(network, model=network.model.clone(dtype=jnp.float32))
         crops = crops_of(calibration, network.size) if calibration else None
         options = {"precision": precision, "calibration": crops, "metadata": about(network, metadata)}
@@ -270,25 +271,26 @@ def export(
         return FORMATS[format](function(network, variables, outputs=outputs), network.size, output, **options)
     except (ImportError, OSError):
         raise
-    except Exception as error:  # each converter has its own
+    except Exception as error:  # each converter has its own exceptions
         name = type(network.model).__module__.rpartition(".")[2]
-        raise ValueError(f"--format={format} cannot take a network {name!r}: {_reason(error)}") from error
+        message = f"--format={format} cannot convert the network {name!r}: {_reason(error)}"
+        raise ValueError(message) from error
 
 
 def _check_precision(format, precision, calibration) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"--precision={precision!r} is unknown; choose from {', '.join(PRECISIONS)}.")
     if precision != "float32" and format != "onnx":
-        raise ValueError(f"--precision={precision} is for --format=onnx; {format} has float32 alone.")
+        raise ValueError(f"--precision={precision} is for --format=onnx; {format} has only float32.")
     if (precision == "int8") != bool(calibration):
         raise ValueError(
-            "--precision=int8 and --calibration=PICTURES go together: int8 takes its ranges from about a "
+            "--precision=int8 and --calibration=PICTURES need each other: int8 gets its ranges from about a "
             "hundred crops of people; give a folder of pictures that each show one person, or a packed split."
         )
 
 
 def _reason(error) -> str:
-    """The operation that a converter names, or the beginning of its message."""
+    """The operation that a converter's message names, or the beginning of the message."""
     text = str(error)
     found = re.search(r"'([\w.]+)' op\b|primitive '?([\w.-]+)", text)
     operation = f"there is no operation {found[1] or found[2]} ({{}})" if found else "{}"
@@ -301,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--workdir", required=True, help="a training's workdir, one of its checkpoints, or weights"
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--output", required=True, help="the file; for savedmodel a new folder")
+    parser.add_argument("--output", required=True, help="file to write; for savedmodel a new folder")
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument(
         "--outputs", choices=OUTPUTS, default="joints", help="joints with scores, heatmaps, or all three"
@@ -311,14 +313,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32",
-        help="of onnx: float16 halves the file and computes in float32; int8 needs --calibration "
+        help="for onnx: float16 halves the file and computes in float32; int8 needs --calibration "
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--calibration", metavar="PICTURES",
         help="for int8: a folder of pictures that each show one person, or a packed split (*.npz)",
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=1, help="of tflite, which has no other (default: 1)")
+    parser.add_argument("--batch", type=int, default=1, help="for tflite: its only batch size (default: 1)")
     args = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
 

@@ -1,9 +1,9 @@
-"""Groups of related parts (Tang and Wu 2019, 3.1): by the body's structure, or from annotations.
+"""Groups of related parts (Tang and Wu 2019, 3.1), computed from annotations.
 
     python -m hourglass_jax.part_groups --annotations=mpii_annotations.json.gz --groups=5 --output=groups
 
-A group is a tuple of joint indices; groups may overlap, and together they hold every joint. The command
-reads MPII's public json and needs scikit-learn, and matplotlib for the picture.
+A group is a tuple of joint indices; groups may overlap, and together they cover all joints. The command reads
+MPII's public json and needs scikit-learn, and matplotlib for the picture.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from hourglass_jax.models.groups import Groups
 from hourglass_jax.pose import skeletons
 from hourglass_jax.pose.skeletons import Skeleton
 
-LATTICE = 16  # cells a side: coarse, since 16,992 persons are few for the 256**2 cells of a pair
-SEEDS = 20  # tried by the command, to show whether the groups depend on them
+LATTICE = 16  # cells per side; coarse, because 16,992 people are few for the 256**2 cells of a pair
+SEEDS = 20  # the command tries so many, to show whether the groups depend on the seed
 
 
 def cells(joints: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Where the joints lie on a lattice over the person's box; outside it, in its nearest cell.
+    """The joints' cells on a lattice over the person's box; joints outside get the nearest cell.
 
     Args:
       joints: (n, k, 2) image pixels.
-      center: (n, 2) of the persons, image pixels.
-      scale: (n,) height of the persons / 200 px; the box is a square of 200 * scale px.
+      center: (n, 2) centres of the people, image pixels.
+      scale: (n,) heights of the people / 200 px; the box is a square of 200 * scale px.
 
     Returns:
       (n, k) int, 0 to LATTICE**2 - 1, row by row.
@@ -67,12 +67,12 @@ def affinity(information: np.ndarray) -> np.ndarray:
     """The matrix of Figure 2a: (k, k) with a diagonal of 0, the other entries scaled to [0, 1].
 
     Raises:
-      ValueError: all pairs share the same information, as where there is one person.
+      ValueError: all pairs have the same information, for instance because there is only one person.
     """
     pairs = ~np.eye(len(information), dtype=bool)
     low, high = information[pairs].min(), information[pairs].max()
     if high - low < 1e-9:
-        raise ValueError("All pairs of joints share the same information; more persons are needed.")
+        raise ValueError("All pairs of joints have the same information; more people are needed.")
     return np.where(pairs, (information - low) / (high - low), 0.0)
 
 
@@ -81,11 +81,11 @@ def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
 
     Args:
       affinity: (k, k) in [0, 1], symmetric.
-      groups: how many, 2 to k.
-      seed: of k-means, which starts ten times and keeps the best.
+      groups: number of groups, 2 to k.
+      seed: seed of k-means, which runs ten times and keeps the best result.
 
     Raises:
-      ValueError: a number of groups out of range.
+      ValueError: the number of groups is out of range.
     """
     parts = len(affinity)
     if not 2 <= groups <= parts:
@@ -96,14 +96,14 @@ def cluster(affinity: np.ndarray, groups: int, seed: int = 0) -> Groups:
 
     method = SpectralClustering(groups, affinity="precomputed", n_init=10, random_state=seed)
     with warnings.catch_warnings():
-        # With few persons the graph falls apart; the command shows how many seeds agree on the groups.
+        # With few people the graph is not connected; the command shows how many seeds agree on the groups.
         warnings.filterwarnings("ignore", "Graph is not fully connected")
         labels = method.fit_predict(affinity)
     return tuple(sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in set(labels)))
 
 
 def read_mpii(path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The persons of MPII's annotations (see `mpii_annotations.read`) that have all 16 joints.
+    """The people in MPII's annotations (see `mpii_annotations.read`) who have all 16 joints.
 
     Returns:
       joints (n, 16, 2) and centers (n, 2) in image pixels, scales (n,).
@@ -126,8 +126,8 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
 
     Args:
       affinity: (k, k) in [0, 1].
-      groups: disjoint; the matrix is drawn in their order.
-      skeleton: of MPII or LSP.
+      groups: disjoint groups; the matrix is drawn in their order.
+      skeleton: MPII's or LSP's.
     """
     import matplotlib  # an optional extra
     from matplotlib.figure import Figure
@@ -144,7 +144,7 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
     matrix, body = figure.subplots(1, 2, width_ratios=(1.3, 1))
     image = matrix.imshow(affinity[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1)
     figure.colorbar(image, ax=matrix, shrink=0.8, label="0 and 1: the least and the most related pair")
-    matrix.plot(range(len(order)), range(len(order)), "x", color="0.75", ms=8)  # no pairs
+    matrix.plot(range(len(order)), range(len(order)), "x", color="0.75", ms=8)  # the diagonal has no pairs
     for axis, angle in ((matrix.xaxis, 90), (matrix.yaxis, 0)):
         axis.set_ticks(range(len(order)), [names[joint] for joint in order], rotation=angle)
         axis.set_tick_params(length=0)
@@ -173,7 +173,7 @@ def picture(affinity: np.ndarray, groups: Groups, skeleton: Skeleton):
     return figure
 
 
-_SIDE = {  # m, of the left joints of someone who faces the viewer; y down
+_SIDE = {  # m, places of the left joints of a person who faces the viewer; y down
     "ankle": (0.19, 1.63),
     "knee": (0.17, 1.26),
     "hip": (0.15, 0.90),
@@ -181,7 +181,7 @@ _SIDE = {  # m, of the left joints of someone who faces the viewer; y down
     "elbow": (0.38, 0.63),
     "wrist": (0.52, 0.87),
 }
-_POSE = {  # m, then where the label stands from there, in points
+_POSE = {  # place in m, then the label's offset from it, in points
     **{f"left_{name}": (x, y, 16, 0) for name, (x, y) in _SIDE.items()},
     **{f"right_{name}": (-x, y, -16, 0) for name, (x, y) in _SIDE.items()},
     **{"head_top": (0, 0, 16, 0), "upper_neck": (0, 0.22, 16, 0), "neck": (0, 0.30, 16, 0)},
@@ -190,15 +190,15 @@ _POSE = {  # m, then where the label stands from there, in points
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Groups MPII's joints as the flags say; the process' exit code."""
+    """Groups MPII's joints as the flags say; returns the exit code of the process."""
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.part_groups",
         description="Groups body parts by the mutual information of their places (Tang and Wu 2019).",
     )
     parser.add_argument("--annotations", required=True, help="MPII's public json, .json or .json.gz")
-    parser.add_argument("--groups", type=int, default=5, help="2 to 16 (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the clustering (default: %(default)s)")
-    parser.add_argument("--output", help="folder that gets part_groups.png and part_groups.json")
+    parser.add_argument("--groups", type=int, default=5, help="how many, 2 to 16 (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the clustering (default: %(default)s)")
+    parser.add_argument("--output", help="folder for part_groups.png and part_groups.json")
     flags = parser.parse_args(arguments)
     return console.run(_main, flags)
 
@@ -212,7 +212,7 @@ def _main(flags: argparse.Namespace) -> None:
     scaled = affinity(information)
     names = skeleton.joints
 
-    print(f"{len(joints):,} persons with all {len(skeleton)} joints. The most related parts:")
+    print(f"{len(joints):,} people with all {len(skeleton)} joints. The most related parts:")
     pairs = [(m, n) for m in range(len(names)) for n in range(m)]
     for m, n in sorted(pairs, key=lambda pair: -scaled[pair])[:10]:
         print(f"  {information[m, n]:.4f} nats ({scaled[m, n]:.2f})  {_short(names[n])} - {_short(names[m])}")

@@ -1,11 +1,11 @@
-"""Scores predictions in a file against annotations in a file, by the rules of the published evaluations.
+"""Scores predictions in a file against annotations in a file, with the rules of the published evaluations.
 
 python -m hourglass_jax.score --dataset=mpii --annotations=valid.h5 --predictions=preds.h5
 
-Coordinates are pixels of the pictures and may be negative. A prediction that is not a finite number is a
-wrong joint. Predictions belong to the annotations' people by position in the file, in .json by id where it
-has ids, and in COCO's format by picture and place. With --dataset=coco a picture may have more or fewer
-predicted people; any other number of people is refused.
+Coordinates are pixels of the pictures and may be negative. A prediction that is not finite is a wrong joint.
+Predictions are matched with the annotations' people by position in the file; in .json with ids by id; and in
+COCO's format by picture and place. With --dataset=coco a picture may have more or fewer predicted people;
+otherwise a wrong number of people is refused.
 """
 
 import argparse
@@ -27,13 +27,13 @@ _ORDERS = {
     "(joints, 2, people)": (2, 0, 1),
     "(2, joints, people)": (2, 1, 0),
 }
-_BY_PERSON = {"(people, joints, 2)": (0, 1, 2)}  # the people were found one by one
-_SWAPPED = 20.0  # per cent: x and y have changed places if that makes so many more joints right
+_BY_PERSON = {"(people, joints, 2)": (0, 1, 2)}  # if people are matched one by one
+_SWAPPED = 20.0  # per cent: x and y are swapped if swapping them makes so many more joints correct
 
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """A predicted person: the picture as the annotations name it, joints (k, 2) px, a score of any range."""
+    """A predicted person: the annotations' name of the picture, joints (k, 2) px, a score of any range."""
 
     picture: str
     joints: np.ndarray
@@ -44,17 +44,17 @@ def read_predictions(path, annotated: Annotations) -> np.ndarray:
     """Reads one prediction for each annotated person.
 
     Args:
-      path: .h5 or .mat with `preds`, (n, k, 2) or, as MATLAB's users write, (k, 2, n) or (2, k, n); .json or
-        .json.gz: our predictions.json, COCO keypoints (of a picture with several people in any order), or a
-        plain list of n people of k [x, y].
-      annotated: the n people of k joints.
+      path: .h5 or .mat with `preds`, (n, k, 2) or, as usual in MATLAB, (k, 2, n) or (2, k, n); .json or
+        .json.gz: our predictions.json, COCO keypoints (the people of a picture in any order), or a plain list
+        of n people with k [x, y].
+      annotated: the n people with k joints.
 
     Returns:
       (n, k, 2) float64 px, nan where the file has no number.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not readable, or does not fit the annotations; one line.
+      ValueError: the file is not readable, or does not fit the annotations; one line.
     """
     found = read_people(path, annotated)
     return matched(path, found, annotated)[0] if isinstance(found, list) else found
@@ -65,18 +65,18 @@ def read_people(path, annotated: Annotations) -> np.ndarray | list[Detection]:
     if Path(path).name.endswith((".json", ".json.gz")):
         return _of_json(path, annotated)
     if Path(path).suffix not in (".h5", ".hdf5", ".mat"):
-        raise ValueError(f"{path}: unknown kind of file; predictions are .h5, .mat, .json or .json.gz.")
+        raise ValueError(f"{path}: unknown kind of file; give predictions as .h5, .mat, .json or .json.gz.")
     return _arranged(path, arrays.named(path, arrays.read_arrays(path), "preds"), annotated)
 
 
 def matched(
     path, detections: list[Detection], annotated: Annotations, *, exactly: bool = True
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Gives each annotated person the detection at the same place in the picture, see `oks.match`.
+    """Matches each annotated person with the detection at the same place in the picture, see `oks.match`.
 
     Args:
-      path: of the predictions, for messages.
-      exactly: each picture has to have as many detections as annotated people.
+      path: path of the predictions, for messages.
+      exactly: require as many detections as annotated people in each picture.
 
     Returns:
       joints (n, k, 2) px, nan for people without a detection; and {"missing", "extra"}, see `Scores.people`.
@@ -87,7 +87,7 @@ def matched(
     by_picture = {}
     for one in detections:
         by_picture.setdefault(one.picture, []).append(one.joints)
-    assert annotated.pictures is not None  # detections are read by picture
+    assert annotated.pictures is not None  # detections are read only if the annotations name pictures
     if not exactly and detections and not set(annotated.pictures) & by_picture.keys():
         found = f"{path}: predicts people in {next(iter(by_picture))!r} and others"
         raise ValueError(f"{found}, none of which is a picture of the annotations.")
@@ -98,7 +98,7 @@ def matched(
         people = by_picture.get(picture, [])
         if exactly and len(people) != len(rows):
             raise ValueError(
-                f"{path}: predicts {len(people)} people in picture {picture!r}, the annotations have "
+                f"{path}: predicts {len(people)} people in picture {picture!r}, but the annotations have "
                 f"{len(rows)}; give one for each."
             )
         predicted = np.array(people).reshape(-1, *joints.shape[1:])
@@ -121,13 +121,13 @@ def score_against(
 
     Args:
       predicted: (n, k, 2) px.
-      annotated: the n people of k joints.
+      annotated: the n people with k joints.
       rule: "mpii": <=, Head averages upper neck and head top, Mean pools the table's joints; "pytorch-pose":
         <, Head is head top, Mean is the mean of the joints' rates. AUC, curves and pools keep MPII's parts.
       metric, threshold: see `scores`.
 
     Raises:
-      ValueError: the rule does not suit the joint set, or x and y have changed places.
+      ValueError: the rule does not fit the joint set, or x and y are swapped.
     """
     skeleton = annotated.skeleton
     if rule == "pytorch-pose" and skeleton.name != "mpii":
@@ -159,8 +159,8 @@ def score_against(
     )
     if swapped.mean > found.mean + _SWAPPED:
         raise ValueError(
-            f"x and y have changed places: as (y, x) {swapped.mean:.1f}% of the joints would be "
-            f"right, as (x, y) {found.mean:.1f}%; write x first."
+            f"x and y are swapped: as (y, x) {swapped.mean:.1f}% of the joints would be correct, as (x, y) "
+            f"{found.mean:.1f}%; write x first."
         )
     if rule == "pytorch-pose":
         table = found.table | {"Head": found.joints["head_top"], "Mean": found.macro}
@@ -170,7 +170,7 @@ def score_against(
 
 
 def _arranged(path, values: np.ndarray, annotated: Annotations, orders=_ORDERS) -> np.ndarray:
-    """(n, k, 2), of whichever of the orders the shape is; refuses all others, saying why."""
+    """Transposes values to (n, k, 2) if their shape fits one of the orders; otherwise says why not."""
     n, k = annotated.visible.shape
     fitting = [
         (order, axes)
@@ -184,7 +184,7 @@ def _arranged(path, values: np.ndarray, annotated: Annotations, orders=_ORDERS) 
         orders = " and ".join(order for order, _ in fitting)
         raise ValueError(f"{found} may be {orders}; give json with ids.")
     expected = (
-        f"the annotations want ({n}, {k}, 2): {n} people, {k} joints of {annotated.skeleton.name}, (x, y)"
+        f"the annotations need ({n}, {k}, 2): {n} people, {k} joints of {annotated.skeleton.name}, (x, y)"
     )
     if values.ndim == 3 and sorted(values.shape) == sorted((n, k, 2)):
         raise ValueError(f"{found} have their axes swapped; {expected}. Transpose them.")
@@ -192,7 +192,7 @@ def _arranged(path, values: np.ndarray, annotated: Annotations, orders=_ORDERS) 
         raise ValueError(f"{found} have {values.shape[1]} joints; {expected}. Choose the right --dataset.")
     if values.ndim == 3 and values.shape[1:] == (k, 2):
         raise ValueError(
-            f"{found} are of {values.shape[0]} people; {expected}. --rows=START:STOP:STEP scores some."
+            f"{found} are for {values.shape[0]} people; {expected}. --rows=START:STOP:STEP scores some."
         )
     raise ValueError(f"{found}; {expected}.")
 
@@ -216,16 +216,16 @@ def _of_json(path, annotated: Annotations) -> np.ndarray | list[Detection]:
     except ValueError as error:
         if str(path) in str(error):
             raise
-        raise ValueError(f"{path}: people's lists of joints are not of one length ({error}).") from None
+        raise ValueError(f"{path}: the people's lists of joints differ in length ({error}).") from None
 
 
 def _by_id(path, people: list[dict], annotated: Annotations) -> np.ndarray:
     if annotated.ids is None:
-        raise ValueError(f"{path}: goes by id, but the annotations have none; for MPII use valid.h5.")
+        raise ValueError(f"{path}: has ids, but the annotations have none; for MPII use valid.h5.")
     found = {str(person["id"]): person["joints"] for person in people}
     if len(found) < len(people):
         raise ValueError(
-            f"{path}: {len(people) - len(found)} ids come twice; each person has one prediction."
+            f"{path}: {len(people) - len(found)} ids occur twice; give each person one prediction."
         )
     wanted = list(map(str, annotated.ids))
     for lacking, who in ((set(wanted) - found.keys(), "lacks"), (found.keys() - set(wanted), "has unknown")):
@@ -238,12 +238,14 @@ def _by_id(path, people: list[dict], annotated: Annotations) -> np.ndarray:
 
 
 def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotations) -> list[Detection]:
-    """By picture. Names are compared without folder, ending and leading zeros, unless this makes two of them
-    the same."""
+    """Reads people by picture.
+
+    Names are compared without folder, ending and leading zeros, unless two of them would become equal.
+    """
     if annotated.pictures is None:
-        raise ValueError(f"{path}: goes by picture, but the annotations name none; for MPII use valid.h5.")
+        raise ValueError(f"{path}: names pictures, but the annotations do not; for MPII use valid.h5.")
     names = {_number(image["id"]): image["file_name"] for image in images}
-    if not images and annotated.images is not None:  # COCO's results: a list of people alone
+    if not images and annotated.images is not None:  # COCO's results: only a list of people
         names = dict(zip(annotated.images, annotated.pictures, strict=True))
     names |= {_number(person["image_id"]): person["file_name"] for person in people if "file_name" in person}
     known = dict.fromkeys(map(str, annotated.pictures))
@@ -262,7 +264,7 @@ def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotation
         joints = values.reshape(-1, 3)[:, :2]
         if len(joints) != k:
             raise ValueError(
-                f"{path}: a person has {len(joints)} joints, the annotations have {k} "
+                f"{path}: a person has {len(joints)} joints, but the annotations have {k} "
                 f"({annotated.skeleton.name}). Choose the right --dataset."
             )
         score = 1.0 if person.get("score") is None else float(person["score"])
@@ -273,7 +275,7 @@ def _of_coco(path, people: list[dict], images: list[dict], annotated: Annotation
 
 
 def _number(id_) -> str:
-    """A picture's number in COCO's files as text; some tools write 7 as 7.0."""
+    """A picture's id in COCO's files as text; some tools write 7 as 7.0."""
     return str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
 
 
@@ -295,20 +297,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, choices=annotations.DATASETS)
     parser.add_argument("--annotations", required=True, metavar="FILE", help=".h5, .mat, .json, .json.gz")
     parser.add_argument("--predictions", required=True, metavar="FILE", help=".h5, .mat (preds), .json")
-    parser.add_argument("--rule", default="mpii", choices=RULES, help="whose rule (default: %(default)s)")
+    parser.add_argument("--rule", default="mpii", choices=RULES, help="scoring rule (default: %(default)s)")
     parser.add_argument("--metric", default="auto", choices=("auto", *scores.METRICS), help=(
-        "pckh: share of the head size; pck (also called PDJ): of the torso, LSP's left hip to right shoulder"
-        "; pckbox: of the longer side of the labelled joints' box"
+        "pckh: relative to the head size; pck (also called PDJ): to the torso, for LSP left hip to right "
+        "shoulder; pckbox: to the longer side of the labelled joints' box"
     ))  # fmt: skip
     parser.add_argument(
         "--threshold", type=float, help="default: 0.5 of the head, 0.2 of the torso, 0.1 of a box"
     )
     parser.add_argument("--crop", default="", choices=("joints", "image", "annotated"), help=(
-        "where the predicting network's crops came from; stored beside the scores"
+        "source of the predicting network's crops; stored with the scores"
     ))  # fmt: skip
-    parser.add_argument("--rows", type=_rows, default=slice(None), help="annotations START:STOP:STEP alone")
-    parser.add_argument("--curves", metavar="FILE.png", help="draws the curves, and writes FILE.csv")
-    parser.add_argument("--json", metavar="FILE", help="writes all figures, for hourglass_jax.compare")
+    parser.add_argument("--rows", type=_rows, default=slice(None), help="score only rows START:STOP:STEP")
+    parser.add_argument("--curves", metavar="FILE.png", help="draw the curves, and write FILE.csv")
+    parser.add_argument("--json", metavar="FILE", help="write all figures, for hourglass_jax.compare")
     args = parser.parse_args(arguments)
     return console.run(_main, args)
 
@@ -344,7 +346,7 @@ def _main(args) -> None:
 
 
 def _average_precision(args, detections: list[Detection], annotated: Annotations) -> dict | None:
-    """COCO's figures, where all people of the file are scored and pycocotools is installed."""
+    """COCO's figures, if all people of the file are scored and pycocotools is installed."""
     if args.rows != slice(None) or annotated.pictures is None or annotated.images is None:
         return None
     numbers = dict(zip(annotated.pictures, annotated.images, strict=True))

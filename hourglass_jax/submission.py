@@ -1,10 +1,10 @@
-"""Predictions of MPII's test people as the file that the benchmark's server takes.
+"""Writes predictions of MPII's test people as a file for the benchmark's server.
 
     python -m hourglass_jax.submission --predictions=predictions.json \\
       --annotations=mpii_human_pose_v1_u12_1.mat --output=pred_keypoints_mpii.mat
 
 The toolkit's evaluatePCKh.m compares `pred` with annolist(img_train == 0): all test pictures in their order,
-also those without people, and all rectangles of each. Only people of single_person are scored.
+including those without people, and all rectangles of each. Only people of single_person are scored.
 """
 
 import argparse
@@ -23,21 +23,21 @@ def read_predictions(path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is something else, an id comes twice, or a joint is not a number; one line.
+      ValueError: the file has other content, an id occurs twice, or a joint is not finite; one line.
     """
     people, found = files.read_json(path), {}
     try:
         for person in people:
             id_, joints = str(person["id"]), np.array(person["joints"], np.float64)  # null becomes nan
             if id_ in found:
-                raise ValueError(f"{id_} comes twice")
+                raise ValueError(f"{id_} occurs twice")
             if joints.shape != (mpii_annotations.JOINTS, 2) or not np.isfinite(joints).all():
                 raise ValueError(f"the joints of {id_} are not 16 finite [x, y]")
             found[id_] = joints
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{path}: not the predictions.json of a network of MPII's 16 joints ({reason})."
+            f"{path}: not the predictions.json of a network with MPII's 16 joints ({reason})."
         ) from None
     return found
 
@@ -49,8 +49,8 @@ def check(
 
     Args:
       pictures: the test set.
-      joints: by person's id.
-      allow_missing: people who count may lack a prediction.
+      joints: the joints by the person's id.
+      allow_missing: allow people who count without a prediction.
 
     Raises:
       ValueError: a prediction is missing, or its person is not in the test set; one line.
@@ -58,15 +58,15 @@ def check(
     known = {person.id for picture in pictures for person in picture.people}
     if unknown := [id_ for id_ in joints if id_ not in known]:
         raise ValueError(
-            f"{len(unknown)} of {len(joints)} predictions are of people outside the test set, {unknown[0]!r} "
-            "first; evaluate with --config.data.validation_split=test."
+            f"{len(unknown)} of {len(joints)} predictions are for people outside the test set, "
+            f"{unknown[0]!r} first; evaluate with --config.data.validation_split=test."
         )
     count = [picture.people[i].id for picture in pictures for i in sorted(picture.single)]
     missing = [id_ for id_ in count if id_ not in joints]
     if missing and not allow_missing:
         raise ValueError(
             f"{len(missing)} of the {len(count)} people who count have no prediction, {missing[0]!r} first; "
-            "their joints would be wrong: --allow_missing leaves them out."
+            "their joints would count as wrong; --allow_missing leaves them out."
         )
     if len(missing) == len(count):
         raise ValueError("no person who counts has a prediction; there is nothing to submit.")
@@ -74,10 +74,11 @@ def check(
 
 
 def structure(pictures: list[mpii_annotations.Picture], joints: dict[str, np.ndarray]) -> np.ndarray:
-    """`pred` as SciPy writes it: a structure array (1, n) of the n test pictures, fields as in annolist.
+    """`pred` as SciPy writes it: a structure array (1, n) of the n test pictures, with annolist's fields.
 
-    image.name, and annorect with scale, objpos.{x, y} and annopoints.point.{x, y, id}: ids from 0, places as
-    in the annotations. Of people without prediction annopoints is empty; so is annorect without people.
+    The fields are image.name, and annorect with scale, objpos.{x, y} and annopoints.point.{x, y, id}; ids
+    count from 0, places are as in the annotations. annopoints is empty for people without a prediction, and
+    annorect for pictures without people.
     """
     return _structs(
         {
@@ -120,14 +121,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--annotations", required=True, metavar="FILE", help="mpii_human_pose_v1_u12_1.mat")
     parser.add_argument("--output", required=True, metavar="FILE", help="such as pred_keypoints_mpii.mat")
     parser.add_argument(
-        "--allow_missing", action="store_true", help="people who count may have no prediction"
+        "--allow_missing", action="store_true", help="allow people who count without a prediction"
     )
     args = parser.parse_args(arguments)
     return console.run(_main, args)
 
 
 def _main(args) -> None:
-    import scipy.io  # requirements-minimal.txt does without
+    import scipy.io  # not in requirements-minimal.txt
 
     joints = read_predictions(args.predictions)
     pictures = mpii_annotations.read_test(copies.fetched(args.annotations))

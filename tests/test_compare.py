@@ -120,7 +120,7 @@ def test_a_workdir_is_read_and_what_is_missing_is_said(tmp_path, capsys):
         ([str(tmp_path)], "evaluation.json: no such file; evaluate the run first"),
         ([str(tmp_path / "old.json")], "old.json: lacks 'auc'; evaluate the run again"),
         ([str(tmp_path / "cut.json")], "cut.json: not readable as json"),
-        ([workdir, workdir], "A run is named twice"),
+        ([workdir, workdir], "A run is given twice"),
     ):
         assert compare.main(runs) == 1
         said = capsys.readouterr().err

@@ -201,7 +201,7 @@ def test_int8_computes_on_bytes_and_finds_about_the_same(file, tmp_path, capsys)
     np.testing.assert_array_equal(export.crops_of(folder, SIZE, most=2), images[[0, 2]])
     arguments = [f"--workdir={file}", "--format=onnx", f"--output={tmp_path / 'a'}", "--precision=int8"]
     assert export.main(arguments) == 1
-    assert "--calibration=PICTURES go together" in capsys.readouterr().err
+    assert "--calibration=PICTURES need each other" in capsys.readouterr().err
     assert export.main([*arguments, f"--calibration={folder}", "--heatmaps"]) == 0
     assert not capsys.readouterr().err
     found = run_onnx(tmp_path / "a")(images)["heatmaps"]
@@ -251,7 +251,7 @@ def test_what_is_there_already_survives(file, tmp_path, capsys, monkeypatch):
     (tmp_path / "folder").mkdir()
     arguments = [f"--workdir={file}", "--format=savedmodel", f"--output={tmp_path / 'folder'}"]
     assert export.main(arguments) == 1
-    assert "is a folder that is there already; choose another name" in capsys.readouterr().err
+    assert "is an existing folder; choose another name" in capsys.readouterr().err
     (tmp_path / "a.onnx").write_text("before")
 
     def refusing(*args, **options):
@@ -260,7 +260,7 @@ def test_what_is_there_already_survives(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(export.FORMATS, "onnx", refusing)
     assert export.main([f"--workdir={file}", "--format=onnx", f"--output={tmp_path / 'a.onnx'}"]) == 1
     message = capsys.readouterr().err
-    assert "--format=onnx cannot take a network 'newell': there is no operation fft" in message
+    assert "--format=onnx cannot convert the network 'newell': there is no operation fft" in message
     assert message.count("\n") == 1 and (tmp_path / "a.onnx").read_text() == "before"
 
 
@@ -298,7 +298,7 @@ def test_a_tensorflow_that_cannot_run_it_is_named_and_nothing_written(monkeypatc
 
     monkeypatch.setattr(export, "_tensorflow", lambda: (tf, convert))
     with pytest.raises(
-        ImportError, match=f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__}"
+        ImportError, match=f"TensorFlow {tf.__version__} cannot run programs of JAX {jax.__version__}"
     ):
         export.savedmodel(None, SIZE, tmp_path / "folder")
     assert not list(tmp_path.iterdir())

@@ -200,7 +200,7 @@ def test_read_keeps_the_persons_with_all_joints(tmp_path):
         (b'{"images": []}', "is not MPII's json"),
         (json.dumps([person([[1.0, 1.0, 1.0]] * 14)]).encode(), "is not MPII's json"),
         (json.dumps([person([[0.0, 0.0, 0.0]] * 16)]).encode(), "no person with all 16 joints"),
-        (json.dumps([person([[1.0, 1.0, 1.0]] * 16)]).encode(), "more persons are needed"),
+        (json.dumps([person([[1.0, 1.0, 1.0]] * 16)]).encode(), "more people are needed"),
     ],
 )
 def test_command_answers_bad_files_in_one_line(tmp_path, capsys, content, message):
@@ -227,7 +227,7 @@ def test_command_draws_and_writes_what_it_prints(tmp_path, capsys):
     path = write(tmp_path / "people.json.gz", scattered(40))
     output = tmp_path / "made" / "here"
     code, printed = run(capsys, "--annotations", path, "--groups", 4, "--output", output)
-    assert code == 0 and "40 persons with all 16 joints" in printed.out
+    assert code == 0 and "40 people with all 16 joints" in printed.out
     results = json.loads((output / "part_groups.json").read_text())
     assert sorted(sum(results["groups"], [])) == list(range(16))
     assert str(tuple(map(tuple, results["groups"]))) in printed.out

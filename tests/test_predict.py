@@ -114,8 +114,8 @@ def test_skipped_and_changed_pictures_are_noted(spots, tmp_path, capfd):
     output, errors = capfd.readouterr()
     assert code == 1 and len(people) == 1
     for line in (
-        f"Note: {tmp_path}/in: passed over 1 .txt.",
-        f"Note: {tmp_path}/in/a.png: its values fill 12 of 16 bits, and were brightened.",
+        f"Note: {tmp_path}/in: skipped 1 .txt.",
+        f"Note: {tmp_path}/in/a.png: its values use 12 of 16 bits, and were brightened.",
         "Note: without boxes the picture as a whole was taken for one person; --boxes or --detector gives "
         "people's places.",
         f"Skipped {tmp_path}/in/clip.mp4: a folder, not a picture or video",
@@ -472,7 +472,7 @@ def test_an_interruption_leaves_whole_files_and_is_reported(spots, tmp_path, mon
             {"boxes": "coco.json"},
             "its boxes is of a person (category_id 1) in these pictures; image_id [7]",
         ),
-        (["in"], {"detector": "yolo"}, "detector='yolo': there are torchvision"),
+        (["in"], {"detector": "yolo"}, "detector='yolo' is unknown; choose from torchvision"),
         (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),
         (["in"], {"boxes": "three.json"}, "boxes of 'a.png': expected [[x, y, width, height], ...]"),
         (["in"], {"boxes": "name.json"}, "boxes: there is no picture 'b.png'; did you mean a.png?"),

@@ -704,7 +704,7 @@ def test_a_detector_finds_the_people_of_pictures_without_boxes(spots, tmp_path):
     assert len(Predictor("any", detector=lambda image: [])(image)) == 0
     with pytest.raises(ValueError, match="detector=7: give a callable or one of torchvision"):
         Predictor("any", detector=7)
-    with pytest.raises(ValueError, match="The detector has to return boxes"):
+    with pytest.raises(ValueError, match="The detector must return boxes"):
         Predictor("any", detector=lambda image: 7)(image)
 
 

@@ -344,15 +344,15 @@ def test_the_case_of_people_in_order_of_score():
     [
         (
             lambda j: j[:4],
-            r"(4, 16, 2) are of 4 people; the annotations want (5, 16, 2): 5 people, 16 joints",
+            r"(4, 16, 2) are for 4 people; the annotations need (5, 16, 2): 5 people, 16 joints",
         ),
-        (lambda j: j[:, :14], r"(5, 14, 2) have 14 joints; the annotations want (5, 16, 2)"),
-        (lambda j: j.transpose(0, 2, 1), r"(5, 2, 16) have their axes swapped; the annotations want"),
-        (lambda j: j[..., :1], "(5, 16, 1); the annotations want"),
-        (lambda j: j[0], "(16, 2); the annotations want"),
+        (lambda j: j[:, :14], r"(5, 14, 2) have 14 joints; the annotations need (5, 16, 2)"),
+        (lambda j: j.transpose(0, 2, 1), r"(5, 2, 16) have their axes swapped; the annotations need"),
+        (lambda j: j[..., :1], "(5, 16, 1); the annotations need"),
+        (lambda j: j[0], "(16, 2); the annotations need"),
         (
             lambda j: j[..., ::-1],
-            "x and y have changed places: as (y, x) 100.0% of the joints would be right",
+            "x and y are swapped: as (y, x) 100.0% of the joints would be correct",
         ),
     ],
 )
@@ -399,9 +399,9 @@ def test_a_missing_dataset_is_an_error_that_lists_those_present(tmp_path, capsys
     ("change", "message"),
     [
         (lambda own: own[1:], "lacks 1 people, 'mpii-007-2' first"),
-        (lambda own: [*own, own[0]], "1 ids come twice"),
+        (lambda own: [*own, own[0]], "1 ids occur twice"),
         (lambda own: [*own, own[0] | {"id": "mpii-z-0"}], "has unknown 1 people, 'mpii-z-0' first"),
-        (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints are not of one length"),
+        (lambda own: [own[0] | {"joints": [[1, 2]]}, *own[1:]], "lists of joints differ in length"),
         (lambda own: [{"keypoints": [1, 2, 2]}], "(no 'image_id')"),
         (lambda own: [{"image_id": "a", "keypoints": [1, 2]}], "person 1: keypoints has 2 numbers"),
         (
@@ -412,13 +412,16 @@ def test_a_missing_dataset_is_an_error_that_lists_those_present(tmp_path, capsys
             lambda own: [{"image_id": "a", "keypoints": K * [1, 2, 2], "score": float("inf")}],
             "person 1: score is inf; expected a number",
         ),
-        (lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}], "a person has 1 joints, the annotations"),
+        (
+            lambda own: [{"image_id": "a", "keypoints": [1, 2, 2]}],
+            "a person has 1 joints, but the annotations",
+        ),
         (
             lambda own: [{"image_id": "a", "keypoints": K * [1, 2, 2]}],
             "predicts 0 people in picture '007.jpg'",
         ),
         (lambda own: {"annotations": []}, "(no 'images')"),
-        (lambda own: [], "predictions (0,); the annotations want (5, 16, 2)"),
+        (lambda own: [], "predictions (0,); the annotations need (5, 16, 2)"),
         (lambda own: 3, "neither our predictions.json, COCO keypoints nor a list"),
         (lambda own: ["x"], "could not convert"),
     ],

@@ -100,11 +100,11 @@ def test_people_without_prediction_have_no_points(tmp_path, capsys):
         ([], "3 of the 3 people who count have no prediction"),
         (
             [{"id": "mpii-a-0", "joints": [[1, 2]] * 16}],
-            "1 of 1 predictions are of people outside the test set, 'mpii-a-0'",
+            "1 of 1 predictions are for people outside the test set, 'mpii-a-0'",
         ),
         ([{"id": "mpii-t-0", "joints": [[1, 2]] * 14}], "the joints of mpii-t-0 are not 16 finite"),
         ([{"id": "mpii-t-0", "joints": [[1, None]] * 16}], "the joints of mpii-t-0 are not 16 finite"),
-        ([{"id": "mpii-t-0", "joints": [[1, 2]] * 16}] * 2, "mpii-t-0 comes twice"),
+        ([{"id": "mpii-t-0", "joints": [[1, 2]] * 16}] * 2, "mpii-t-0 occurs twice"),
         ([{"id": "mpii-t-0"}], "p.json: not the predictions.json of .*no 'joints'"),
         ({"images": []}, "p.json: not the predictions.json"),
         (7, "p.json: not the predictions.json"),

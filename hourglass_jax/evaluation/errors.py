@@ -1,4 +1,4 @@
-"""The kinds of wrong joints: what a network confuses a joint with."""
+"""The kinds of wrong joints: where a wrong prediction lies."""
 
 import numpy as np
 
@@ -17,21 +17,21 @@ def kinds(
     threshold: float,
     skeleton: Skeleton,
 ) -> np.ndarray:
-    """Sorts predicted joints into the first of these that applies.
+    """Assigns each predicted joint the first of these kinds that applies.
 
-    - right: within `threshold` of the joint, as a share of the reference length;
-    - mirrored: within it of the same joint of the other side;
-    - near: within `NEAR` times the threshold of the joint;
-    - another joint: within the threshold of any other labelled joint of the person;
-    - elsewhere: the rest, also predictions without a number.
+    - right: at most `threshold`, as a fraction of the reference length, away from the joint;
+    - mirrored: at most that far away from the same joint of the other side;
+    - near: at most `NEAR` times the threshold away from the joint;
+    - another joint: at most the threshold away from any other labelled joint of the person;
+    - elsewhere: all others, including predictions that are not finite.
 
     Args:
-      predicted, truth: (n, k, 2) px; labelled: (n, k) bool; reference: (n,) px, 0 where unknown.
+      predicted, truth: (n, k, 2) px; labelled: (n, k) bool; reference: (n,) px, 0 if unknown.
       threshold: above 0.
       skeleton: the joint set.
 
     Returns:
-      (n, k) int, positions in `KINDS`; -1 for joints that do not count.
+      (n, k) int, indices of `KINDS`; -1 for joints that do not count.
     """
     right, counted = metrics.judged(metrics.distances(predicted, truth), labelled, reference, threshold)
     mirrored = metrics.mirrored(predicted, truth, labelled, reference, threshold, skeleton)

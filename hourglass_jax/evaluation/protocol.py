@@ -66,7 +66,7 @@ class Protocol:
         return ", ".join(parts)
 
     def to_dict(self) -> dict:
-        """A plain dictionary, stored beside every score."""
+        """A plain dictionary, stored with every score."""
         return dataclasses.asdict(self)
 
     def estimator_options(self) -> dict:

@@ -8,7 +8,7 @@ from hourglass_jax.media import draw
 from hourglass_jax.network import Network
 
 _TILE = 192  # px, least size of a drawn crop
-_ATTENDED = 4  # examples whose attention is drawn: eight stacks have 40 maps each
+_ATTENDED = 4  # examples whose attention is drawn; eight stacks have 40 maps per example
 
 
 def predictions_sheet(predictions: Predictions, network: Network) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Pictures and films in and out, and drawing."""
+"""Reading and writing of pictures and videos, and drawing."""

@@ -1,4 +1,4 @@
-"""Pictures: skeletons, heatmaps, attention and contact sheets. Images are (h, w, 3) uint8 RGB."""
+"""Draws skeletons, heatmaps, attention and contact sheets. Images are (h, w, 3) uint8 RGB."""
 
 import colorsys
 import itertools
@@ -55,7 +55,8 @@ def skeleton(
     known = joints[drawn]
     if not len(known):
         return image
-    # Lines scale with the person, but stay visible in the whole picture; a panorama counts by its area.
+    # Lines scale with the person, but stay visible in the whole picture; the limit depends on the area, so
+    # that it suits panoramas, too.
     least = 0.1 * np.sqrt(np.prod(image.shape[:2]))
     extent = np.clip(np.ptp(known, axis=0).max(), least, max(image.shape[:2]))
     width = max(1, round(extent / 60))

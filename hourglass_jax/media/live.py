@@ -1,4 +1,4 @@
-"""Cameras and streams, by OpenCV: a camera's number, an address (rtsp://...), or a `cv2.VideoCapture`."""
+"""Reads cameras and streams with OpenCV: a camera's number, a URL (rtsp://...), or a `cv2.VideoCapture`."""
 
 import contextlib
 import pathlib
@@ -14,22 +14,22 @@ import numpy as np
 
 from hourglass_jax.media.pictures import Picture
 
-_PATIENCE = 10_000  # ms, for a server
-_RATE = Fraction(25)  # frames a second, where none is stated
+_PATIENCE = 10_000  # ms, time-out for a server
+_RATE = Fraction(25)  # frames per second, if the source does not state it
 _ADDRESS = re.compile(r"(rtsps?|https?|rtmp|udp|tcp|srt)://", re.IGNORECASE)
 
 
 class Camera:
-    """Frames of a camera or a stream, as they come; iterating once reads it to its end.
+    """Frames of a camera or a stream, in real time; one iteration reads it to its end.
 
-    Of a camera and of a live stream the newest frame is read each time, and those that come while the network
-    computes are passed over. A film at an address, and a `cv2.VideoCapture`, are read frame by frame.
+    From a camera or a live stream the newest frame is read each time; frames that arrive while the network
+    computes are skipped. A video at a URL, and a `cv2.VideoCapture`, are read frame by frame.
 
     Args:
-      source: a camera's number from 0, an address, or a `cv2.VideoCapture`, which stays open.
+      source: a camera's number from 0, a URL, or a `cv2.VideoCapture`, which stays open.
 
     Raises:
-      ValueError: it cannot be opened.
+      ValueError: the source cannot be opened.
     """
 
     def __init__(self, source):
@@ -41,7 +41,7 @@ class Camera:
         else:
             self._capture = cv2.VideoCapture(source) if self._own else source
         if not self._capture.isOpened():
-            hint = "is it there, and used by no other program?" if isinstance(source, int) else "is it there?"
+            hint = "is it connected, and not in use?" if isinstance(source, int) else "does it exist?"
             raise ValueError(f"{self.name}: cannot be opened; {hint}")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = Fraction(rate).limit_denominator(1001) if 1 <= rate < 1000 else _RATE
@@ -50,11 +50,11 @@ class Camera:
 
     @property
     def path(self) -> pathlib.Path:
-        """A name for what is written of it, "camera0.mp4"."""
+        """A name for files written from this source, "camera0.mp4"."""
         return pathlib.Path(f"{self.name}.mp4")
 
     def __iter__(self) -> Iterator[Picture]:
-        """Frames with their number and time; the thread and the camera are free when the iterator closes."""
+        """Frames with their number and time; closing the iterator releases the thread and the camera."""
         frames = self._latest() if self._newest else self._in_order()
         try:
             for number, (image, seconds) in enumerate(frames):
@@ -82,14 +82,14 @@ class Camera:
 
 
 class _Newest:
-    """The newest frame of a capture, which a thread reads."""
+    """The newest frame of a capture, read by a thread."""
 
     def __init__(self, capture: cv2.VideoCapture):
         self._capture, self._start = capture, time.monotonic()
         self._changed = threading.Condition()
         self._frame: tuple[np.ndarray, Fraction] | None = None
         self._ended = False
-        # A program may end without closing what it did not read to the end.
+        # A daemon, because a program may end without closing an iterator.
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -102,7 +102,7 @@ class _Newest:
                 self._changed.notify()
 
     def take(self) -> tuple[np.ndarray, Fraction] | None:
-        """Waits for a frame that was not taken yet; None at the end."""
+        """Waits for a new frame; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame is not None or self._ended)
             frame, self._frame = self._frame, None
@@ -118,7 +118,7 @@ def _since(start: float) -> Fraction:
 
 
 def is_source(item) -> bool:
-    """Whether `Camera` takes it: a number, an address or a `cv2.VideoCapture`."""
+    """Whether `Camera` accepts the item: a number, a URL or a `cv2.VideoCapture`."""
     number = isinstance(item, int) and not isinstance(item, bool)
     return number or is_address(item) or isinstance(item, cv2.VideoCapture)
 
@@ -128,7 +128,7 @@ def is_address(item) -> bool:
 
 
 def _name(source) -> str:
-    """camera0, or the last part of an address that is a name, without what may be a password."""
+    """ "camera0", or the last part of a URL that is a name; without passwords."""
     if isinstance(source, int):
         return f"camera{source}"
     if not isinstance(source, str):

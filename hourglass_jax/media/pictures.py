@@ -1,4 +1,4 @@
-"""Pictures as people have them: files, folders, globs, videos and arrays -> (h, w, 3) uint8 RGB."""
+"""Reads users' pictures: files, folders, globs, videos and arrays -> (h, w, 3) uint8 RGB."""
 
 import collections
 import contextlib
@@ -21,26 +21,26 @@ from hourglass_jax import copies
 from hourglass_jax.media import videos
 from hourglass_jax.pose import crop
 
-# Pillow opens thirty more kinds of files, some by starting other programs; only these are read.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG has MPO, of two lenses, too
+# Only these formats are read. Pillow opens thirty more, for some of which it starts other programs.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG includes MPO, of two lenses
 EXTENSIONS = {
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
     ".webp",
 }
-_HEIF = {".heic", ".heif"}  # read where pillow-heif is installed
-LARGEST = 2**26  # px that are kept of a picture: 200 MB; larger ones are reduced
+_HEIF = {".heic", ".heif"}  # read if pillow-heif is installed
+LARGEST = 2**26  # px of a picture in memory, 200 MB; larger pictures are reduced
 HELD = 2**29  # bytes of decoded pictures that wait for the network, or for the rest of their batch
-_MEMORY = 2**31  # bytes that decoding and converting a picture may take; larger ones are refused
-# Bytes for each pixel at the peak, as measured: Pillow's 4, the result's 3, and decoders' own copies.
+_MEMORY = 2**31  # bytes that decoding and converting a picture may take; larger pictures are refused
+# Peak bytes per pixel, as measured: Pillow's 4, the result's 3, and copies in the decoders.
 _BYTES = {"AVIF": 13, "HEIF": 16, "TIFF": 10, "WEBP": 17}
 _BYTES_ELSE = 8
-_BAND = 2**20  # px that are converted at once
-_DEPTHS = (8, 10, 12, 14)  # bits of cameras and scanners that write 16
+_BAND = 2**20  # px per conversion
+_DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners fill in files of 16 bits
 _limit = threading.Lock()
 
 
 class Unreadable(ValueError):
-    """A file that is no picture; the message names it, and `path` is it where it is known."""
+    """A file that is not a readable picture. The message names it, and `path` is its path, if known."""
 
     path: pathlib.Path | None = None
 
@@ -50,17 +50,18 @@ class Picture:
     """One picture, or one frame of a video.
 
     Attributes:
-      image: (h, w, 3) uint8 RGB; reduced where the picture has more than LARGEST px, or where a reduced one
-        is enough.
-      size: (width, height) of the picture itself in px, as it is to be seen.
-      path: of its file, None for arrays.
-      frame: its number in the video, from 0; None elsewhere.
-      time: seconds from the beginning of the video; None elsewhere.
-      reduction: the sides of `image` are those of the picture divided by it, and rounded up, so that it may
-        reach out of the picture.
-      start: where in the picture `image` begins, (x, y) px; not at (0, 0) where a reduced one was turned.
-      remark: in words, which part of the file was changed or not read; "" for none. A video's is in its first
-        frame.
+      image: (h, w, 3) uint8 RGB; reduced if the picture has more than LARGEST px, or if a reduced one is
+        enough.
+      size: (width, height) of the upright picture itself, px.
+      path: path of the file; None for arrays.
+      frame: the frame's number in the video, from 0; None for pictures.
+      time: seconds from the beginning of the video; None for pictures.
+      reduction: factor by which the picture's sides were divided to get those of `image`. These are rounded
+        up, so that `image` may extend beyond the picture.
+      start: place of the first pixel of `image` in the picture, (x, y) px; not (0, 0) if a reduced picture
+        was rotated.
+      remark: the part of the file that was changed or not read, in words; "" if there is none. A video's
+        remark is in its first frame.
     """
 
     image: np.ndarray
@@ -78,19 +79,19 @@ class Picture:
         return 1 / self.reduction
 
     def cut(self, transform: np.ndarray, size: int) -> np.ndarray:
-        """`crop.cut` by a map from the picture's own pixels, (2, 3)."""
+        """`crop.cut` with a map (2, 3) from the picture's own pixels."""
         from_held = np.column_stack([np.eye(2) * self.reduction, self.start])
         return crop.cut(self.image, crop.compose(transform, from_held), size)
 
 
 @dataclasses.dataclass
 class Found:
-    """What a search for pictures finds.
+    """The result of a search for pictures.
 
     Attributes:
-      items: paths of pictures and videos, each once.
-      unreadable: entries named like pictures that are none: folders, dangling links, pipes.
-      passed: by folder or glob, how many files of each other kind are in it, such as {".txt": 2}.
+      items: paths of pictures and videos, without duplicates.
+      unreadable: entries that are named like pictures, but are folders, dangling links or pipes.
+      passed: by folder or glob, the numbers of files of other kinds in it, such as {".txt": 2}.
     """
 
     items: list[pathlib.Path] = dataclasses.field(default_factory=list)
@@ -98,21 +99,21 @@ class Found:
     passed: dict[pathlib.Path, collections.Counter] = dataclasses.field(default_factory=dict)
 
     def remarks(self) -> list[str]:
-        """A line for each folder with files that are passed over."""
+        """A line for each folder with files that are skipped."""
         lines = []
         for path, kinds in self.passed.items():
             hint = "; pip install pillow-heif reads HEIC" if kinds.keys() & _HEIF else ""
-            lines.append(f"{path}: passed over {_counted(kinds)}{hint}.")
+            lines.append(f"{path}: skipped {_counted(kinds)}{hint}.")
         return lines
 
 
 def expand(source, unreadable: Callable[[Unreadable], None], remark: Callable[[str], None]) -> Iterable[Any]:
-    """Single items, paths as `pathlib.Path`: a list where the source can be counted, else lazily.
+    """Single items, with paths as `pathlib.Path`: a list if the source can be counted, else lazily.
 
     Args:
-      source: a path (see `search`), a list of paths and pictures, or any other iterable of single ones.
-      unreadable: is called with what is named like a picture and is none.
-      remark: is called with a line on each folder with files that are passed over.
+      source: a path (see `search`), a list of paths and pictures, or any other iterable of single items.
+      unreadable: called with each entry that is named like a picture but is not one.
+      remark: called with a line about each folder with files that are skipped.
     """
     if not isinstance(source, (str, os.PathLike, list, tuple)):
         return (pathlib.Path(item) if is_path(item) else item for item in source)
@@ -143,13 +144,13 @@ def is_path(item) -> bool:
 
 
 def is_video(path: pathlib.Path) -> bool:
-    """By its ending; a GIF by whether it moves."""
+    """Whether a file is a video, by its ending; a GIF is one if it is animated."""
     suffix = path.suffix.lower()
     if suffix == ".gif":
         try:
             with _open(path) as file:
                 return getattr(file, "is_animated", False)
-        except Exception:  # the message comes when it is read
+        except Exception:  # reading it raises the message
             return False
     return suffix in videos.EXTENSIONS
 
@@ -160,10 +161,10 @@ def find(paths: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
 
 
 def search(paths: Iterable[str | os.PathLike]) -> Found:
-    """Files, the pictures and videos in folders, and what globs match; sorted within these, each once.
+    """Files, pictures and videos in folders, and matches of globs; each of these sorted, without duplicates.
 
     Raises:
-      FileNotFoundError: a path that is not there or no regular file, or a folder or glob without pictures.
+      FileNotFoundError: a path does not exist or is not a regular file, or a folder or glob has no pictures.
     """
     found = Found()
     for path in map(copies.fetched, paths):
@@ -174,7 +175,7 @@ def search(paths: Iterable[str | os.PathLike]) -> Found:
         kinds, before = collections.Counter(), len(found.items) + len(found.unreadable)
         for entry in sorted(inside):
             if entry.name.startswith("."):
-                continue  # macOS leaves a hidden ._NAME.jpg beside each picture, which is none
+                continue  # macOS writes a hidden ._NAME.jpg, which is not a picture, next to each picture
             if entry.suffix.lower() not in _known():
                 kinds["folder" if _is_dir(entry) else entry.suffix.lower() or "without an ending"] += 1
             elif _is_file(entry):
@@ -218,10 +219,10 @@ def _known() -> set[str]:
 
 
 def _is_file(path: pathlib.Path) -> bool:
-    """Whether it is a regular file, or a link to one: opening a pipe would wait for ever."""
+    """Whether the path is a regular file, or a link to one; opening a pipe would wait forever."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # in a folder that cannot be entered; a name with a zero byte
+    except (OSError, ValueError):  # a folder that cannot be entered; a name with a zero byte
         return False
 
 
@@ -233,11 +234,11 @@ def _is_dir(path: pathlib.Path) -> bool:
 
 
 def _what_else(path: pathlib.Path) -> str:
-    """In words, what is at a path where a picture is expected."""
+    """A description of a path that should be a picture but is not."""
     if _is_dir(path):
         return "a folder, not a picture or video"
     if path.is_symlink() and not path.exists():
-        return f"a link to {os.readlink(path)}, which is not there"
+        return f"a link to {os.readlink(path)}, which does not exist"
     if os.path.lexists(path):
         return "a pipe or device, not a file"
     return "there is no such file"
@@ -247,8 +248,8 @@ def of(item) -> Iterator[Picture]:
     """The pictures of one item: a path of a picture or of a video, a Pillow image or an array.
 
     Raises:
-      Unreadable: the file is damaged or something else; a video's first frames may have come before.
-      ValueError: an array that is no picture.
+      Unreadable: the file is damaged or of another kind; for a video, possibly after its first frames.
+      ValueError: the array is not a picture.
     """
     if not is_path(item):
         yield _of_array(item)
@@ -269,10 +270,10 @@ def of(item) -> Iterator[Picture]:
 
 
 def size(path: pathlib.Path, *, upright: bool = False) -> tuple[int, int]:
-    """(width, height) as stored, or as seen upright by the EXIF orientation; nothing is decoded.
+    """(width, height) as stored, or made upright by the EXIF orientation; nothing is decoded.
 
     Raises:
-      Unreadable: the file is no picture.
+      Unreadable: the file is not a readable picture.
     """
     with _named(path), _open(path) as file:
         width, height = file.size
@@ -280,32 +281,32 @@ def size(path: pathlib.Path, *, upright: bool = False) -> tuple[int, int]:
 
 
 def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda width, height: 1) -> Picture:
-    """A picture from a file: upright, whatever its EXIF orientation; alpha over white.
+    """Reads a picture: made upright by its EXIF orientation, transparent parts over white.
 
-    16 bits are scaled to 8. Where all values fit into 8, 10, 12 or 14 bits, as cameras and scanners write
-    them, those are scaled, and the picture's remark says so.
+    16 bits are scaled to 8. If all values fit into 8, 10, 12 or 14 bits, as written by cameras and scanners,
+    these bits are scaled, and the picture's remark says so.
 
     Args:
-      path: of the file.
-      reduction: of width and height as stored, to the factor by which a JPEG may be reduced while it is
-        decoded, which saves time: 1, 2, 4 or 8.
+      path: path of the file.
+      reduction: stored width and height -> the factor by which a JPEG may be reduced while it is decoded,
+        which saves time: 1, 2, 4 or 8.
 
     Raises:
-      Unreadable: it cannot be decoded.
+      Unreadable: the file cannot be decoded.
     """
     path = pathlib.Path(path)
     with _named(path):
         with _open(path) as file:
             width, height = file.size
             factor = max(_factor(file.size), reduction(width, height))
-            # JPEGs are decoded to a half, a quarter or an eighth; the others whole.
+            # JPEGs are decoded at a half, a quarter or an eighth; other formats at full size.
             drafted = file.draft(None, (width // factor, height // factor))
             reduced = round(width / drafted[1][2]) if drafted else 1
-            # A progressive JPEG's coefficients are held, all of them, even where the result is reduced.
+            # All coefficients of a progressive JPEG are in memory, even if the result is reduced.
             decoded = math.prod((width, height) if file.info.get("progressive") else file.size)
             if decoded * _BYTES.get(file.format or "", _BYTES_ELSE) > _MEMORY:
                 raise ValueError(f"{width} x {height} px are too many to decode")
-            # Reading PNG's EXIF loads it.
+            # Read the tiles first, because reading the EXIF of a PNG loads it.
             tiles = getattr(file, "tile", None)
             stored = str(tiles[0].args) if tiles else ""
             orientation = _orientation(file)
@@ -313,12 +314,12 @@ def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda 
             remarks = [f"the first of {count} pictures is read"] if count > 1 and file.format != "MPO" else []
             values, remark, orientation = _deep(path, file, orientation, stored)
             remarks += [remark] if remark else []
-            # As stored, which of all but reduced ones may differ from the header: Pillow turns TIFFs itself.
+            # The stored size may differ from the header, unless it is reduced: Pillow rotates TIFFs itself.
             width, height = (width, height) if reduced > 1 else values.size
             factor = _factor(values.size)
             image, reduced = _upright(_reduced(values, factor), orientation), reduced * factor
             size = (height, width) if orientation > 4 else (width, height)
-            # The last row or column, which may reach out of the picture, may have become the first.
+            # A rotation may make the last row or column, which may extend beyond the picture, the first.
             ends = (orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
             start = tuple(
                 (s - n * reduced) * e for s, n, e in zip(size, image.shape[1::-1], ends, strict=True)
@@ -334,12 +335,12 @@ def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda 
 
 
 def ahead(items: Iterator, depth: int, size: Callable[[Any], int] = lambda item: 0) -> Iterator:
-    """Runs a generator on a thread of its own, `depth` items ahead; closes it when the consumer stops.
+    """Runs a generator on its own thread, `depth` items ahead; closes it when the consumer stops.
 
     Args:
       items: the generator.
-      depth: how many items wait for the consumer, at most.
-      size: bytes of an item. While those that wait have HELD of them, the thread waits, too.
+      depth: the largest number of items that wait for the consumer.
+      size: bytes of an item. While the waiting items have HELD bytes, the thread waits.
     """
     end, pending = object(), collections.deque()
     held, stopped, changed = 0, False, threading.Condition()
@@ -371,7 +372,7 @@ def ahead(items: Iterator, depth: int, size: Callable[[Any], int] = lambda item:
         with changed:
             stopped = True
             changed.notify()
-        pool.shutdown(cancel_futures=True)  # waits for the one that runs: a generator has one caller
+        pool.shutdown(cancel_futures=True)  # waits for the running call, because a generator allows only one
         close = getattr(items, "close", None)
         if close:
             close()
@@ -385,14 +386,14 @@ def in_parallel(
     depth: int,
     size: Callable[[Any], int] = lambda item: 0,
 ) -> Iterator:
-    """What the function gives for each item, in the items' order, on several threads.
+    """The function's values for all items, in the items' order, computed on several threads.
 
     Args:
-      function: an item -> a list.
-      items: are taken on the caller's thread.
-      threads: how many.
-      depth: how many items wait for the consumer at most, beside those on the threads.
-      size: bytes of one of the function's values; no item is begun while those that wait have HELD of them.
+      function: an item -> a list of values.
+      items: the items; they are read on the caller's thread.
+      threads: number of threads.
+      depth: the largest number of items that wait for the consumer, in addition to those on the threads.
+      size: bytes of one of the values. While the waiting values have HELD bytes, no item is started.
     """
     pending: collections.deque[futures.Future] = collections.deque()
     source, end = iter(items), object()
@@ -415,38 +416,39 @@ def in_parallel(
 
 @contextlib.contextmanager
 def _named(path):
-    """Errors become `Unreadable`, which names the file."""
+    """Turns errors into `Unreadable`, which names the file."""
     try:
         yield
-    except Exception as error:  # each of Pillow's decoders has its own
+    except Exception as error:  # each of Pillow's decoders has its own exceptions
         found = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
-            found = "of no known kind" if os.path.getsize(path) else "empty"
+        if isinstance(error, UnidentifiedImageError):  # its message would repeat the path
+            found = "of an unknown kind" if os.path.getsize(path) else "empty"
             if pathlib.Path(path).suffix.lower() in _HEIF:
                 found = "HEIC needs pillow-heif; pip install pillow-heif"
         raise Unreadable(f"{path}: not a picture that can be read ({found})") from error
 
 
 def _factor(size) -> int:
-    """By how much both sides are divided to have at most LARGEST px."""
+    """The factor by which both sides are divided to have at most LARGEST px."""
     return math.ceil(math.sqrt(math.prod(size) / LARGEST))
 
 
 def _open(path) -> Image.Image:
-    """Reads the header only."""
+    """Opens a picture; reads only its header."""
     formats = FORMATS
     if pathlib.Path(path).suffix.lower() in _HEIF and _register_heif():
         formats += ("HEIF",)
     elif not _is_file(pathlib.Path(path)):
         raise ValueError(_what_else(pathlib.Path(path)))
     with _limit:
-        # Pillow refuses large pictures; they are reduced here, or refused by a limit of our own. The limit
-        # is Pillow's only one, for all its users, and so is put back.
+        # Pillow refuses large pictures; this module reduces them, or refuses them by its own limit. Pillow
+        # has one limit for all users, so it is restored.
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            Image.init()  # else a kind that this Pillow was built without is a KeyError
+            Image.init()  # otherwise a format that this Pillow was built without raises a KeyError
             image = Image.open(path, formats=[name for name in formats if name in Image.OPEN])
-            # Named files are mapped into memory where they can be, and then TIFFs of 16 bits are not turned.
+            # Pillow maps files with a name into memory if possible, and then does not rotate TIFFs of 16
+            # bits.
             image.filename = ""
             return image
         finally:
@@ -454,7 +456,7 @@ def _open(path) -> Image.Image:
 
 
 def _register_heif() -> bool:
-    """Whether Pillow reads HEIC, by the optional pillow-heif."""
+    """Registers the optional pillow-heif; returns whether Pillow reads HEIC."""
     try:
         import pillow_heif  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -464,23 +466,24 @@ def _register_heif() -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, by EXIF; 1 is upright."""
+    """The EXIF orientation, 1 to 8; 1 is upright."""
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if value in range(2, 9) else 1
 
 
 def _deep(path: pathlib.Path, file: Image.Image, orientation: int, raw: str) -> tuple[Image.Image, str, int]:
-    """A picture with 8 bits, a remark where its values fill fewer than 16, and its orientation.
+    """A picture with 8 bits, a remark if its values fill fewer than 16 bits, and its orientation.
 
     Args:
-      orientation: in the file; Pillow turns some kinds upright while they load.
+      orientation: the orientation in the file; Pillow makes some formats upright while it loads them.
       raw: Pillow's name for the layout of the values in the file.
     """
     file.load()
     if file.mode.startswith("I;16"):
         values, bits = _to_8_bits(np.asarray(file))
         return Image.fromarray(values), _fewer_bits(bits), _orientation(file)
-    # Pillow keeps the upper half of colours of 16 bits: nearly black where they fill fewer. OpenCV has all.
+    # Pillow keeps only the upper 8 of a colour's 16 bits, which is nearly black if the values fill fewer.
+    # OpenCV keeps all bits.
     if ";16" in raw and file.mode == "RGB" and _brightest(file) < 64:
         deep = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if deep is not None and deep.dtype == np.uint16 and deep.shape[2:] == (3,):
@@ -494,23 +497,23 @@ def _brightest(image: Image.Image) -> int:
 
 
 def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """uint16 -> uint8 by the fewest of 8, 10, 12, 14 and 16 bits that hold all values, and these bits."""
+    """uint16 -> uint8, by the fewest of 8, 10, 12, 14 and 16 bits that hold all values; and these bits."""
     most = int(values.max(initial=0))
     bits = next((bits for bits in _DEPTHS if 0 < most < 1 << bits), 16)
     return (values >> (bits - 8)).astype(np.uint8), bits
 
 
 def _fewer_bits(bits: int) -> str:
-    return f"its values fill {bits} of 16 bits, and were brightened" if bits < 16 else ""
+    return f"its values use {bits} of 16 bits, and were brightened" if bits < 16 else ""
 
 
 def _reduced(image: Image.Image, factor: int) -> np.ndarray:
-    """As RGB, (h, w, 3) uint8, with both sides divided by a factor; in bands, which bounds the memory."""
+    """A picture as RGB, (h, w, 3) uint8, with both sides divided by a factor; in bands, to save memory."""
     width, height = image.size
     result = np.empty((math.ceil(height / factor), math.ceil(width / factor), 3), np.uint8)
     rows = max(1, _BAND // (width * factor)) * factor
     for top in range(0, height, rows):
-        whole = rows >= height  # Pillow copies even then
+        whole = rows >= height  # Pillow's crop would copy even then
         band = _rgb(image if whole else image.crop((0, top, width, min(top + rows, height))))
         band = band.reduce(factor) if factor > 1 else band
         result[top // factor : top // factor + band.height] = np.asarray(band)
@@ -518,7 +521,7 @@ def _reduced(image: Image.Image, factor: int) -> np.ndarray:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """What a stored image (h, w, 3) of EXIF orientation 1 to 8 shows."""
+    """A stored image (h, w, 3) of EXIF orientation 1 to 8, made upright."""
     image = image.transpose(1, 0, 2) if orientation > 4 else image
     image = image[::-1] if orientation in (3, 4, 7, 8) else image
     image = image[:, ::-1] if orientation in (2, 3, 6, 7) else image
@@ -526,7 +529,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's with 8 bits as RGB, alpha over white."""
+    """A picture in any of Pillow's modes with 8 bits as RGB, transparent parts over white."""
     if image.mode in ("I", "F"):
         raise ValueError("its values have 32 bits; save it with 8 or 16")
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Videos in and out, by PyAV (`pip install 'hourglass_jax[video]'`).
+"""Reads and writes videos with PyAV (`pip install 'hourglass_jax[video]'`).
 
 Frames are (h, w, 3) uint8 RGB with a time in seconds.
 """
@@ -20,22 +20,22 @@ EXTENSIONS = {
     *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 }
-LARGEST = 2**26  # px of a frame; 8K has half of it
-_RATE = fractions.Fraction(25)  # frames a second, where the file states none
-_TICKS = 90_000  # a second of the written film, where the source's own unit does not fit
-_WIDEST = 4  # of a pixel's sides; beyond, the stated ratio is an error and pixels are square
+LARGEST = 2**26  # px of a frame; 8K has half as many
+_RATE = fractions.Fraction(25)  # frames per second, if the file does not state it
+_TICKS = 90_000  # ticks per second of a written video, if the source's own unit does not fit
+_WIDEST = 4  # largest ratio of a pixel's sides; beyond it the ratio is an error, and pixels are square
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions, ITU-T H.273
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a file states about its film.
+    """The facts that a file states about its video.
 
     Attributes:
-      frames: their number; None where the file does not state it.
-      rate: frames a second, on average.
+      frames: the number of frames; None if the file does not state it.
+      rate: frames per second, on average.
       tick: unit of the frames' times, s.
-      remark: what is lost when its frames become 8-bit RGB; "" where nothing is.
+      remark: the loss in the conversion of its frames to 8-bit RGB; "" if there is none.
     """
 
     frames: int | None
@@ -50,7 +50,7 @@ class Frame:
 
     Attributes:
       image: (h, w, 3) uint8 RGB.
-      time: seconds since the beginning of the film, as players show it.
+      time: seconds since the beginning of the video, as players show it.
     """
 
     image: np.ndarray
@@ -58,19 +58,19 @@ class Frame:
 
 
 def frames(path: str | os.PathLike) -> Iterator[Frame]:
-    """All frames, as players show them: turned and mirrored by the display matrix, with square pixels.
+    """All frames as players show them: rotated and flipped by the display matrix, with square pixels.
 
     Raises:
-      ValueError: it is no video, or its frames have more than LARGEST px; also after some frames, where the
-        rest is damaged.
+      ValueError: the file is not a video, or its frames have more than LARGEST px. If the file is damaged,
+        this is raised after its readable frames.
     """
     with _opened(path) as stream:
         _check_size(path, stream.codec_context)
-        stream.thread_type = "AUTO"  # else one core decodes
+        stream.thread_type = "AUTO"  # otherwise only one core decodes
         begin = fractions.Fraction(stream.container.start_time or 0, 1_000_000)
         rate, ratio = _rate(stream), _pixel_ratio(stream)
         for number, frame in enumerate(stream.container.decode(stream)):
-            _check_size(path, frame)  # it may change in a film
+            _check_size(path, frame)  # the size may change within a video
             time = number / rate if frame.pts is None else frame.pts * frame.time_base - begin
             yield Frame(_upright(_square(frame, ratio), _matrix(frame)), max(time, fractions.Fraction(0)))
 
@@ -81,18 +81,18 @@ def _check_size(path, shape) -> None:
 
 
 def about(path: str | os.PathLike) -> About:
-    """What the file states, without decoding.
+    """The facts that the file states; nothing is decoded.
 
     Raises:
-      ValueError: it is no video.
+      ValueError: the file is not a video.
     """
     with _opened(path) as stream:
         context = stream.codec_context
         bits = max((part.bits for part in context.format.components), default=8) if context.format else 8
         transfer = _HDR.get(int(context.color_trc))
-        remark = f"{bits} bits a colour are reduced to 8" if bits > 8 else ""
+        remark = f"{bits} bits per colour are reduced to 8" if bits > 8 else ""
         if transfer:
-            remark += f"{', ' * bool(remark)}HDR ({transfer}) is shown without tone mapping: paler than meant"
+            remark += f"{', ' * bool(remark)}HDR ({transfer}) is shown without tone mapping, and so too pale"
         return About(stream.frames or None, _rate(stream), stream.time_base or 1 / _rate(stream), remark)
 
 
@@ -100,26 +100,26 @@ def about(path: str | os.PathLike) -> About:
 def writing(
     path: str | os.PathLike, rate: fractions.Fraction, tick: fractions.Fraction | None = None
 ) -> Iterator[Callable[..., None]]:
-    """Gives a function that adds a frame to an MP4 file (H.264, no sound), there whole or not at all.
+    """Yields a function that adds a frame to an MP4 file (H.264, no sound); the file is written atomically.
 
-    The function takes an image (h, w, 3) and its time in seconds as a Fraction; None is one frame after the
-    one before. Times grow by at least one tick.
+    The function takes an image (h, w, 3) and its time in seconds as a Fraction; None means one frame after
+    the previous one. Times increase by at least one tick.
 
     Args:
-      path: of the file.
-      rate: frames in a second, on average.
-      tick: unit of times, s; None for one that fits the rate.
+      path: path of the file.
+      rate: frames per second, on average.
+      tick: unit of times, s; None: one that fits the rate.
     """
     with extras.needed("av", f"{path}: writing it"):
         import av
 
     tick = 1 / rate if tick is None else tick
-    # MP4 counts in whole parts of a second, at most 2^32 of them; players expect some thousands.
+    # MP4 counts in integer fractions of a second, at most 2^32 of them; players expect some thousands.
     if tick.numerator != 1 or not 1000 <= tick.denominator <= 1_000_000:
         tick = fractions.Fraction(1, _ticks(rate))
     with files.replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate)
-        stream.pix_fmt = "yuv420p"  # what every player takes; wants even sizes
+        stream.pix_fmt = "yuv420p"  # every player reads it; it needs even sizes
         stream.time_base = stream.codec_context.time_base = tick
         before = step = None
 
@@ -148,18 +148,18 @@ def writing(
 
 def _mux(container, stream, frame, duration: int) -> None:
     for packet in stream.encode(frame):
-        packet.duration = packet.duration or duration  # else the last frame is shown for no time
+        packet.duration = packet.duration or duration  # otherwise the last frame has a duration of 0
         container.mux(packet)
 
 
 def _ticks(rate: fractions.Fraction) -> int:
-    """Parts of a second in which frames of this rate last a whole number of parts."""
+    """Ticks per second such that a frame of this rate lasts a whole number of ticks."""
     ticks = rate.numerator
     return ticks * math.ceil(10_000 / ticks) if ticks <= 1_000_000 else _TICKS
 
 
 def _rate(stream) -> fractions.Fraction:
-    """Frames a second; formats that count milliseconds (WebM) may state 1000 of them, which is their unit."""
+    """Frames per second; WebM counts milliseconds, and may state 1000 frames, which is only its unit."""
     stated = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     sound = [rate for rate in stated if rate and rate > 0]
     likely = [rate for rate in sound if rate < 1000]
@@ -173,7 +173,7 @@ def _pixel_ratio(stream) -> fractions.Fraction:
 
 
 def _square(frame, ratio: fractions.Fraction) -> np.ndarray:
-    """A decoded frame as (h, w, 3) RGB; the shorter side of its pixels is enlarged to the longer one."""
+    """A decoded frame as (h, w, 3) RGB with square pixels; the shorter side of pixels is enlarged."""
     wide, high = max(ratio, fractions.Fraction(1)), max(1 / ratio, fractions.Fraction(1))
     size = {"width": round(frame.width * wide), "height": round(frame.height * high)} if ratio != 1 else {}
     return frame.to_ndarray(format="rgb24", **size)
@@ -191,7 +191,7 @@ def _matrix(frame) -> tuple[int, ...]:
 
 
 def _upright(image: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
-    """Turned and mirrored by the nearest of the eight display matrices of right angles."""
+    """Rotates and flips an image by the nearest of the eight display matrices with right angles."""
     a, b, c, d = matrix
     if abs(b) + abs(c) > abs(a) + abs(d):
         image, a, d = image.transpose(1, 0, 2), c, b
@@ -201,23 +201,24 @@ def _upright(image: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path):
-    """The first stream of moving pictures; what PyAV finds wrong as ValueError, in one line."""
+    """Opens the first video stream; errors of PyAV become a ValueError of one line."""
     with extras.needed("av", f"{path}: reading it", error=ValueError):
         import av
         from av import error as av_error
         from av import stream
     try:
-        # Titles and the like may be in any encoding; nothing here reads them, nor does PyAV from 19 on.
+        # Titles and other metadata may be in any encoding. This module does not read them; PyAV before 19
+        # does.
         old = int(av.__version__.partition(".")[0]) < 19
         options: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
         with av.open(str(path), **options) as container:
-            # Music and podcasts carry their cover as a film of one picture.
+            # Music and podcasts store their cover as a video with one picture.
             cover = stream.Disposition.attached_pic
             moving = [video for video in container.streams.video if not video.disposition & cover]
             if not moving:
                 raise ValueError(f"{path}: holds no moving pictures")
-            if moving[0].codec_context is None:  # PyAV's for a codec that FFmpeg does not know
+            if moving[0].codec_context is None:  # for a codec that FFmpeg does not know
                 raise ValueError(f"{path}: its video is in a format that FFmpeg cannot decode")
             yield moving[0]
     except av_error.FFmpegError as error:
-        raise ValueError(f"{path}: no video that can be read ({error.strerror or error})") from error
+        raise ValueError(f"{path}: not a readable video ({error.strerror or error})") from error

@@ -1,1 +1,1 @@
-"""People in pictures and films: boxes, detectors, who is who from frame to frame, and smooth joints."""
+"""People in pictures and videos: boxes, detectors, tracking from frame to frame, and smooth joints."""

@@ -1,4 +1,4 @@
-"""Boxes of people, (x, y, width, height) in px of the picture: overlap, and which detections are kept."""
+"""Boxes of people, (x, y, width, height) in px of the picture: overlap, and the selection of detections."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class Detections(NamedTuple):
     Attributes:
       boxes: (n, 4) float64, x, y, width, height in px of the picture.
       scores: (n,) float64, 0 to 1.
-      labels: (n,) names of classes, or numbers where names are unknown; () where all are people.
+      labels: (n,) names of classes, or numbers if names are unknown; () if all are people.
     """
 
     boxes: np.ndarray
@@ -22,14 +22,14 @@ class Detections(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which of a detector's boxes are taken for people.
+    """Selects those of a detector's boxes that are people.
 
     Attributes:
-      threshold: least score, 0 to 1.
-      classes: names or numbers of the classes that are people; boxes without a class are taken.
-      overlap: of two boxes whose intersection / union is larger, the one with the lower score is left out; 1
-        keeps both.
-      limit: people in a picture, at most: those with the best scores.
+      threshold: lowest score, 0 to 1.
+      classes: names or numbers of the classes that are people; boxes without a class are kept.
+      overlap: the largest intersection / union of two boxes; beyond it, the box with the lower score is left
+        out. 1 keeps all.
+      limit: the largest number of people in a picture; those with the best scores are kept.
     """
 
     threshold: float = 0.5
@@ -45,13 +45,13 @@ class Selection:
             raise ValueError(f"limit={self.limit}: give at least 1.")
 
     def of(self, found: Detections, size: tuple[int, int]) -> tuple[Detections, int]:
-        """The people among them, best first, with their boxes cut at the picture's edges.
+        """The people among the detections, best first, with their boxes clipped to the picture.
 
         Args:
-          found: in a picture of `size`, (width, height) px.
+          found: the detections in a picture of `size`, (width, height) px.
 
         Returns:
-          the people, and how many more were left out by `limit`.
+          the people, and the number of those left out because of `limit`.
         """
         corners = np.clip(_corners(found.boxes), 0, [*size, *size])
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
@@ -66,11 +66,11 @@ class Selection:
 
 
 def detections(found: Any) -> Detections:
-    """What a detector returns, in one form.
+    """Converts the result of a detector to `Detections`.
 
     Args:
-      found: `Detections`; boxes (n, 4), each with the score 1; (n, 5), the last being the score; or
-        (boxes, scores) or (boxes, scores, labels).
+      found: `Detections`; boxes (n, 4), which get the score 1; boxes and scores (n, 5); or (boxes, scores) or
+        (boxes, scores, labels).
 
     Raises:
       ValueError: anything else; one line.
@@ -93,8 +93,8 @@ def detections(found: Any) -> Detections:
     except (ValueError, TypeError, IndexError, OverflowError):
         shown = " ".join(repr(found).split())[:200]
         raise ValueError(
-            "The detector has to return boxes (n, 4), x, y, width, height in pixels, or (boxes, scores) or "
-            f"(boxes, scores, labels) of as many finite numbers; it returned {shown}"
+            "The detector must return boxes (n, 4), x, y, width, height in pixels, or (boxes, scores) or "
+            f"(boxes, scores, labels) of equal length, all finite; it returned {shown}"
         ) from None
     return Detections(boxes, scores, labels)
 
@@ -119,7 +119,7 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection / union, (n, m), of boxes (n, 4) and (m, 4); 0 where both are empty."""
+    """Intersection / union, (n, m), of boxes (n, 4) and (m, 4); 0 if both are empty."""
     first, second = _corners(a)[:, None], _corners(b)[None]
     extent = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     shared = np.prod(np.maximum(extent, 0), axis=-1)
@@ -128,11 +128,11 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
-    """Greedy non-maximum suppression: indices of the boxes that stay, best first.
+    """Greedy non-maximum suppression: indices of the boxes that are kept, best first.
 
     Args:
       boxes: (n, 4); scores: (n,).
-      overlap: the largest intersection / union of two that stay.
+      overlap: the largest intersection / union of two boxes that are kept.
     """
     order = np.argsort(-scores, kind="stable")
     overlaps, kept = iou(boxes, boxes), []

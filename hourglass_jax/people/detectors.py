@@ -1,8 +1,8 @@
-"""Detectors of people, from packages that are kept by others: torchvision, transformers, ultralytics, ONNX.
+"""Detectors of people, from other packages: torchvision, transformers, ultralytics, ONNX.
 
 A detector is a callable, image (h, w, 3) uint8 RGB -> boxes (x, y, width, height) px with scores, see
-`boxes.detections`. `named` gives one by a name such as "torchvision" or "yolox_s.onnx". None of the packages
-is required, and each is imported when its detector is made.
+`boxes.detections`. `named` makes one from a name such as "torchvision" or "yolox_s.onnx". None of the
+packages is required; each is imported when its detector is made.
 """
 
 import os
@@ -27,11 +27,11 @@ def named(name: str) -> Detector:
 
     Args:
       name: "torchvision[:MODEL[:FILE]]", "transformers[:MODEL]" (a name on the Hugging Face hub or a folder),
-        "ultralytics[:FILE]", or "[onnx:]FILE.onnx[:LAYOUT]" with one of `onnx.LAYOUTS`. The first three fetch
-        weights where the package has not stored them yet.
+        "ultralytics[:FILE]", or "[onnx:]FILE.onnx[:LAYOUT]" with one of `onnx.LAYOUTS`. The first three
+        download weights if the package has not stored them yet.
 
     Raises:
-      ValueError: no such name, file or layout.
+      ValueError: an unknown name, file or layout.
       ImportError: its package is not installed; one line with the remedy.
     """
     package, _, rest = name.partition(":")
@@ -45,7 +45,7 @@ def named(name: str) -> Detector:
     path, ending, layout = (rest if package == "onnx" else name).rpartition(".onnx")
     if ending and layout[:1] in ("", ":"):
         return onnx.Onnx(path + ending, layout=layout[1:] or None)
-    raise ValueError(f"detector={name!r}: there are {NAMES}, and in Python any callable.")
+    raise ValueError(f"detector={name!r} is unknown; choose from {NAMES}, or in Python pass any callable.")
 
 
 class Torchvision:
@@ -53,10 +53,10 @@ class Torchvision:
 
     Args:
       model: its name, "fasterrcnn_resnet50_fpn_v2".
-      weights: "DEFAULT" for those that torchvision fetches, a file of a state dictionary, or None for random
-        ones.
-      device: of torch; None for a GPU where there is one.
-      **options: of the model, such as box_score_thresh.
+      weights: "DEFAULT" for those that torchvision downloads, a file with a state dictionary, or None for
+        random ones.
+      device: torch's device; None: a GPU if there is one.
+      **options: options of the model, such as box_score_thresh.
     """
 
     def __init__(self, model: str = TORCHVISION, *, weights=None, device: str | None = None, **options):
@@ -66,7 +66,7 @@ class Torchvision:
             from torchvision import models
         known = models.list_models(module=models.detection)
         if model not in known:
-            raise ValueError(f"detector: torchvision has no model {model!r}; there are {', '.join(known)}.")
+            raise ValueError(f"detector: torchvision has no model {model!r}; choose from {', '.join(known)}.")
         published = models.get_model_weights(model).DEFAULT  # pyright: ignore
         self._names = published.meta["categories"]
         fetched = weights == "DEFAULT"
@@ -77,7 +77,7 @@ class Torchvision:
             if not fetched and weights is not None:
                 state = torch.load(os.fspath(weights), map_location="cpu", weights_only=True)
                 self._model.load_state_dict(state)
-        except Exception as error:  # of the network, the disk, pickle or torch, each its own
+        except Exception as error:  # network, disk, pickle and torch each have their own exceptions
             reason = " ".join(str(error).split())[:200]
             source = f"fetching its weights from {published.url}" if fetched else f"loading {weights}"
             raise ValueError(f"detector torchvision:{model}: {source} failed ({reason}).") from error
@@ -95,12 +95,12 @@ class Torchvision:
 
 
 class Transformers:
-    """An object detector of Hugging Face's transformers: RT-DETR, DETR, YOLOS and their kin.
+    """An object detector of Hugging Face's transformers: RT-DETR, DETR, YOLOS and others.
 
     Args:
       model: a name on the hub, or a folder of `save_pretrained`.
-      device: of torch; None for a GPU where there is one.
-      least: score below which boxes are dropped at once; `Selection` has the threshold that matters.
+      device: torch's device; None: a GPU if there is one.
+      least: boxes with a lower score are dropped early; `Selection` applies the actual threshold.
     """
 
     def __init__(self, model: str = TRANSFORMERS, *, device: str | None = None, least: float = 0.05):
@@ -113,7 +113,7 @@ class Transformers:
             self._model = transformers.AutoModelForObjectDetection.from_pretrained(model)
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"detector transformers:{model}: not to be had ({reason}).") from error
+            raise ValueError(f"detector transformers:{model}: loading failed ({reason}).") from error
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model, self._least = self._model.eval().to(self._device), least
 
@@ -134,9 +134,9 @@ class Ultralytics:
     """A detector of the package ultralytics (YOLO), whose licence is AGPL-3.0 and not this project's.
 
     Args:
-      model: a file of weights or the name of one that the package fetches, or a .yaml for random ones.
-      least: score below which boxes are dropped at once; `Selection` has the threshold that matters.
-      **options: of the package's `predict`, such as device and imgsz.
+      model: a file of weights, the name of weights that the package downloads, or a .yaml for random weights.
+      least: boxes with a lower score are dropped early; `Selection` applies the actual threshold.
+      **options: options of the package's `predict`, such as device and imgsz.
     """
 
     def __init__(self, model: str = ULTRALYTICS, *, least: float = 0.05, **options):
@@ -144,13 +144,13 @@ class Ultralytics:
             import ultralytics
         try:
             self._model = ultralytics.YOLO(model, task="detect")  # pyright: ignore
-        except Exception as error:  # of the network, the disk or torch, each its own
+        except Exception as error:  # network, disk and torch each have their own exceptions
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"detector ultralytics:{model}: not to be had ({reason}).") from error
+            raise ValueError(f"detector ultralytics:{model}: loading failed ({reason}).") from error
         self._options: dict[str, Any] = {"conf": least, "verbose": False} | options
 
     def __call__(self, image: np.ndarray) -> Detections:
-        # Arrays are taken for OpenCV's BGR.
+        # The package expects arrays in OpenCV's BGR.
         (result,) = self._model.predict(np.ascontiguousarray(image[..., ::-1]), **self._options)
         found = result.boxes
         labels = tuple(result.names[int(i)] for i in found.cls.tolist())

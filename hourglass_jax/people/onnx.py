@@ -11,23 +11,24 @@ import numpy as np
 from hourglass_jax import extras
 from hourglass_jax.people.boxes import Detections, from_corners
 
-_FREE = 640  # px, sides of an input that the file leaves open
-_GREY = 114  # around the picture, as YOLO and YOLOX were trained
+_FREE = 640  # px, sides of an input that the file does not fix
+_GREY = 114  # colour of the padding, as in the training of YOLO and YOLOX
 _STRIDES = (8, 16, 32)  # px of a YOLOX cell
 
 Outputs = dict[str, np.ndarray]  # by name, without the dimension of the batch
 
 
 class Layout(NamedTuple):
-    """How a file takes a picture and what it returns.
+    """The format of a file's input and outputs.
 
     Attributes:
-      about: in words.
-      place: of the picture in the input: "corner" or "middle" of grey, at one scale, or "stretched".
-      bgr: the order of the colours, else RGB.
+      about: a description.
+      place: place of the picture in the input: "corner" or "middle" of a grey area, at one scale, or
+        "stretched".
+      bgr: whether the order of colours is BGR, else RGB.
       full: the largest value of a colour in the input, 1 or 255.
-      fits: whether outputs, from an input of (height, width), are of this layout.
-      read: outputs and (height, width) of the input to corners (n, 4) in px of the input, scores (n,) and
+      fits: (outputs, (height, width) of the input) -> whether the outputs have this layout.
+      read: (outputs, (height, width) of the input) -> corners (n, 4) in px of the input, scores (n,) and
         numbers of classes (n,).
     """
 
@@ -80,7 +81,7 @@ def _fits_yolox(outputs, size):
 
 
 def _read_yolox(outputs, size):
-    """Each cell's offset, logarithm of the size, objectness and classes, the latter two as probabilities."""
+    """Reads each cell's offset, logarithm of the size, and probabilities of an object and of the classes."""
     rows, cells = _only(outputs), []
     for stride in _STRIDES:
         y, x = np.mgrid[: size[0] // stride, : size[1] // stride]
@@ -94,12 +95,12 @@ def _read_yolox(outputs, size):
 
 LAYOUTS = {
     "boxes": Layout(
-        "outputs boxes (n, 4) x1 y1 x2 y2, scores (n,) and labels (n,), as RT-DETR's and D-FINE's own export "
-        "has them, with the picture's size as a second input, orig_target_sizes",
+        "outputs boxes (n, 4) x1 y1 x2 y2, scores (n,) and labels (n,), as in the exports of RT-DETR and "
+        "D-FINE, with the picture's size as a second input, orig_target_sizes",
         *("stretched", False, 1, _fits_boxes, _read_boxes),
     ),
     "yolox": Layout(
-        "one output (cells, 5 + classes), as YOLOX's own export has it, not decoded",
+        "one output (cells, 5 + classes), not decoded, as in YOLOX's own export",
         *("corner", True, 255, _fits_yolox, _read_yolox),
     ),
     "dets": Layout(
@@ -107,7 +108,7 @@ LAYOUTS = {
         *("corner", True, 255, _fits_dets, _read_dets),
     ),
     "yolo": Layout(
-        "one output (4 + classes, cells) of middles and sizes, as ultralytics exports it",
+        "one output (4 + classes, cells) of centres and sizes, as ultralytics exports it",
         *("middle", False, 1, _fits_yolo, _read_yolo),
     ),
     "rows": Layout(
@@ -121,13 +122,13 @@ class Onnx:
     """A detector in an ONNX file; its input is one picture, (1, 3, height, width) or (3, height, width).
 
     Args:
-      path: of the file.
-      layout: of `LAYOUTS`; None for the one that its outputs fit.
-      names: of the classes by their number; by default those that ultralytics writes into the file, or else
-        class 0 is "person", as in COCO's 80.
+      path: path of the file.
+      layout: a key of `LAYOUTS`; None: the layout that fits its outputs.
+      names: names of the classes by number. The default is the names that ultralytics writes into the file,
+        or, without these, "person" for class 0, as in COCO's 80 classes.
 
     Raises:
-      ValueError: no file that onnxruntime loads, or outputs of another layout.
+      ValueError: onnxruntime cannot load the file, or its outputs have another layout.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Onnx:
         names: dict[int, str] | None = None,
     ):
         if layout not in (None, *LAYOUTS):
-            raise ValueError(f"layout={layout!r}: there are {', '.join(LAYOUTS)}.")
+            raise ValueError(f"layout={layout!r} is unknown; choose from {', '.join(LAYOUTS)}.")
         with extras.needed("onnxruntime", f"{path}: running it", extra="onnx"):
             import onnxruntime
         if not os.path.isfile(path):
@@ -146,18 +147,18 @@ class Onnx:
         try:
             providers = onnxruntime.get_available_providers()
             self._session = onnxruntime.InferenceSession(os.fspath(path), providers=providers)
-        except Exception as error:  # onnxruntime has a dozen
-            raise ValueError(f"{path}: onnxruntime does not load it ({_line(error)}).") from error
+        except Exception as error:  # onnxruntime raises many different exceptions
+            raise ValueError(f"{path}: onnxruntime cannot load it ({_line(error)}).") from error
         inputs = {one.name: one for one in self._session.get_inputs()}
         self._sizes = next((name for name in inputs if name == "orig_target_sizes"), None)
         images = [one for name, one in inputs.items() if name != self._sizes]
         shape = images[0].shape if len(images) == 1 else []
         types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-        # A side that the file leaves open is None or a name.
+        # A side that the file does not fix is None or a name.
         sound = len(shape) in (3, 4) and (shape[-3] == 3 or not isinstance(shape[-3], int))
         if not sound or images[0].type not in types:
             found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs.values())
-            raise ValueError(f"{path}: its input is no picture (1, 3, height, width) but {found}.")
+            raise ValueError(f"{path}: its input is not a picture (1, 3, height, width) but {found}.")
         self._input, self._type, self._batched = images[0].name, types[images[0].type], len(shape) == 4
         height, width = (side if isinstance(side, int) and side > 0 else _FREE for side in shape[-2:])
         self._size = height, width
@@ -166,7 +167,7 @@ class Onnx:
         if (layout is None and not fitting) or (layout is not None and layout not in fitting):
             found = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
             known = "; ".join(f"{name}: {LAYOUTS[name].about}" for name in ([layout] if layout else LAYOUTS))
-            raise ValueError(f"{path}: its outputs, {found}, are not of the layout {known}.")
+            raise ValueError(f"{path}: its outputs, {found}, do not have the layout {known}.")
         self.layout = layout or fitting[0]
         self._names = names if names is not None else self._stored_names()
 
@@ -181,7 +182,7 @@ class Onnx:
     def _run(self, pixels: np.ndarray) -> Outputs:
         inputs = {self._input: (pixels[None] if self._batched else pixels).astype(self._type)}
         if self._sizes is not None:
-            # In px of the input, as all other layouts are.
+            # Results are in px of the input, as in all other layouts.
             inputs[self._sizes] = np.array([self._size[::-1]], np.int64)
         names = [one.name for one in self._session.get_outputs()]
         values = self._session.run(names, inputs)
@@ -208,8 +209,8 @@ def placed(
       size: (height, width) of the input.
 
     Returns:
-      (3, height, width) float32; and px of the input per px of the picture, (2,), and where in the input the
-      picture begins, (2,), both x and y.
+      (3, height, width) float32; px of the input per px of the picture, (2,) x and y; and the picture's first
+      pixel in the input, (2,) x and y.
     """
     (height, width), (h, w) = size, image.shape[:2]
     zoom = np.array([width / w, height / h])
@@ -235,7 +236,7 @@ def _cells(size) -> int:
 
 
 def _from_middles(middles: np.ndarray) -> np.ndarray:
-    """Corners (n, 4) from middles and sizes (n, 4)."""
+    """Corners (n, 4) from centres and sizes (n, 4)."""
     half = middles[:, 2:] / 2
     return np.concatenate([middles[:, :2] - half, middles[:, :2] + half], axis=1)
 

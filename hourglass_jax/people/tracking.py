@@ -1,4 +1,4 @@
-"""People followed from frame to frame by their boxes and joints, so that each keeps an id."""
+"""Tracks people from frame to frame by their boxes and joints, so that each person keeps an id."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import numpy as np
 from hourglass_jax.people.boxes import iou
 from hourglass_jax.people.smoothing import OneEuro, Smoother
 
-_SPREAD = 0.15  # of a joint's place between two frames, as a share of the person's size: COCO's mean 2 sigma
-_LEAST = 4  # trusted joints, for joints to say who is who, or where the box is
+_SPREAD = 0.15  # spread of a joint between two frames / the person's size: the mean of COCO's 2 sigma
+_LEAST = 4  # trusted joints that are needed to compare joints, or to get a box from them
 _AROUND = 1.2  # side of a box / extent of the joints in it
-_CHANGE = 1.25  # of a box's side from one frame to the next, at most
+_CHANGE = 1.25  # largest change of a box's side from one frame to the next
 
 
 @dataclasses.dataclass(eq=False)
@@ -18,11 +18,11 @@ class Track:
     """One person.
 
     Attributes:
-      id: from 1.
-      box: (4,) px; joints: (k, 2) px; trusted: (k,) bool: when last seen.
-      time: s, then.
-      motion: (2,) px/s, of the box's middle.
-      smoother: of the joints.
+      id: counts from 1.
+      box: (4,) px; joints: (k, 2) px; trusted: (k,) bool; all when the person was last seen.
+      time: when the person was last seen, s.
+      motion: (2,) px/s, velocity of the box's centre.
+      smoother: the filter of the joints.
     """
 
     id: int
@@ -34,21 +34,22 @@ class Track:
     smoother: Smoother | None = None
 
     def box_at(self, time: float) -> np.ndarray:
-        """(4,): the box, moved on."""
+        """(4,): the box, extrapolated to a time."""
         return self.box + np.concatenate([self.motion * max(time - self.time, 0), [0, 0]])
 
 
 class Tracker:
-    """Gives the people of each frame of one film their ids.
+    """Assigns ids to the people in each frame of one video.
 
-    Who is who is the assignment (Hungarian) with the largest sum of likenesses: the mean of the boxes'
-    intersection / union and of the joints' OKS, or the former alone where few joints are trusted.
+    People are assigned to tracks by the Hungarian method, with the largest sum of similarities. A similarity
+    is the mean of the boxes' intersection / union and of the joints' OKS, or only the former if few joints
+    are trusted.
 
     Args:
-      smooth: the filter of joints; None for none.
-      least: likeness of a person to a track, 0 to 1, below which it is somebody else.
-      memory: s, for which somebody who is not seen is remembered.
-      rate: frames a second, for pictures without times.
+      smooth: the filter of joints; None: no filter.
+      least: lowest similarity, 0 to 1, of a person to a track; below it the person is a new one.
+      memory: time for which a person who is not seen is remembered, s.
+      rate: frames per second, for pictures without times.
     """
 
     def __init__(
@@ -71,19 +72,19 @@ class Tracker:
         time: float | None = None,
         scores: np.ndarray | None = None,
     ) -> tuple[tuple[int, ...], np.ndarray]:
-        """The next frame.
+        """Processes the next frame.
 
         Args:
           boxes: (p, 4) px.
           joints: (p, k, 2) px; trusted: (p, k) bool.
-          time: s; None for one step of `rate` after the last frame.
-          scores: (p, k) of the joints, by which the filter weighs them; None for 1 where trusted, else 0.
+          time: s; None: one step of `rate` after the last frame.
+          scores: (p, k) scores of the joints, the filter's weights; None: 1 for trusted joints, else 0.
 
         Returns:
           ids (p,), and the joints (p, k, 2), smoothed if asked for.
         """
         before, self._time = self._time, self._time + 1 / self._rate if time is None else time
-        # Whoever was in the last frame is remembered however long a slow machine took since.
+        # People of the last frame are remembered even if a slow machine took longer than `memory` since.
         recent = min(before, self._time - self._memory)
         self.tracks = [track for track in self.tracks if track.time >= recent]
         found = self._assigned(boxes, joints, trusted)
@@ -111,18 +112,18 @@ class Tracker:
         return tuple(ids), smoothed
 
     def boxes(self) -> np.ndarray:
-        """(p, 4) px: where the people of the last frame are now, by their joints; see `box_of`."""
+        """(p, 4) px: the boxes of the last frame's people, from their joints; see `box_of`."""
         seen = [track for track in self.tracks if track.time == self._time]
         return np.reshape([box_of(track.joints, track.trusted, track.box) for track in seen], (-1, 4))
 
     def _assigned(self, boxes, joints, trusted) -> list[Track | None]:
-        from scipy.optimize import linear_sum_assignment  # slow to import, and pictures do without
+        from scipy.optimize import linear_sum_assignment  # slow to import, and pictures do not need it
 
         found: list[Track | None] = [None] * len(boxes)
         if not self.tracks or not len(boxes):
             return found
         before = np.array([track.box_at(self._time) for track in self.tracks])
-        likeness = iou(before, np.asarray(boxes, np.float64))
+        similarity = iou(before, np.asarray(boxes, np.float64))
         for t, track in enumerate(self.tracks):
             moved = track.joints + track.motion * max(self._time - track.time, 0)
             for p in range(len(boxes)):
@@ -130,21 +131,21 @@ class Tracker:
                 if both.sum() >= _LEAST:
                     size = np.sqrt(max(np.prod(track.box[2:]), 1.0))
                     apart = ((moved - joints[p])[both] ** 2).sum(axis=-1) / (_SPREAD * size) ** 2
-                    likeness[t, p] = 0.5 * (likeness[t, p] + np.exp(-apart / 2).mean())
-        # Of equal ones, the one in order.
+                    similarity[t, p] = 0.5 * (similarity[t, p] + np.exp(-apart / 2).mean())
+        # Break ties in favour of the given order.
         order = 1e-9 * np.abs(np.subtract.outer(np.arange(len(before)), np.arange(len(boxes))))
-        rows, columns = linear_sum_assignment(order - likeness)
+        rows, columns = linear_sum_assignment(order - similarity)
         for t, p in zip(rows, columns, strict=True):
-            if likeness[t, p] >= self._least:
+            if similarity[t, p] >= self._least:
                 found[p] = self.tracks[t]
         return found
 
 
 def box_of(joints: np.ndarray, trusted: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The box (4,) around the trusted of the joints (k, 2) px, for the next frame.
+    """The box (4,) for the next frame, around the trusted ones of the joints (k, 2) px.
 
-    Its sides are within a quarter of those of `box`, where the person was looked for; with fewer than four
-    trusted joints it is that one.
+    Its sides differ by at most a quarter from those of `box`, in which the person was found. With fewer than
+    four trusted joints it is that box.
     """
     if trusted.sum() < _LEAST:
         return box

@@ -118,7 +118,7 @@ def test_errors_are_one_line_and_uploads_are_bounded(opened, tmp_path):
     upload = find(driver, "#picture input[type=file]")
     upload.send_keys(str(tmp_path / "bad.png"))
     line = note(driver, "Error")
-    assert line == "Error: bad.png: not a picture that can be read (of no known kind)"
+    assert line == "Error: bad.png: not a picture that can be read (of an unknown kind)"
     driver.refresh()
     find(driver, "#picture input[type=file]").send_keys(str(tmp_path / "large.png"))
     assert "maximum" in wait(lambda: driver.find_element("css selector", ".toast-wrap, .toast-body").text)

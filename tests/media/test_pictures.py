@@ -87,7 +87,7 @@ def test_fewer_bits_in_16_are_brightened_and_said(tmp_path, suffix, bits):
     deep[0, 0] = 255 << (bits - 8)
     expected = RGB.copy()
     expected[0, 0] = 255
-    remark = f"its values fill {bits} of 16 bits, and were brightened" if bits < 16 else ""
+    remark = f"its values use {bits} of 16 bits, and were brightened" if bits < 16 else ""
     tags = Image.Exif()
     tags[0x0112] = 6
     for name, image in (("grey", deep[..., 0]), ("colour", deep)):
@@ -110,7 +110,9 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: started.append(args))
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "a.jpg").write_bytes(eps)
-    with pytest.raises(pictures.Unreadable, match="a.jpg: not a picture that can be read .of no known kind"):
+    with pytest.raises(
+        pictures.Unreadable, match="a.jpg: not a picture that can be read .of an unknown kind"
+    ):
         pictures.read(tmp_path / "a.jpg")
     assert not started
 
@@ -262,7 +264,7 @@ def test_a_file_that_is_no_picture_is_a_one_line_error(tmp_path):
             pictures.read(tmp_path / name)
         assert str(error.value).startswith(f"{tmp_path / name}: not a picture that can be read (")
         assert "\n" not in str(error.value)
-    for data, reason in ((b"", "empty"), (b"text", "of no known kind")):
+    for data, reason in ((b"", "empty"), (b"text", "of an unknown kind")):
         (tmp_path / "a.jpg").write_bytes(data)
         with pytest.raises(pictures.Unreadable) as error:
             pictures.read(tmp_path / "a.jpg")
@@ -333,11 +335,11 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
         assert found.items == [tmp_path / "ok.jpg"]
         assert [str(error) for error in found.unreadable] == [
             f"{tmp_path}/clip.mp4: a folder, not a picture or video",
-            f"{tmp_path}/gone.jpg: a link to /nowhere/gone.jpg, which is not there",
+            f"{tmp_path}/gone.jpg: a link to /nowhere/gone.jpg, which does not exist",
             f"{tmp_path}/pipe.png: a pipe or device, not a file",
         ]
         (line,) = found.remarks()
-        assert line.startswith(f"{path}: passed over 1 .heic, 2 .txt, 2 folders, 1 without an ending")
+        assert line.startswith(f"{path}: skipped 1 .heic, 2 .txt, 2 folders, 1 without an ending")
     # Named one by one they are refused, and in a stream skipped, but never opened.
     for name in ("gone.jpg", "pipe.png"):
         with pytest.raises(FileNotFoundError, match=f"{name}: a "):

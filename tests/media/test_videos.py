@@ -123,10 +123,10 @@ def test_pixels_that_are_not_square_become_square(tmp_path):
 def test_more_than_8_bits_and_hdr_are_said(tmp_path):
     encoded(tmp_path / "a.mkv", [moving(0)], codec="libx264", pix_fmt="yuv420p10le", color_trc=16)
     assert videos.about(tmp_path / "a.mkv").remark == (
-        "10 bits a colour are reduced to 8, HDR (PQ) is shown without tone mapping: paler than meant"
+        "10 bits per colour are reduced to 8, HDR (PQ) is shown without tone mapping, and so too pale"
     )
     first, *_ = pictures.of(tmp_path / "a.mkv")
-    assert first.remark.startswith("10 bits a colour")
+    assert first.remark.startswith("10 bits per colour")
 
 
 def test_a_cover_picture_is_no_film():
@@ -156,7 +156,7 @@ def test_a_damaged_video_is_a_one_line_error(tmp_path):
         for attempt in (videos.about, lambda path: list(pictures.of(path))):
             with pytest.raises(ValueError) as error:
                 attempt(tmp_path / name)
-            assert str(error.value).startswith(f"{tmp_path / name}: no video that can be read (")
+            assert str(error.value).startswith(f"{tmp_path / name}: not a readable video (")
             assert "\n" not in str(error.value)
 
 

@@ -52,5 +52,5 @@ def test_detectors_may_return_boxes_in_several_forms():
     for nothing in ([], np.empty((0, 5)), ([], []), ([], [], [])):
         assert detections(nothing).boxes.shape == (0, 4)
     for wrong in (None, 7, "abcd", [[1, 2, 3]], (BOXES, SCORES[:2]), BOXES * np.nan, (BOXES, SCORES, ["a"])):
-        with pytest.raises(ValueError, match="The detector has to return boxes"):
+        with pytest.raises(ValueError, match="The detector must return boxes"):
             detections(wrong)

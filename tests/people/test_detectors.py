@@ -131,20 +131,20 @@ def test_a_file_finds_the_bright_box(tmp_path, layout):
     px = 4 if layout != "boxes" else np.array([4, 2, 4, 2])  # of the picture, for one of the network
     assert (np.abs(found.boxes - [[40, 32, 120, 32]]) <= px).all()
     assert found.scores.tolist() == [0.75] and found.labels == ("person",)
-    with pytest.raises(ValueError, match="bright.onnx: its outputs, .* are not of the layout yolox: one"):
+    with pytest.raises(ValueError, match="bright.onnx: its outputs, .* do not have the layout yolox: one"):
         onnx.Onnx(path, layout="yolox")
 
 
 def test_names_and_files_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match="detector='yolo': there are torchvision.*any callable"):
+    with pytest.raises(ValueError, match="detector='yolo' is unknown; choose from torchvision.*any callable"):
         detectors.named("yolo")
-    with pytest.raises(ValueError, match="layout='v9': there are boxes, yolox"):
+    with pytest.raises(ValueError, match="layout='v9' is unknown; choose from boxes, yolox"):
         detectors.named("a.onnx:v9")
     pytest.importorskip("onnxruntime")
     with pytest.raises(ValueError, match="none.onnx: there is no such file"):
         detectors.named("none.onnx")
     (tmp_path / "a.onnx").write_bytes(b"no network")
-    with pytest.raises(ValueError, match="a.onnx: onnxruntime does not load it") as error:
+    with pytest.raises(ValueError, match="a.onnx: onnxruntime cannot load it") as error:
         detectors.named(str(tmp_path / "a.onnx"))
     assert "\n" not in str(error.value)
 
@@ -168,7 +168,7 @@ def test_torchvision():
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-6)
     names = find._names
     assert names[1] == "person" and found.labels == tuple(names[i] for i in expected["labels"])
-    with pytest.raises(ValueError, match="torchvision has no model 'yolo'; there are .*fasterrcnn"):
+    with pytest.raises(ValueError, match="torchvision has no model 'yolo'; choose from .*fasterrcnn"):
         detectors.Torchvision("yolo")
 
 
@@ -195,7 +195,7 @@ def test_transformers(tmp_path):
     )
     np.testing.assert_allclose(found.scores, logits.max(-1).values, rtol=1e-4)
     assert found.labels == tuple(("person", "dog")[i] for i in logits.argmax(-1))
-    with pytest.raises(ValueError, match="transformers:.*none: not to be had"):
+    with pytest.raises(ValueError, match="transformers:.*none: loading failed"):
         detectors.Transformers(str(tmp_path / "none"))
 
 
