@@ -1,4 +1,4 @@
-"""Trains in several processes on this machine, as on so many hosts, and ends them in each way that hosts end.
+"""Trains in several processes on this machine, as on several hosts, and ends them in each way that hosts end.
 
 python launch/hosts.py --processes=4 --output=runs/hosts
 
@@ -7,7 +7,7 @@ python launch/hosts.py --processes=4 --output=runs/hosts
     killed    one process dies (SIGKILL)
     stopped   one process hangs (SIGSTOP), and comes back (SIGCONT) when the others have ended
 
-After each of them all processes start again, and must go on after the newest checkpoint. In the end the
+After each of these all processes start again, and must continue from the newest checkpoint. In the end the
 parameters, the averages and the optimiser's state must equal those of an undisturbed run.
 """
 

@@ -1,1 +1,1 @@
-"""Where speed is measured, one file for each question; see `command`."""
+"""Measurements of speed, one file for each question; see `command`."""

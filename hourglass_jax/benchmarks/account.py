@@ -1,7 +1,8 @@
-"""The time of one inference, operation by operation: ours and, where it is installed, PyTorch's.
+"""The time of one inference, operation by operation: ours and, if installed, PyTorch's.
 
-Each in a process of its own on one core, where nothing overlaps: the traced operations then add up to the
-time of the call. Its ratio to twice the time on two cores says what waiting for each other costs there.
+Each runs in its own process on one core. There operations do not overlap, so that the times of the traced
+operations add up to the time of the call. Compared with twice the time on two cores, this time shows the cost
+of waiting for each other there.
 """
 
 import glob
@@ -17,7 +18,7 @@ from hourglass_jax.benchmarks.common import text_of
 from hourglass_jax.benchmarks.compiling import in_a_process
 from hourglass_jax.benchmarks.inference import folded_hourglass, images_of
 
-KINDS = {  # by the path of a traced instruction, the first that is found in it
+KINDS = {  # patterns in the path of a traced instruction; the first match counts
     "7x7 convolution": r"stem/conv/|7x7",
     "3x3 convolutions, products": r"conv1/dot_general|conv1/conv_general_dilated|3x3",
     "3x3 convolutions, Winograd's transforms": r"conv1/",
@@ -74,7 +75,7 @@ def of_ours(sizes: dict[str, int], rounds: int) -> dict[str, float]:
 
 
 def of_torch(sizes: dict[str, int], rounds: int) -> dict[str, float]:
-    """The same for the PyTorch twin, channels_last; an operation's time excludes that of its parts."""
+    """The same for the PyTorch twin, channels_last; the time of an operation excludes that of its parts."""
     _on_one_core(sizes["batch_size"])
     import torch
 
@@ -105,8 +106,8 @@ def by_kind(events: list[tuple[str, float]], paths: dict[str, str], rounds: int)
 
     Args:
       events: (name, nanoseconds) of everything traced in all rounds.
-      paths: of the operations among them, by name.
-      rounds: how many there were.
+      paths: paths of the operations among these, by name.
+      rounds: number of rounds.
     """
     seconds = dict.fromkeys((*KINDS, "all"), 0.0)
     for name, duration in events:
@@ -122,8 +123,11 @@ def _model(sizes):
 
 
 def _on_one_core(batch_size):
-    """Touches a large heap first. A profiler's notes lie between the arrays of two calls, which would
-    otherwise take new pages at each call."""
+    """Moves this process to one core, and touches a large heap first.
+
+    A profiler's records lie between the arrays of two calls. Without the large heap, each call would
+    therefore need new pages.
+    """
     devices.keep_memory()
     np.ones((batch_size, 1 << 27))  # 1 GiB each
     if hasattr(os, "sched_setaffinity"):  # Linux

@@ -1,4 +1,4 @@
-"""Where speed is measured: tables of medians from interleaved runs, with the machine they were seen on.
+"""Measures speed: tables of medians from interleaved runs, with a description of the machine.
 
     hourglass benchmark systems --workdir=runs/systems --steps=1800
 
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", help="folder for the table as json and markdown")
-    shared.add_argument("--rounds", type=int, default=7, help="timed runs of each (default: %(default)s)")
+    shared.add_argument("--rounds", type=int, default=7, help="timed runs per row (default: %(default)s)")
     commands = parser.add_subparsers(required=True, metavar="WHAT", dest="name")
     for benchmark in BENCHMARKS:
         benchmark.add(functools.partial(commands.add_parser, parents=[shared]))
@@ -64,9 +64,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    devices.keep_memory()  # as training and prediction do; whoever else is timed in this process has it, too
+    devices.keep_memory()  # as in training and prediction; it applies to everything timed in this process
     args = parser().parse_args(arguments)
-    # PyTorch, and the processes of some benchmarks, want an accelerator's memory as well.
+    # PyTorch, and the processes of some benchmarks, need an accelerator's memory, too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    where = machine()  # with the load that there was at the beginning
+    where = machine()  # before the run, with the load at the start
     return console.run(lambda: print(save(args.run(args) | {"machine": where}, args)))

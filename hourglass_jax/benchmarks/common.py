@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: times from interleaved runs, tables, and the train step of a config."""
+"""Parts shared by the benchmarks: times from interleaved runs, tables, and the train step of a config."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ def text_of(program: jax.stages.Compiled) -> str:
 
 
 def _processor() -> str:
-    """The processor as the kernel names it; `platform.processor` is often empty."""
+    """The kernel's name of the processor; `platform.processor` is often empty."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     pairs = (line.split(":", 1) for line in lines if ":" in line)
@@ -50,12 +50,12 @@ def _processor() -> str:
 def interleaved(
     runs: dict[str, Callable[[], object]], rounds: int, *, clock: str = "perf_counter"
 ) -> dict[str, tuple[float, float, float]]:
-    """Times functions in turn, so that what else the machine does falls on all of them alike.
+    """Times functions in turn, so that other work on the machine affects all of them equally.
 
     Args:
-      runs: by name; each returns what to wait for. The first call of each is not counted.
-      rounds: calls of each that are counted.
-      clock: of the module `time`; "process_time" counts what all threads of the process compute together.
+      runs: functions by name; each returns the arrays to wait for. The first call of each is not counted.
+      rounds: number of counted calls of each function.
+      clock: a function of the module `time`; "process_time" counts the time of all threads of the process.
 
     Returns:
       by name the lower quartile, the median and the upper quartile, in seconds.
@@ -70,7 +70,7 @@ def interleaved(
 
 
 def markdown(rows: list[dict]) -> str:
-    """Rows of the same columns as a table, right-aligned where they are numbers; it reads well as text."""
+    """Rows with the same columns as a table, with numbers right-aligned, so that it reads well as text."""
     cells = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = [">" if isinstance(value, (int, float)) else "<" for value in rows[0].values()]
@@ -80,7 +80,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def save(result: dict, args) -> str:
-    """The result as text; and in the folder --output, if there is one, as json and markdown."""
+    """Returns the result as text; writes it as json and markdown to the folder --output, if given."""
     text = f"{result['title']}; {result.get('machine', 'unfinished')}\n\n{markdown(result['rows'])}\n"
     if args.output:
         folder = pathlib.Path(args.output)
@@ -90,7 +90,7 @@ def save(result: dict, args) -> str:
 
 
 def random_variables(model, size: int) -> dict:
-    """Variables in which every parameter and statistic matters; features keep about their size."""
+    """Random variables such that every parameter and statistic matters, and features keep their scale."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -106,14 +106,14 @@ def random_variables(model, size: int) -> dict:
 
 
 def check_equal(ours, theirs) -> None:
-    """Raises ValueError unless all heatmaps agree to 1e-4 of the largest value."""
+    """Raises ValueError unless all heatmaps agree within 1e-4 of the largest value."""
     for a, b in zip(ours, theirs, strict=True):
         if not np.abs(a - b).max() <= 1e-4 * np.abs(b).max():
             raise ValueError(f"The networks differ by {np.abs(a - b).max()} of {np.abs(b).max()}.")
 
 
 def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
-    """A row for each peer of "ours": milliseconds (quartiles), and how many times as fast ours is."""
+    """A row for each peer of "ours": milliseconds (quartiles), and the ratio of the times."""
     seconds = interleaved(runs, rounds)
 
     def milliseconds(name):
@@ -137,17 +137,17 @@ def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
 
 
 class Step:
-    """The train step of a config with one batch of its own data, to be timed: `step()` runs it once.
+    """The train step of a config with one batch of its own data, for timing: `step()` runs it once.
 
     Args:
-      config: as `configs/common.py` describes.
-      model: in the place of the config's.
-      cache: whether programs come from the persistent cache, where there is one.
+      config: as described in `config_base.py`.
+      model: replaces the config's model.
+      cache: whether to use the persistent cache of programs, if there is one.
 
     Attributes:
-      seconds: to make the state, then of `compiled`, by what they were spent on.
-      compile_seconds: without the state.
-      temporary: bytes that the program takes beside its inputs and outputs.
+      seconds: seconds to make the state, and those of `compiled`, by activity.
+      compile_seconds: their sum without the state.
+      temporary: bytes that the program needs in addition to its inputs and outputs.
     """
 
     def __init__(self, config, model=None, *, cache=False):
@@ -158,7 +158,7 @@ class Step:
         seconds = time.perf_counter() - start
         b, fed = config.train.batch_size, feed.Sent(source, mesh)
         batches: Any = fed.batches(train=True, batch_size=min(b, len(source)))
-        # Again and again, where the batch is larger than the data.
+        # If the batch is larger than the data, the examples are repeated.
         batch = {name: np.resize(x, (b, *x.shape[1:])) for name, x in next(batches).items()}
         self._batch = fed.put(batch, train_step.INPUTS)
         batches.close()
@@ -173,7 +173,7 @@ class Step:
 
 
 def step_of(config, mesh, model=None, *, forms_of: str | None = None):
-    """(train step, network, source, optimiser) of a config, or of another model in its place.
+    """(train step, network, source, optimiser) of a config, optionally with another model.
 
     `forms_of`: see `devices.jit`.
     """
@@ -182,20 +182,20 @@ def step_of(config, mesh, model=None, *, forms_of: str | None = None):
     network = dataclasses.replace(network, model=model or network.model)
     plan = phases.plan(config.train.phases, len(source) / config.train.batch_size)
     _, _, optimiser = train.make_optimizer(config, len(source), network.model, plan)
-    # The phase that trains most of the tasks: it costs most.
+    # The phase that trains the most tasks is the most expensive one.
     trained = max((tasks for tasks, _ in plan.round), key=len, default=None)
     step = train.make_step(config, network, source, optimiser, mesh, trained, forms_of=forms_of)
     return step, network, source, optimiser
 
 
 class _Nothing:
-    """Checkpoints of a run that has not begun."""
+    """The checkpoints of a run that has not started."""
 
     latest = None
 
 
 def compiled(function, *arguments, cache=False):
-    """(program, seconds to trace, lower and compile it), past the persistent cache if not `cache`."""
+    """(program, seconds to trace, lower and compile it), without the persistent cache unless `cache`."""
     with contextlib.nullcontext() if cache else _without_cache():
         times = [time.perf_counter()]
         traced = function.trace(*arguments)
@@ -219,4 +219,4 @@ def _without_cache():
 
 def _use_cache(use: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", use)
-    compilation_cache.reset_cache()  # JAX decides only once whether it uses it
+    compilation_cache.reset_cache()  # otherwise JAX keeps its first decision about the cache

@@ -1,6 +1,6 @@
-"""How long a training of the stacked hourglass takes to its first step: from nothing, and with kept programs.
+"""The time to the first step of a training of the stacked hourglass: from nothing, and with cached programs.
 
-Each start is a process of its own. Only what depends on the programs is counted: no imports, no data.
+Each start is in its own process. Only the time that depends on programs is counted, without imports and data.
 """
 
 import concurrent.futures
@@ -15,14 +15,14 @@ SIZES = {"stacks": 8, "width": 256, "size": 256, "batch_size": 8}
 
 
 def add(command) -> None:
-    parser = command("compile", help="seconds to the first step of a training, from nothing and once more")
+    parser = command("compile", help="seconds to the first step of a training, from nothing and cached")
     add_sizes(parser, **SIZES)
     parser.add_argument("--remat", default="", help="train.remat (default: none)")
     parser.set_defaults(run=run)
 
 
 def run(args) -> dict:
-    """A row for the start that compiles everything, and one for the next."""
+    """A row for the start that compiles everything, and one for the next start."""
     sizes = {name: getattr(args, name) for name in SIZES}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def in_a_process(function, *arguments):
 
 
 def seconds_of_a_start(folder: str, sizes: dict[str, int], remat: str) -> dict[str, float]:
-    """Seconds to make a state, and to trace, lower and compile the step, with programs kept in the folder."""
+    """Seconds to make a state and to trace, lower and compile the step; programs are cached in the folder."""
     devices.keep_programs_in(folder)
     arguments = ",".join(f"{name}={value}" for name, value in sizes.items() if name != "batch_size")
     config = config_base.named("newell").get_config(f"{arguments},dataset=synthetic")

@@ -1,13 +1,14 @@
-"""Equal learning: the same network, examples and recipe here and in PyTorch, their scores side by side.
+"""Equal learning: the same network, examples and recipe here and in PyTorch, and both scores.
 
     python launch/benchmark.py equal --packed_dir=packed --steps=1200 --seeds=2 --output=runs/equal
 
-Both begin with the same weights and see the same augmented batches, cut by this project's own augmentation.
-PyTorch trains its twin of the hourglass by its own convolutions, BatchNorm2d, log_softmax and AdamW. The
+Both start with the same weights and see the same augmented batches, made by this project's augmentation.
+PyTorch trains its twin of the hourglass with its own convolutions, BatchNorm2d, log_softmax and AdamW. The
 validation split is predicted here, from the variables of each. Trainings drift apart by rounding, see
-`peers`; the scores should not, beyond what another seed does.
+`peers`; the scores should not differ by more than those of two seeds.
 
-Seconds are those of the steps alone, without the first. Ours has the augmentation in it, PyTorch's does not.
+Seconds are those of the steps only, without the first step. Our time includes the augmentation, PyTorch's
+does not.
 """
 
 import contextlib
@@ -38,12 +39,12 @@ RECIPE = "data.box=joints,optimizer.learning_rate=3e-3"
 def add(command) -> None:
     parser = command("equal", help="PCK of the same training here and in PyTorch; needs torch")
     argument = parser.add_argument
-    argument("--packed_dir", required=True, help="what data.prepare --pack has written")
-    argument("--steps", type=int, default=1200, help="of each training (default: %(default)s)")
+    argument("--packed_dir", required=True, help="folder written by data.prepare --pack")
+    argument("--steps", type=int, default=1200, help="steps of each training (default: %(default)s)")
     argument("--seeds", type=int, default=2, help="pairs of trainings (default: %(default)s)")
-    argument("--points", type=int, default=6, help="evaluations of each (default: %(default)s)")
+    argument("--points", type=int, default=6, help="evaluations of each training (default: %(default)s)")
     argument("--config", default=BASE, help="arguments of configs/newell.py (default: %(default)s)")
-    argument("--recipe", default=RECIPE, help="changes, as of `learning` (default: %(default)s)")
+    argument("--recipe", default=RECIPE, help="changes, as in `learning` (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
@@ -158,7 +159,7 @@ class _Theirs(_Learner):
         sizes = {name: config.model[name] for name in ("stacks", "width", "depth")}
         self._twin = torch_twin.create(self._like, joints=len(network.skeleton), **sizes).train()
         if config.optimizer.name != "adam" or config.loss.kind != "cross_entropy":
-            raise ValueError("--recipe: the twin learns by optimizer.name=adam and loss.kind=cross_entropy.")
+            raise ValueError("--recipe: the twin needs optimizer.name=adam and loss.kind=cross_entropy.")
         self._adam = torch.optim.AdamW(
             self._twin.parameters(), lr=config.optimizer.learning_rate, weight_decay=0.0
         )
@@ -188,10 +189,10 @@ class _Theirs(_Learner):
 
 
 def _examples(config, network, source):
-    """Makes examples(step, batch) -> (images, shares), as PyTorch sees them.
+    """Makes examples(step, batch) -> (images, shares), in PyTorch's layout.
 
-    Images are (b, 3, size, size). Shares (b, k, cells) are those of the targets' sum, 0 for joints that do
-    not count. The loss is their product with the logarithms of the maps' shares, negated.
+    Images are (b, 3, size, size). Shares (b, k, cells) are the targets divided by their sum, 0 for joints
+    that do not count. The loss is their product with the logarithms of the maps' shares, negated.
     """
     prepare = train_step.preparation(
         geometry=train_step.Geometry(source.canvas, source.margin, network.size),

@@ -1,9 +1,9 @@
-"""Exports side by side: size, time, and how far their joints and scores are from the predictor's own program.
+"""Compares exports: size, time, and the distance of their joints and scores from the predictor's own program.
 
     hourglass benchmark exports --weights=lspet-small --calibration=packed/lspet-joints-train.npz \\
         --split=packed/lspet-joints-validation.npz
 
-Each runs one picture at a time, in turn with the others, on as many threads as it takes by itself.
+Each runs one picture at a time, in turn with the others, with its default number of threads.
 """
 
 import functools
@@ -38,14 +38,14 @@ def add(command) -> None:
     parser = command("exports", help="a network in each format: size, time, difference, score")
     argument = parser.add_argument
     argument("--weights", default="lspet-small", help="see --checkpoint of predict (default: %(default)s)")
-    argument("--calibration", help="pictures or a packed split, for int8; without, there is no int8")
-    argument("--split", help="a packed split to score on; without, joints are compared on random images")
+    argument("--calibration", help="pictures or a packed split, which int8 needs")
+    argument("--split", help="a packed split to score on (default: only compare joints, on random images)")
     argument("--formats", nargs="+", choices=FORMS, default=list(FORMS), help="(default: all)")
     parser.set_defaults(run=run)
 
 
 def run(args) -> dict:
-    """A row for the predictor's own program without mirror images, and one for each format."""
+    """A row for the predictor's own program without flipped images, and one for each format."""
     network, variables, _ = loading.load(args.weights)
     images = np.random.default_rng(0).integers(0, 256, (16, network.size, network.size, 3), np.uint8)
     source = packed.PackedSource(args.split) if args.split else None
@@ -114,7 +114,7 @@ def _stablehlo(path):
 def _savedmodel(path):
     import tensorflow as tf
 
-    module = tf.saved_model.load(path)  # kept by the function
+    module = tf.saved_model.load(path)  # the function keeps a reference
     return lambda images: _pair({name: v.numpy() for name, v in module.run(images).items()})
 
 

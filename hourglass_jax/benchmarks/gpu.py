@@ -1,10 +1,10 @@
-"""All systems on one accelerator within ten minutes: training and inference, in images a second.
+"""All systems on one accelerator within ten minutes: training and inference, in images per second.
 
-The most important rows come first. Each is written as soon as it is measured, and rows that do not fit
-into the time are left out. Each row is measured in a process of its own, so that running out of memory
-ends a row and not the table. The hourglass is compared with its PyTorch twin (pip install torch):
-channels_last, autocast, torch.compile, the same precision of float32 products. Our step includes
-augmentation and targets; the twin's does not.
+The most important rows come first. Each row is written as soon as it is measured; rows that do not fit into
+the time are left out. Each row is measured in its own process, so that running out of memory ends only that
+row, not the table. The hourglass is compared with its PyTorch twin (pip install torch): channels_last,
+autocast, torch.compile, the same precision of float32 products. Our step includes augmentation and targets;
+the twin's does not.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from hourglass_jax.transforms import flops, fold_norms
 TWINNED = "newell"  # the system that has a twin
 NETWORKS = ("newell:2", "newell:8", "chu:8", "mssh:8", "tang:8", "selvam:2")
 FULL, LATE = "out of memory", "no time"
-_SAYS_FULL = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")  # an error of either framework
-_PRODUCTS = 10  # in a row, so that starting them does not count
+_SAYS_FULL = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")  # in the errors of both frameworks
+_PRODUCTS = 10  # in a row, so that the start does not count
 
 
 def add(command) -> None:
@@ -51,7 +51,7 @@ def add(command) -> None:
 
 
 def run(args) -> dict:
-    """A row for each network, task, dtype and batch size, as many as there is time for."""
+    """A row for each network, task, dtype and batch size, as many as fit into the time."""
     deadline = time.monotonic() + 60 * args.minutes
     measured = functools.partial(_in_a_process, deadline, args.rounds)
     begun = f"{args.size} px, width {args.width}, at most {args.minutes:g} minutes"
@@ -59,7 +59,7 @@ def run(args) -> dict:
     for case in cases(args):
         key = tuple(case[name] for name in ("system", "stacks", "what", "dtype"))
         if case["batch"] >= full.get(key, float("inf")):
-            continue  # a smaller batch was too large
+            continue  # a smaller batch was already too large
         if case["dtype"] not in rates:
             seconds = measured("product", dtype=case["dtype"], size=args.product)
             if seconds == LATE:
@@ -85,7 +85,7 @@ def run(args) -> dict:
 
 
 def cases(args) -> list[dict]:
-    """The measurements, the most informative first: those far from the first choices come last."""
+    """The measurements, the most informative first; those far from the first choices come last."""
     sizes = {name: getattr(args, name) for name in ("width", "depth", "size")}
     choices = itertools.product(args.networks, ("train", "inference"), args.dtypes, args.batch_sizes)
     ranked = []
@@ -99,9 +99,9 @@ def cases(args) -> list[dict]:
 
 
 def _row(case, ours, theirs, rate: float) -> dict:
-    """Images a second, the share of the matrix product's rate, and PyTorch's.
+    """Images per second, the share of the matrix product's rate, and PyTorch's images per second.
 
-    ours, theirs: quartiles in seconds, or in words why there are none.
+    ours, theirs: quartiles in seconds, or the reason why there are none, in words.
     """
 
     def images(seconds):
@@ -121,14 +121,14 @@ def _row(case, ours, theirs, rate: float) -> dict:
 
 
 def _operations(case) -> int:
-    """For an image; the backward pass costs about twice the forward one."""
+    """Operations per image; the backward pass costs about twice the forward pass."""
     config = _config(case)
     forward, _ = flops.of_model(models.build(joints=16, **config.model), case["size"])
     return forward * (3 if case["what"] == "train" else 1)
 
 
 def _config(case):
-    """The system's own config on a few drawn figures."""
+    """The system's own config, on a few drawn figures."""
     arguments = "stacks={stacks},width={width},size={size},dataset=synthetic".format(**case)
     config = config_base.named(case["system"]).get_config(arguments)
     config.model.update(depth=case["depth"], dtype=case["dtype"])
@@ -137,7 +137,7 @@ def _config(case):
 
 
 def _in_a_process(deadline: float, rounds: int, who: str, **job) -> list[float] | str:
-    """`measure` in a process of its own: quartiles, or why there are none, LATE at the deadline."""
+    """Runs `measure` in its own process; returns quartiles, or why there are none, LATE at the deadline."""
     command = [
         sys.executable,
         "-m",
@@ -146,7 +146,7 @@ def _in_a_process(deadline: float, rounds: int, who: str, **job) -> list[float] 
     ]
     left = max(deadline - time.monotonic(), 0)
     root = pathlib.Path(__file__).resolve().parents[2]
-    # No other process uses the accelerator's memory now.
+    # No other process uses the accelerator's memory at this time.
     env = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ
     try:
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=left)
@@ -166,7 +166,7 @@ def measure(who: str, *, rounds: int, **job) -> tuple[float, float, float]:
 
 
 def _product(dtype: str, size: int):
-    # The product of such matrices has values of the same size again.
+    # The values of the product have the same scale as those of the matrices.
     matrix = jax.random.normal(jax.random.key(0), (size, size)) / np.sqrt(size)
     matrix = matrix.astype(dtype)
     products = jax.jit(lambda a: jax.lax.fori_loop(0, _PRODUCTS, lambda _, b: a @ b, a))

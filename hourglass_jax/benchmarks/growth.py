@@ -1,6 +1,6 @@
 """Time and memory of a training step of the stacked hourglass by stacks, width and input size.
 
-One of the three changes at a time, the other two stay at the options' values. --output gets a plot, too.
+One of the three changes at a time; the other two keep the options' values. --output also gets a plot.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ MEASURED = ("processor ms", "temporary MB", "compile s")
 def add(command) -> None:
     parser = command("growth", help="time, memory and compilation of a step by stacks, width and input size")
     add_sizes(parser, stacks=2, width=128, size=128, batch_size=4)
-    parser.add_argument("--depth", type=int, default=4, help="of the hourglasses (default: %(default)s)")
+    parser.add_argument("--depth", type=int, default=4, help="depth of hourglasses (default: %(default)s)")
     for name, values in VALUES.items():
         text = f"none or several (default: {' '.join(map(str, values))})"
         parser.add_argument(f"--{name}_values", type=int, nargs="*", default=values, help=text)
@@ -44,7 +44,7 @@ def run(args) -> dict:
 
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
-    """Each dimension beside the others: everything against its value at the smallest, on logarithmic axes."""
+    """Plots each dimension: all measurements relative to those at the smallest value, on logarithmic axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")

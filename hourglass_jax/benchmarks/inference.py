@@ -1,4 +1,4 @@
-"""The stacked hourglass as prediction runs it against its PyTorch twin (pip install torch).
+"""The stacked hourglass, as prediction runs it, against its PyTorch twin (pip install torch).
 
 Both have the same layers and weights, and their heatmaps are compared first.
 """
@@ -22,7 +22,7 @@ def add(command) -> None:
     for name, value in (("stacks", 2), ("width", 256), ("depth", 4), ("size", 256)):
         parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8], help="(default: 1 8)")
-    compiled = "torch.compile too, which takes minutes (default: on)"
+    compiled = "also torch.compile, which takes minutes (default: on)"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
     parser.set_defaults(run=run)
 
@@ -46,7 +46,7 @@ def run(args) -> dict:
     rows = []
     for b in args.batch_sizes:
         images = images_of(b, args.size)
-        theirs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels_last, as it lies
+        theirs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels_last in memory
         runs = {"ours": functools.partial(ours, folded, jax.device_put(images))}
         runs |= {
             name: torch.inference_mode()(functools.partial(peer, theirs)) for name, peer in peers.items()
@@ -59,7 +59,7 @@ def run(args) -> dict:
 
 
 def _mirrored(network, folded, args) -> list[dict]:
-    """From one canvas to joints with the mirror image's help, by the predictor's program and as one call."""
+    """From one canvas to joints, with the flipped image: the predictor's program, and one call for both."""
     estimate = Estimator(network, canvas=args.size, margin=1.0, flip=True)
     canvas = (255 * images_of(1, args.size)).astype(np.uint8)
     mesh = devices.mesh()
@@ -70,7 +70,7 @@ def _mirrored(network, folded, args) -> list[dict]:
 
 
 def folded_hourglass(*, stacks: int, width: int, depth: int, size: int) -> tuple[Network, dict, dict]:
-    """A network of random weights as prediction runs it, its variables, and those before folding."""
+    """A network with random weights as prediction runs it, its variables, and those before folding."""
     model = models.build("newell", joints=16, stacks=stacks, width=width, depth=depth)
     variables = random_variables(model, size)
     plain = Network(model, skeletons.MPII, size, mean=(0.0, 0.0, 0.0), sigma=1.0, logits=False)

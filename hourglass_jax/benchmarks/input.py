@@ -1,7 +1,7 @@
-"""The input: samples a second and core on the host, and the cost of augmentation on the device.
+"""The input: samples per second and core on the host, and the cost of augmentation on the device.
 
-Times are processor time, counted over all threads, so that other work on the machine changes little. The
-pictures are drawn frames, or those of a folder, with a person in the middle of each.
+Times are processor time, summed over all threads, so that other work on the machine has little effect. The
+pictures are drawn frames, or those of a folder, each with a person in the middle.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from hourglass_jax.media import pictures
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import crop, skeletons
 
-QUALITY = 90  # of drawn frames; canvases have that of `CropConfig`
+QUALITY = 90  # of drawn frames; canvases have the quality of `CropConfig`
 MARGIN = 1.5
 
 
@@ -38,8 +38,8 @@ def add(command) -> None:
 
 
 def run(args) -> dict:
-    """A row for each way from stored pictures to samples, and the share of a step that is no network."""
-    from hourglass_jax.data import people_builder  # imports TFDS, which the other benchmarks do without
+    """A row for each way from stored pictures to samples, and the share of a step outside the network."""
+    from hourglass_jax.data import people_builder  # imports TFDS, which the other benchmarks do not need
 
     rng, seen = np.random.default_rng(0), args.batches * args.batch_size
     with tempfile.TemporaryDirectory() as folder, _one_thread():
@@ -82,7 +82,7 @@ def run(args) -> dict:
 
 @contextlib.contextmanager
 def _one_thread():
-    """Keeps OpenCV on one thread: time spent waiting for other threads would be counted."""
+    """Keeps OpenCV on one thread, because the time of waiting threads would be counted."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -100,7 +100,7 @@ def _frames(args, folder) -> list[tuple[bytes, np.ndarray, float]]:
             raise FileNotFoundError(f"--pictures={args.pictures}: found no .jpg file.")
     else:
         people = synthetic.SyntheticPeople(split="frames", examples=args.count, canvas=args.frame)
-        margin = args.frame * 7 // 32  # above and below, to 16:9
+        margin = args.frame * 7 // 32  # above and below, which gives 16:9
         pictures = [cv2.cvtColor(p["image"][margin : args.frame - margin], cv2.COLOR_RGB2BGR) for p in people]
         encoded = [
             cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes() for p in pictures
@@ -112,18 +112,18 @@ def _frames(args, folder) -> list[tuple[bytes, np.ndarray, float]]:
 def _decoded(encoded: bytes, reduction: int = 1) -> np.ndarray:
     image = pipeline.decode(encoded, reduction)
     if image is None:
-        raise ValueError("--pictures: a file is no readable JPEG.")
+        raise ValueError("--pictures: a file is not a readable JPEG.")
     return image
 
 
 def _stored(frames, folder, canvas: int) -> dict:
-    """The frames' people in COCO's format, prepared: {source's name: training source}."""
+    """The frames' people in COCO's format, prepared: {name of a source: training source}."""
     joints = skeletons.MPII.joints
     category = {"id": 1, "name": "person", "keypoints": list(joints)}
     content = {"categories": [category], "images": [], "annotations": []}
     for i, (encoded, center, side) in enumerate(frames):
         (folder / f"{i}.jpg").write_bytes(encoded)
-        side /= 1.25  # the box; the crop is larger
+        side /= 1.25  # the box is smaller than the crop
         content["images"].append({"id": i, "file_name": f"{i}.jpg"})
         box, places = [*(center - side / 2), side, side], [[*center, 2]] * len(joints)
         about = {"id": i, "image_id": i, "category_id": 1}
@@ -141,7 +141,7 @@ def _stored(frames, folder, canvas: int) -> dict:
 
 
 def _feed(source, args) -> None:
-    """Reads batches of a source, as training does."""
+    """Reads batches of a source, as in training."""
     options = {"batch_size": args.batch_size, "steps": args.batches, "threads": 1}
     batches = pipeline.batches(source, train=True, loader=source.loader, **options)
     with contextlib.closing(batches):
@@ -150,7 +150,7 @@ def _feed(source, args) -> None:
 
 
 def prepared(frame, config) -> dict:
-    """Prepares a frame, once: decode, cut, encode."""
+    """Prepares a frame once: decode, cut, encode."""
     from hourglass_jax.data import people_builder  # imports TFDS
 
     encoded, center, side = frame
@@ -167,15 +167,15 @@ def prepared(frame, config) -> dict:
 def at_every_step(encoded, center, side, *, size: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """A sample of a loader without stored crops, made on the host at every step.
 
-    Like the public loaders of the hourglass: decode the whole frame by Pillow, cut the person out
-    with black where the frame ends, shrink, warp, change colours in half of the cases, paint 16 targets.
+    As the public loaders of the hourglass: decode the whole frame with Pillow, cut the person out with black
+    outside the frame, shrink, warp, change colours in half of the cases, draw 16 targets.
 
     Returns:
       (size, size, 3) float32 in [0, 1], and targets (16, size / 4, size / 4) float32.
     """
     picture = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     side, corner = int(side), np.rint(center - side / 2).astype(int)
-    whole = np.zeros((side, side, 3))  # float64, as NumPy's default has it
+    whole = np.zeros((side, side, 3))  # float64, NumPy's default
     low, high = np.maximum(corner, 0), np.minimum(corner + side, picture.shape[1::-1])
     (x0, y0), (x1, y1) = low - corner, high - corner
     whole[y0:y1, x0:x1] = picture[low[1] : high[1], low[0] : high[0]]
@@ -206,7 +206,7 @@ def _painted(joints, cells: int) -> np.ndarray:
 
 
 class Empty(nn.Module):
-    """Stands in for a network: its heatmaps depend on every pixel of the image, and on nothing else."""
+    """Replaces a network: its heatmaps depend on every pixel of the image, and on nothing else."""
 
     joints: int
     stacks: int
@@ -220,7 +220,7 @@ class Empty(nn.Module):
 
 
 def _share_of_step(args) -> tuple[float, str]:
-    """The share of a train step's processor time that augmentation, targets and loss take, and a sentence."""
+    """The share of augmentation, targets and loss in the processor time of a train step, and a sentence."""
     config = config_base.named("newell").get_config(
         f"stacks={args.stacks},width={args.width},size={args.size},dataset=synthetic"
     )

@@ -1,12 +1,12 @@
-"""How much a recipe learns in a fixed budget of processor minutes, on the packed LSP extended.
+"""The score that a recipe reaches in a fixed budget of processor minutes, on packed LSP extended.
 
     python launch/benchmark.py learning --packed_dir=packed --minutes=60 \\
         --recipe= --recipe=optimizer.learning_rate=3e-3
 
-A recipe is a list of `key=value` of the config on top of the one that made the package's weights. A short
-timing turns the budget into a number of steps, over which the learning-rate schedule runs; it is kept in the
-workdir, so that an interrupted run goes on to the same step. Time is that of all threads together, so that
-other work on the machine changes little. Rows are appended to --results, a json line each.
+A recipe is a list of changes `key=value` to the config that made the package's weights. A short timing turns
+the budget into a number of steps, which is the length of the learning-rate schedule. This number is kept in
+the workdir, so that an interrupted run continues to the same step. Time is summed over all threads, so that
+other work on the machine has little effect. Rows are appended to --results, one json line each.
 """
 
 import ast
@@ -21,18 +21,18 @@ from hourglass_jax import config_base, files, train
 from hourglass_jax.benchmarks.common import Step, interleaved
 
 BASE = "stacks=2,width=128,dataset=lspet,size=96,quick=true"
-POINTS = 6  # of the learning curve
+POINTS = 6  # points of the learning curve
 
 
 def add(command) -> None:
     parser = command("learning", help="PCK after a fixed budget of processor minutes, by recipe")
     argument = parser.add_argument
-    argument("--packed_dir", required=True, help="what data.prepare --pack has written")
-    argument("--minutes", type=float, default=60, help="of one processor (default: %(default)s)")
+    argument("--packed_dir", required=True, help="folder written by data.prepare --pack")
+    argument("--minutes", type=float, default=60, help="minutes of one processor (default: %(default)s)")
     argument(
         "--recipe", action="append", metavar="KEY=VALUE,...",
         help="changes of the config, such as optimizer.learning_rate=3e-3,train.batch_size=32; may be "
-        "repeated (default: the recipe of the package's weights alone)",
+        "repeated (default: only the recipe of the package's weights)",
     )  # fmt: skip
     argument("--seeds", type=int, default=1, help="trainings of each recipe (default: %(default)s)")
     argument("--config", default=BASE, help="arguments of configs/newell.py (default: %(default)s)")
@@ -64,7 +64,7 @@ def recipe_config(arguments: str, packed_dir, recipe: str, seed: int):
 
 
 def _split(recipe: str) -> list[str]:
-    """The changes of a recipe; commas inside of brackets belong to a value."""
+    """The changes of a recipe; commas inside brackets belong to a value."""
     parts, depth = [""], 0
     for letter in recipe:
         depth += (letter in "([") - (letter in ")]")
@@ -91,7 +91,7 @@ def budget(config, workdir: pathlib.Path, minutes: float, rounds: int) -> dict:
         files.write_json(path, {"minutes": minutes, "seconds_a_step": seconds, "steps": steps})
     found = files.read_json(path)
     if found["minutes"] != minutes:
-        raise ValueError(f"{path}: began with {found['minutes']} minutes; choose another --workdir.")
+        raise ValueError(f"{path}: started with {found['minutes']} minutes; choose another --workdir.")
     return found
 
 
@@ -112,7 +112,7 @@ def run(args) -> dict:
             spent = time.process_time() - start
             curve = validation_curve(workdir)
             if not curve or curve[-1][0] < found["steps"]:
-                raise ValueError(f"{workdir}: stopped before its last step; the same command goes on.")
+                raise ValueError(f"{workdir}: stopped before its last step; the same command resumes it.")
             curves[f"{label}, seed {seed}"] = [(s * found["seconds_a_step"] / 60, v) for s, v in curve]
             row = {
                 "recipe": label, "seed": seed, "steps": found["steps"],
@@ -134,7 +134,7 @@ def validation_curve(workdir) -> list[tuple[int, float]]:
 
 
 def append(path, row: dict) -> None:
-    """Adds a json line with the commit that the row was measured on."""
+    """Appends a json line with the row and the commit at which it was measured."""
     path = pathlib.Path(path)
     command = ["git", "rev-parse", "--short", "HEAD"]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=pathlib.Path(__file__).parent)
@@ -147,7 +147,7 @@ def append(path, row: dict) -> None:
 def plot(
     curves: dict[str, list[tuple[float, float]]], path: pathlib.Path, *, along: str = "processor minutes"
 ) -> None:
-    """Draws the mean score over processor minutes, or `along` something else, a line for each training."""
+    """Draws the mean score over processor minutes, or another axis `along`, with a line for each training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")

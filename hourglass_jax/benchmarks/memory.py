@@ -1,7 +1,7 @@
 """Memory and time of a training step under each policy of `train.remat`, for every system.
 
-Small forms of the systems by default; sizes are options. Times are those of the processor, all threads
-together, so that other work on the machine counts little.
+By default the systems are small; sizes are options. Times are processor time, summed over all threads, so
+that other work on the machine has little effect.
 """
 
 from hourglass_jax import config_base, models
@@ -23,7 +23,7 @@ def add_sizes(parser, **defaults: int) -> None:
 
 
 def config_of(system: str, *, stacks: int, width: int, size: int, batch_size: int, policy: str = ""):
-    """The quickstart's config in other sizes; size in px."""
+    """The quickstart's config with other sizes; size in px."""
     config = config_base.named("quickstart").get_config(f"model={system},stacks={stacks},width={width}")
     config.data.update(size=size, canvas=size * 3 // 2)
     config.train.update(batch_size=batch_size, remat=policy)

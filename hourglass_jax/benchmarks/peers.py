@@ -1,21 +1,23 @@
-"""Our training step beside PyTorch's: equal weights, equal batches, RMSprop as released, step by step.
+"""Compares our training step with PyTorch's: equal weights, equal batches, RMSprop as released, step by step.
 
-Two networks are trained: the stacked hourglass, and a single one of Chu's hourglass residual units between a
-convolution and heatmaps. Ours takes `training.step` with Torch's constants; PyTorch's its own loss,
-BatchNorm2d and optim.RMSprop(alpha=0.99, eps=1e-8), as the released codes do.
+Two networks are trained: the stacked hourglass, and one of Chu's hourglass residual units between a
+convolution and heatmaps. Our training uses `training.step` with Torch's constants. PyTorch's uses its own
+loss, BatchNorm2d and optim.RMSprop(alpha=0.99, eps=1e-8), as in the released codes.
 
-In float64 the two are one training. In float32 they agree to rounding in the first step, and the hourglasses
-drift apart afterwards, as PyTorch's does from its own float64 training, and from one whose weights begin 1e-7
-away. The reason is the ReLU: an input within rounding of 0 is on in one training and off in the other, and
-the gradient differs by a whole term. In float64 such inputs hardly ever occur; with a smooth softplus for the
-ReLU (`smooth`) float32 stays at 1e-6. Gradient descent and another epsilon of RMSprop drift alike.
+In float64 both trainings are equal. In float32 they agree up to rounding in the first step, and the
+hourglasses drift apart afterwards. PyTorch's hourglass drifts in the same way from its own float64 training,
+and from one whose initial weights differ by 1e-7. The reason is the ReLU: an input within rounding of 0 is on
+in one training and off in the other, and the gradient differs by a whole term. In float64 such inputs hardly
+ever occur. With a smooth softplus instead of the ReLU (`smooth`) the difference in float32 stays at 1e-6.
+With gradient descent, or another epsilon of RMSprop, trainings drift in the same way.
 
-Apart from that RMSprop divides a gradient by its own root mean square, so that one which is 0 but for
-rounding (the bias of a convolution before a batch norm) moves by up to 10 times the learning rate in a
-direction of chance. The loss does not see such weights; the running means of the next norm do.
+Apart from that, RMSprop divides a gradient by its own root mean square. So a weight whose gradient is only
+rounding noise (the bias of a convolution before a batch norm) moves by up to 10 times the learning rate in a
+random direction. The loss does not depend on such weights, but the running means of the next norm do.
 
-BatchNorm2d updates its running variance by the unbiased estimate, ours, as Flax, by the biased one: smaller
-by (n - 1) / n for n values of a channel. They are compared with that factor taken out; `unbiased` puts it in.
+BatchNorm2d updates its running variance with the unbiased estimate; ours, as Flax, uses the biased one, which
+is smaller by (n - 1) / n for n values of a channel. The comparison removes this factor; `evaluated` measures
+its effect.
 """
 
 import contextlib
@@ -61,9 +63,9 @@ class Trajectory:
 
     Attributes:
       loss: (n,).
-      means, variances: by norm, (n, c), the running statistics after each step, variances biased.
-      state: ours, `train_step.State` after the last step; None of PyTorch's.
-      counted: by norm, how many values of a channel a batch has; {} of ours.
+      means, variances: by norm, (n, c), the running statistics after each step; variances are biased.
+      state: `train_step.State` after the last step; None for PyTorch's training.
+      counted: by norm, the number of values of a channel in a batch; {} for our training.
     """
 
     loss: np.ndarray
@@ -75,10 +77,10 @@ class Trajectory:
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """Of one training from another after each of n steps.
+    """The differences between two trainings after each of n steps.
 
     Attributes:
-      loss: (n,) of the first; loss_error: (n,) relative.
+      loss: (n,) of the first training; loss_error: (n,) relative.
       mean_error: (n,) the largest difference of a norm's running means, in running deviations.
       variance_error: (n,) the largest relative difference of the running variances.
     """
@@ -102,7 +104,7 @@ class Differences:
 
 
 def networks(*, stacks: int, width: int, depth: int) -> dict:
-    """The two networks by name: ours, and a function of its variables that makes PyTorch's."""
+    """The two networks by name: our model, and a function of its variables that makes PyTorch's network."""
     from hourglass_jax.benchmarks import torch_twin
 
     fields: dict[str, Any] = {"joints": JOINTS, "stacks": stacks, "width": width, "depth": depth}
@@ -114,7 +116,7 @@ def networks(*, stacks: int, width: int, depth: int) -> dict:
 
 
 def batch_of(number: int, *, size: int, count: int) -> dict[str, np.ndarray]:
-    """A made batch: noise with a bright square at each joint, in the frame of the network's input."""
+    """A synthetic batch: noise with a bright square at each joint, in the frame of the network's input."""
     rng = np.random.default_rng(number)
     images = rng.integers(0, 128, (count, size, size, 3), np.uint8)
     joints = rng.uniform(0.1 * size, 0.9 * size, (count, JOINTS, 2)).astype(np.float32)
@@ -131,18 +133,18 @@ def batch_of(number: int, *, size: int, count: int) -> dict[str, np.ndarray]:
 
 
 def compare(model: nn.Module, twin_of, *, size: int, count: int, steps: int) -> Differences:
-    """Trains a network and its twin in float32 on the same batches; arguments as of `ours`."""
+    """Trains a network and its twin in float32 on the same batches; for the arguments see `ours`."""
     mine = ours(model, size=size, count=count, steps=steps)
     return Differences.between(mine, theirs(model, twin_of, size=size, count=count, steps=steps))
 
 
 def ours(model: nn.Module, *, size: int, count: int, steps: int, dtype: str = "float32") -> Trajectory:
-    """Trains a network by this project's step.
+    """Trains a network with this project's step.
 
     Args:
       model: returns `Outputs`.
-      size: side of the input, px; count: people in a batch; steps: of the training.
-      dtype: "float32" or "float64", of the computation, the variables and the optimiser.
+      size: side of the input, px; count: people in a batch; steps: length of the training.
+      dtype: "float32" or "float64", type of the computation, the variables and the optimiser.
     """
     from hourglass_jax.benchmarks import torch_twin
 
@@ -183,12 +185,12 @@ def theirs(
     dtype: str = "float32",
     nudge: float = 0.0,
 ) -> Trajectory:
-    """Trains a network's twin by PyTorch's own parts; other arguments as of `ours`.
+    """Trains a network's twin with PyTorch's own parts; for the other arguments see `ours`.
 
     Args:
-      model: the weights begin as its own.
+      model: the model whose initial weights are used.
       twin_of: variables -> the same network in PyTorch.
-      nudge: the weights begin so far from these, relative to each, up or down by chance.
+      nudge: relative change of each initial weight, randomly up or down.
     """
     import torch
 
@@ -204,7 +206,7 @@ def theirs(
     for number in range(1, steps + 1):
         batch = batch_of(number, size=size, count=count)
         found.append(_torch_step(twin, rmsprop, batch, size, np.dtype(dtype)))
-        kept = (1 - MOMENTUM) ** number  # of the variance at the start, 1
+        kept = (1 - MOMENTUM) ** number  # the share of the initial variance, 1
         running = {name: value.numpy().copy() for name, value in twin.state_dict().items()}
         for name, n in counted.items():
             running[f"{name}.running_var"] = _biased(running[f"{name}.running_var"], n, kept)
@@ -214,7 +216,7 @@ def theirs(
 
 @contextlib.contextmanager
 def smooth():
-    """PyTorch's ReLUs are softplus(4 x) / 4 meanwhile, which has no kink."""
+    """Replaces PyTorch's ReLU by softplus(4 x) / 4, which has no kink."""
     from torch.nn import functional
 
     relu = functional.relu
@@ -226,15 +228,15 @@ def smooth():
 
 
 def evaluated(model: nn.Module, run: Trajectory, counted: dict[str, int], *, size: int) -> float:
-    """What the choice of the running variance is worth: the largest difference of the heatmaps in evaluation,
-    as a share of the largest value, if BatchNorm2d's unbiased variances stood in the place of ours.
+    """The effect of the choice of the running variance: the largest difference of the heatmaps in evaluation,
+    relative to the largest value, if BatchNorm2d's unbiased variances replace ours.
 
     Args:
-      model: of `ours`, which made the run.
-      counted: of PyTorch's run on the same batches.
+      model: the model of `ours` that made the run.
+      counted: that of PyTorch's run on the same batches.
       size: side of the input, px.
     """
-    kept = (1 - MOMENTUM) ** len(run.loss)  # of the variance at the start, 1
+    kept = (1 - MOMENTUM) ** len(run.loss)  # the share of the initial variance, 1
     stats: dict[Any, Any] = traverse_util.flatten_dict(run.state.batch_stats)
     theirs = dict(stats)
     for name, n in counted.items():
@@ -289,7 +291,7 @@ def _torch_step(twin, rmsprop, batch: dict[str, np.ndarray], size: int, dtype: n
 
 
 def _counts(twin) -> dict[str, int]:
-    """Gets, once the twin runs, how many values of a channel each of its norms sees."""
+    """The number of values per channel that each of the twin's norms sees; filled when the twin runs."""
     import torch
 
     counted: dict[str, int] = {}
@@ -304,7 +306,7 @@ def _counts(twin) -> dict[str, int]:
 
 
 def _by_norm(seen: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The running means and variances (n, c) by norm, of n steps' statistics by the twin's names."""
+    """The running means and variances (n, c) by norm, from the statistics of n steps by the twin's names."""
 
     def of(kind):
         names = [name for name in seen[0] if name.endswith(f".{kind}")]
@@ -314,18 +316,18 @@ def _by_norm(seen: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], 
 
 
 def add(command) -> None:
-    parser = command("peers", help="losses and batch statistics of our training step beside PyTorch's")
+    parser = command("peers", help="losses and batch statistics of our training step and of PyTorch's")
     parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--stacks", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--width", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--depth", type=int, default=4, help="of the hourglasses (default: %(default)s)")
+    parser.add_argument("--depth", type=int, default=4, help="depth of hourglasses (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side of the input, px (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=4, help="default: %(default)s")
     parser.set_defaults(run=run)
 
 
 def run(args) -> dict:
-    """Rows for each network: two trainings beside each other, their largest differences so far."""
+    """Rows for each network: pairs of trainings, and their largest differences so far."""
     rows = []
     made = networks(stacks=args.stacks, width=args.width, depth=args.depth)
     for name, (model, twin_of) in made.items():
@@ -362,7 +364,7 @@ def run(args) -> dict:
             f"{name}: unbiased running variances would change heatmaps by {100 * worth:.2f}% of the largest."
         )
     title = (
-        f"Training steps beside PyTorch's: {args.stacks} stacks, width {args.width}, {args.size} px, batch "
+        f"Training steps and PyTorch's: {args.stacks} stacks, width {args.width}, {args.size} px, batch "
         f"{args.batch_size}, RMSprop; largest differences so far"
     )
     return {"title": title, "rows": rows}

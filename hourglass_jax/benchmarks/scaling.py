@@ -1,11 +1,12 @@
-"""How the train step scales to many devices: the bytes that its program sends, and their cost at most.
+"""How the train step scales to many devices: the bytes that its program sends, and their largest cost.
 
-The step is compiled for simulated devices in the forms of a TPU (`kernels`), and the collectives of the
-optimised program are counted. XLA partitions for CPUs as for accelerators, and combines neighbouring
-reductions; accelerators have thresholds of their own and hide what is sent behind what is computed, and
-simulated devices have no links: times cannot be seen here. The efficiency is a lower bound from published
-rates: every chip computes at its peak, so that it waits for the links the most, and nothing is hidden. How
-long an operation takes to begin is not published and left out; the table says how many there are.
+The step is compiled for simulated devices with the forms for TPUs (`kernels`), and the collectives of the
+optimised program are counted. XLA partitions programs for CPUs as for accelerators, and combines neighbouring
+reductions. This cannot show times: accelerators have thresholds of their own and overlap communication with
+computation, and simulated devices have no links. The efficiency is a lower bound from published rates. It
+assumes that every chip computes at its peak, so that it waits for the links as long as possible, and that
+nothing overlaps. The latency of an operation is not published and left out; the table has the number of
+operations.
 """
 
 import functools
@@ -26,8 +27,8 @@ from hourglass_jax.data import pipeline
 from hourglass_jax.training import step as train_step
 from hourglass_jax.transforms import flops
 
-# Peak bfloat16 operations a second, and bytes a second that a chip sends, half of what both directions carry.
-# Cloud TPU v5e: 197 TFLOP/s, 400 GB/s, https://docs.cloud.google.com/tpu/docs/v5e (up to 256 chips).
+# Peak bfloat16 operations per second; bytes per second that a chip sends, half of both directions; largest
+# size. Cloud TPU v5e: 197 TFLOP/s, 400 GB/s, https://docs.cloud.google.com/tpu/docs/v5e (up to 256 chips).
 # NVIDIA H100 SXM: 989 TFLOP/s without sparsity, 900 GB/s by NVLink among the 8 of a node,
 # https://www.nvidia.com/en-us/data-center/h100/
 SYSTEMS = {"TPU v5e": (197e12, 200e9, 256), "H100 node": (989e12, 450e9, 8)}
@@ -51,7 +52,7 @@ def run(args) -> dict:
     """A row for each number of devices."""
     model = models.build("newell", joints=16, stacks=args.stacks, width=args.width, depth=args.depth)
     forward, parameters = flops.of_model(model, args.size)
-    operations = 3 * forward * args.per_device  # the backward pass costs about twice the forward one
+    operations = 3 * forward * args.per_device  # the backward pass costs about twice the forward pass
     rows = []
     for count in args.devices:
         seen = _in_a_process(count, args)
@@ -75,13 +76,13 @@ def run(args) -> dict:
 
 
 def efficiency(system: str, count: int, sent: int, operations: float) -> float | None:
-    """The share of a step that chips compute if nothing is hidden; None beyond the system's size.
+    """The share of a step in which chips compute, if nothing overlaps; None beyond the system's size.
 
     Args:
-      system: of `SYSTEMS`.
-      count: chips.
-      sent: bytes that are all-reduced; in a ring each chip sends 2 (count - 1) / count times as much.
-      operations: floating-point operations of a chip's part.
+      system: a key of `SYSTEMS`.
+      count: number of chips.
+      sent: all-reduced bytes; in a ring each chip sends 2 (count - 1) / count times as many.
+      operations: floating-point operations of one chip.
     """
     peak, link, most = SYSTEMS[system]
     if count > most:
@@ -91,7 +92,7 @@ def efficiency(system: str, count: int, sent: int, operations: float) -> float |
 
 
 def collectives(program: str) -> dict[str, list[int]]:
-    """{kind: bytes of each operation} of a compiled program's text."""
+    """{kind: bytes of each operation}, from a compiled program's text."""
     found = {}
     for kind_of_result, kind in _COLLECTIVE.findall(program):
         arrays = re.findall(r"(\w+)\[([\d,]*)\]", kind_of_result)
@@ -103,7 +104,7 @@ def collectives(program: str) -> dict[str, list[int]]:
 
 
 def _in_a_process(count: int, args) -> dict:
-    """`_measure` in a process with so many simulated devices: their number is settled when JAX begins."""
+    """Runs `_measure` in a process with `count` simulated devices; JAX fixes their number at its start."""
     names = ("stacks", "width", "depth", "size")
     command = [sys.executable, "-m", "hourglass_jax.benchmarks.scaling"]
     command.append(json.dumps({name: getattr(args, name) for name in names}))
@@ -121,7 +122,7 @@ def _in_a_process(count: int, args) -> dict:
 
 
 def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
-    """The collectives of the step over all devices, one image each, and the seconds to compile it."""
+    """The collectives of the step over all devices, with one image per device, and the compile seconds."""
     mesh = devices.mesh()
     config = config_base.named("newell").get_config(
         f"stacks={stacks},width={width},size={size},dataset=synthetic"

@@ -1,8 +1,8 @@
-"""The five systems in a small form on the quickstart's drawn figures: score, size and speed side by side.
+"""Compares the five systems in a small form on the quickstart's drawn figures: score, size and speed.
 
-All see the same people in the same order. Each training is an ordinary one in a workdir of its own, with the
-command that the table prints, so an interrupted benchmark resumes and finished trainings are only evaluated.
-Each score is also appended to --results, a json line for each training.
+All see the same people in the same order. Each training is an ordinary one in its own workdir, with the
+command that the table prints. So an interrupted benchmark resumes, and finished trainings are only evaluated.
+Each score is also appended to --results, one json line for each training.
 """
 
 import argparse
@@ -22,12 +22,12 @@ STACKS, WIDTH, SIZE = 2, 64, 96  # one stack has neither the scales nor the weig
 
 
 def add(command) -> None:
-    parser = command("systems", help="the five systems in a small form, side by side")
+    parser = command("systems", help="the five systems in a small form, compared")
     parser.add_argument("--workdir", default="runs/systems", help="folder of the trainings' workdirs")
-    parser.add_argument("--steps", type=int, default=1800, help="of each training (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=WIDTH, help="of the features (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=SIZE, help="of the input, px (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1800, help="steps per training (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings per system (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=WIDTH, help="width of features (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=SIZE, help="px of the input (default: %(default)s)")
     parser.add_argument("--results", help="file to append scores to (default: results.jsonl in --workdir)")
     parser.set_defaults(run=run)
 
@@ -55,7 +55,7 @@ def system_command(
     width: int = WIDTH,
     size: int = SIZE,
 ) -> str:
-    """The command that trains what `system_config` describes."""
+    """The command of the training that `system_config` describes."""
     wide = f",width={width}" if width != WIDTH else ""
     sizes = f" --config.data.size={size} --config.data.canvas={size * 3 // 2}" if size != SIZE else ""
     return (
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict:
     """Trains, evaluates and times the small form of every system; a row for each.
 
     Raises:
-      ValueError: fewer than one seed, or a training that was stopped before its last step.
+      ValueError: fewer than one seed, or a training stopped before its last step.
     """
     if args.seeds < 1:
         raise ValueError(f"--seeds={args.seeds} must be at least 1.")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict:
     seconds = interleaved(steps, args.rounds)
     results = args.results or pathlib.Path(args.workdir) / "results.jsonl"
     found, commands = {name: [] for name in configs}, []
-    for seed in range(args.seeds):  # all systems have been trained when a second seed begins
+    for seed in range(args.seeds):  # train all systems with one seed before the next seed
         for name in configs:
             scores = trained_scores(
                 system_config(name, args.steps, seed, **form), system_workdir(name, args.workdir, seed)
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def trained_scores(config: Any, workdir: pathlib.Path) -> Scores:
-    """Trains to the end, where that has not been done yet, and evaluates the best checkpoint."""
+    """Trains to the end, unless this is done already, and evaluates the best checkpoint."""
     train.train(config, workdir)
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
         if saved.latest < config.train.steps:

@@ -1,7 +1,7 @@
-"""The stacked hourglass in PyTorch, layer by layer that of `hourglass_jax/models/newell.py`, to compare with.
+"""The stacked hourglass in PyTorch for comparisons, with the same layers as `hourglass_jax/models/newell.py`.
 
-Its modules have the names of the Flax ones, so that its weights are theirs. PyTorch is optional:
-pip install torch
+Its modules have the names of the Flax modules, so that both have the same names of weights. PyTorch is
+optional: pip install torch
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ class Unit(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """`layers.Hourglass` with a unit per place."""
+    """`layers.Hourglass` with one unit per place."""
 
     def __init__(self, width: int, depth: int):
         super().__init__()
@@ -65,7 +65,7 @@ class Stem(nn.Module):
 
 
 class Newell(nn.Module):
-    """`newell.Model` with a unit per place.
+    """`newell.Model` with one unit per place.
 
     Images (b, 3, h, w) -> heatmaps (b, k, h/4, w/4) of each stack.
     """
@@ -96,7 +96,7 @@ class Newell(nn.Module):
 
 
 class HourglassUnit(nn.Module):
-    """`chu.HourglassUnit`, whose width is that of its input."""
+    """`chu.HourglassUnit`, with the width of its input."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -127,7 +127,7 @@ _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 
 
 def named(variables: dict) -> dict[str, np.ndarray]:
-    """A tree of a `newell.Model`'s variables, or of their gradients, by the twin's names and axes."""
+    """A tree of a `newell.Model`'s variables, or of their gradients, with the twin's names and axes."""
     found = {}
     for path, value in traverse_util.flatten_dict(variables).items():
         value = np.array(value)  # HWIO -> OIHW
@@ -137,7 +137,7 @@ def named(variables: dict) -> dict[str, np.ndarray]:
 
 
 def create(variables: dict, **fields) -> Newell:
-    """The twin with the variables {"params", "batch_stats"} of a `newell.Model` of these fields."""
+    """The twin with the variables {"params", "batch_stats"} of a `newell.Model` with these fields."""
     return _with(Newell(**fields), variables)
 
 
@@ -160,7 +160,7 @@ def variables(network: nn.Module, like: dict) -> dict:
 
 
 def _with(network, variables: dict):
-    """A network with variables under its own names."""
+    """Loads a Flax model's variables into a network."""
     weights = named(variables["params"]) | named(variables["batch_stats"])
     weights = {name: torch.from_numpy(value) for name, value in weights.items()}
     missing, unexpected = network.load_state_dict(weights, strict=False)

@@ -1,15 +1,15 @@
-"""What a TPU's compiler expects of the train step, the evaluation and the prediction. No TPU is needed.
+"""Estimates of a TPU's compiler for the train step, the evaluation and the prediction. No TPU is needed.
 
     pip install libtpu
     hourglass benchmark tpu --networks newell:2 --output=runs/tpu
 
-All figures are the compiler's estimates, not measured speed. libtpu compiles for a topology by name on any
-x86-64 Linux host, and writes `estimated_cycles` beside the operations of its schedule. Their sum is
-deterministic and compares two forms of a computation. It is no time: operations without an estimate count 0,
-collectives among them, and copies that overlap count whole.
+All figures are the compiler's estimates, not measured speed. libtpu compiles for a named topology on any
+x86-64 Linux host, and writes `estimated_cycles` for the operations of its schedule. Their sum is
+deterministic, and serves to compare two forms of a computation. It is not a time: operations without an
+estimate, such as collectives, count 0, and copies that overlap count fully.
 
-Each configuration is compiled in a process of its own, which takes minutes. With --output, finished ones are
-kept in `tpu_programs.json` with a checksum of the package, and the same command goes on from there.
+Each configuration is compiled in its own process, which takes minutes. With --output, finished ones are kept
+in `tpu_programs.json` with a checksum of the package, and the same command continues from there.
 """
 
 import collections
@@ -41,7 +41,7 @@ from hourglass_jax.transforms import fold_norms, per_example
 NOTE = "Estimates of the TPU's compiler, not measured speed"
 TASKS = ("train", "evaluate", "predict")
 KEPT = "tpu_programs.json"
-# bfloat16 operations of a chip in a cycle: four matrix units of 128 x 128, a multiply-add counted as two.
+# bfloat16 operations per chip and cycle: four matrix units of 128 x 128; a multiply-add counts as two.
 # https://docs.cloud.google.com/tpu/docs/v5e
 PER_CYCLE = {"v5e": 4 * 128 * 128 * 2}
 ACCELERATORS = {"v5e": "v5litepod-{chips}", "v6e": "v6e-{chips}"}
@@ -50,7 +50,7 @@ _BLIND = re.compile(rf" ({'|'.join(BLIND)})\(")
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
 _PATH = re.compile(r'op_name="([^"]*)"')
 SCOPES = ("augment", "loss", "update")  # of `training.step`
-KINDS = {  # the last part of an operation's path -> what it is; anything else is "other"
+KINDS = {  # the last part of an operation's path -> its kind; all others are "other"
     "dot_general": "products",
     "conv_general_dilated": "convolutions",
     "reduce_sum": "sums",
@@ -78,7 +78,7 @@ KINDS = {  # the last part of an operation's path -> what it is; anything else i
 def add(command) -> None:
     parser = command("tpu", help="estimates of a TPU's compiler for all programs; needs libtpu, and no TPU")
     parser.add_argument("--topology", default="v5e:2x4", help="such as v6e:2x4, v5e:16x16 (default: v5e:2x4)")
-    parser.add_argument("--chips", type=int, help="the first of the topology's (default: all)")
+    parser.add_argument("--chips", type=int, help="use only the topology's first chips (default: all)")
     lists = {"networks": ("newell:2",), "tasks": TASKS, "dtypes": ("bfloat16",), "batch_sizes": (8,)}
     for name, values in lists.items():
         words = " ".join(map(str, values))
@@ -88,12 +88,12 @@ def add(command) -> None:
         parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     parser.add_argument("--remat", default="", help="train.remat (default: none)")
     parser.add_argument("--norm_group", type=int, default=0, help="train.norm_group (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=30.0, help="for one program (default: 30)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="limit for one program (default: 30)")
     parser.set_defaults(run=run)
 
 
 def run(args) -> dict:
-    """A row for each program; the pictures and the kept programs go into --output."""
+    """A row for each program; plots and kept programs are written to --output."""
     with extras.needed("libtpu", "benchmark tpu"):
         import libtpu  # noqa: F401  JAX loads it by the topology's platform
     folder = pathlib.Path(args.output) if args.output else None
@@ -124,9 +124,9 @@ def run(args) -> dict:
 
 
 def cases(args) -> list[dict]:
-    """All that is to be compiled; batch counts the images of a chip."""
+    """The cases to compile; batch is the number of images per chip."""
     if args.topology.partition(":")[0] not in ACCELERATORS:
-        raise ValueError(f"--topology={args.topology}: its chips are none of {', '.join(ACCELERATORS)}.")
+        raise ValueError(f"--topology={args.topology}: unknown chips; choose from {', '.join(ACCELERATORS)}.")
     names = ("topology", "chips", "width", "depth", "size", "remat", "norm_group")
     sizes = {name: getattr(args, name) for name in names}
     choices = itertools.product(args.networks, args.tasks, args.dtypes, args.batch_sizes)
@@ -143,7 +143,7 @@ def cases(args) -> list[dict]:
 
 
 def row(case: dict, seen: dict) -> dict:
-    """A line of the table. The share of the peak is an upper bound: the estimate leaves operations out."""
+    """A row of the table. The share of the peak is an upper bound: the estimate leaves operations out."""
     system, _, stacks = case["network"].partition(":")
     found = case | {"system": system, "stacks": int(stacks)}
     line = {name: found[name] for name in ("system", "stacks", "task", "batch", "dtype")}
@@ -162,10 +162,10 @@ def row(case: dict, seen: dict) -> dict:
 
 
 def analysed(text: str) -> dict:
-    """The cycles of a compiled program, and where they go.
+    """The cycles of a compiled program, and their distribution.
 
     Args:
-      text: of the program: optimised HLO, an operation a line.
+      text: text of the program: optimised HLO, one operation per line.
 
     Returns:
       cycles; blind, the number of operations of `BLIND`, which have no estimate; sent, bytes by kind of
@@ -189,14 +189,14 @@ def analysed(text: str) -> dict:
 
 
 def kind_of(path: str, line: str) -> str:
-    """What an operation does, by the end of its path; copies of the program's arguments have none."""
+    """The kind of an operation, from the end of its path; copies of the program's arguments have no path."""
     if "/" not in path:
         return "copies" if " copy(" in line else "other"
     return KINDS.get(path.rpartition("/")[2], "other")
 
 
 def module_of(path: str) -> str:
-    """The part of a network to which an operation's path belongs, the same for all stacks.
+    """The part of a network to which an operation belongs, by its path; the same for all stacks.
 
     Outside the network these are the scopes of the train step: augment, loss and update.
     """
@@ -213,7 +213,7 @@ def module_of(path: str) -> str:
 
 
 def plot(places: dict, path: pathlib.Path) -> None:
-    """Bars of the programs' cycles, one picture for kinds, modules and passes."""
+    """Plots the programs' cycles as bars: one picture for kinds, modules and passes."""
     with extras.needed("matplotlib", "the picture"):
         from matplotlib.figure import Figure
 
@@ -238,17 +238,17 @@ def plot(places: dict, path: pathlib.Path) -> None:
 
 @functools.cache
 def _checksum() -> int:
-    """Of the package's code: a kept program of other code is compiled again."""
+    """A checksum of the package's code; programs of other code are compiled again."""
     room = pathlib.Path(__file__).resolve().parents[1]
     code = [path.read_bytes() for path in sorted(room.rglob("*.py")) if path.parent.name != "benchmarks"]
     return zlib.crc32(b"".join(code))
 
 
 def described(topology: str) -> dict[str, str]:
-    """The variables by which libtpu knows a topology where there is no TPU.
+    """The environment variables that describe a topology to libtpu on a machine without a TPU.
 
     Raises:
-      ValueError: it is none, such as "v5e:2x4".
+      ValueError: the topology is not of the form "v5e:2x4".
     """
     generation, _, shape = topology.partition(":")
     if generation not in ACCELERATORS or not re.fullmatch(r"\d+(x\d+)+", shape):
@@ -258,7 +258,7 @@ def described(topology: str) -> dict[str, str]:
         )
     chips = math.prod(map(int, shape.split("x")))
     return {
-        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server
         "TPU_ACCELERATOR_TYPE": ACCELERATORS[generation].format(chips=chips),
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
@@ -268,7 +268,7 @@ def described(topology: str) -> dict[str, str]:
 
 
 def _in_a_process(case: dict, seconds: float) -> dict:
-    """`measure` in a process of its own: libtpu reads its variables when it is loaded, and keeps memory."""
+    """Runs `measure` in its own process: libtpu reads its variables when it is loaded, and keeps memory."""
     command = [sys.executable, "-m", "hourglass_jax.benchmarks.tpu", json.dumps(case)]
     root = pathlib.Path(__file__).resolve().parents[2]
     try:
@@ -291,7 +291,7 @@ def _in_a_process(case: dict, seconds: float) -> dict:
 
 
 def measure(case: dict) -> dict:
-    """Compiles a case for its topology; see `analysed`, with operations and bytes of a chip."""
+    """Compiles a case for its topology. Returns `analysed` of it, and operations and bytes per chip."""
     mesh = mesh_of(case["topology"], case["chips"] if case["task"] != "predict" else 1)
     config = config_of(case)
     config.train.batch_size = case["batch"] * mesh.size
@@ -330,7 +330,7 @@ def measure(case: dict) -> dict:
 
 
 def config_of(case: dict):
-    """The system's own config on a few drawn figures."""
+    """The system's own config, on a few drawn figures."""
     system, _, stacks = case["network"].partition(":")
     sizes = f"stacks={stacks},width={case['width']},size={case['size']},dataset=synthetic"
     config = config_base.named(system).get_config(sizes)
@@ -341,7 +341,7 @@ def config_of(case: dict):
 
 
 def mesh_of(topology: str, chips: int | None = None) -> jax.sharding.Mesh:
-    """A mesh of a topology's first chips, by default of all; libtpu describes them, see `described`."""
+    """A mesh of a topology's first chips, by default all; libtpu describes them, see `described`."""
     from jax.experimental import topologies
 
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)

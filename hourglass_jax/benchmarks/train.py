@@ -1,8 +1,8 @@
-"""The stacked hourglass' training step against its PyTorch twin: forward, backward and RMSprop.
+"""The stacked hourglass's training step against its PyTorch twin: forward, backward and RMSprop.
 
 Both use the same layers, weights, images and targets; the losses and the gradients of a small network are
-compared first. There is no augmentation and no rendering of targets: the twin has neither. One more row is
-plain JAX, without the forms of `kernels`.
+compared first. Augmentation and rendering of targets are left out, because the twin has neither. One more row
+is plain JAX, without the forms of `kernels`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def add(command) -> None:
     for name, value in (("stacks", 2), ("width", 256), ("depth", 4), ("size", 256)):
         parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[4], help="(default: 4)")
-    compiled = "torch.compile too, which takes minutes (default: on)"
+    compiled = "also torch.compile, which takes minutes (default: on)"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
     parser.set_defaults(run=run)
 
@@ -70,7 +70,7 @@ def examples(b: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(model, params, batch_stats, images, targets):
-    """Sum over the stacks of the mean squared error, and the new statistics."""
+    """The sum over the stacks of the mean squared error, and the new statistics."""
     outputs, new = model.apply(
         {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
     )
@@ -78,7 +78,7 @@ def loss(model, params, batch_stats, images, targets):
 
 
 def ours(model, variables, images, targets, *, forms_of: str | None = None):
-    """() -> the loss of another step of our own; `forms_of`: see `devices.jit`."""
+    """() -> the loss of our next step; `forms_of`: see `devices.jit`."""
     optimiser = optimizer.transformation(optax.constant_schedule(LEARNING_RATE))
     gradient = jax.value_and_grad(functools.partial(loss, model), has_aux=True)
 
@@ -102,7 +102,7 @@ def ours(model, variables, images, targets, *, forms_of: str | None = None):
 
 
 def theirs(twin, network, images, targets, *, dtype: str = "float32"):
-    """() -> the loss of another step of the twin, where it lies; `network` is it, or its compiled form."""
+    """() -> the loss of the twin's next step, on its device; `network` is the twin or its compiled form."""
     import torch
 
     optimiser = torch.optim.RMSprop(twin.parameters(), lr=LEARNING_RATE)
@@ -121,7 +121,7 @@ def theirs(twin, network, images, targets, *, dtype: str = "float32"):
 
 
 def for_torch(twin, *arrays, dtype: str):
-    """Arrays (b, h, w, c) as channels_last tensors where the twin lies, and autocast to the dtype."""
+    """Arrays (b, h, w, c) as channels_last tensors on the twin's device, and autocast to the dtype."""
     import torch
 
     device = next(twin.parameters()).device
@@ -130,10 +130,10 @@ def for_torch(twin, *arrays, dtype: str):
 
 
 def check_gradients(stacks: int) -> None:
-    """Raises ValueError unless the gradients of a small network and of its twin agree to 1e-3.
+    """Raises ValueError unless the gradients of a small network and of its twin agree within 1e-3.
 
-    Those of a large random one are ill-conditioned in float32: at width 128, depth 3 and 96 px the twin's lie
-    5% from its own in float64, ours 0.3%.
+    The gradients of a large random network are ill-conditioned in float32: at width 128, depth 3 and 96 px
+    the twin's differ by 5% from its own in float64, ours by 0.3%.
     """
     from hourglass_jax.benchmarks import torch_twin
 
