@@ -19,7 +19,7 @@ PERSON = {
 
 
 def test_the_box_is_that_of_labelled_joints():
-    # 0.4 on both sides, and a tenth of that around; the joint without a label does not count.
+    # 0.4 in x and y, and a tenth of that on each side; the joint without a label does not count.
     np.testing.assert_allclose(attention.boxes(**PERSON), [[0.16, 0.26, 0.64, 0.74]], atol=1e-6)
     np.testing.assert_allclose(attention.boxes(**PERSON, margin=0.0), [[0.2, 0.3, 0.6, 0.7]], atol=1e-6)
     np.testing.assert_allclose(attention.boxes(**PERSON, margin=2.0), [[0, 0, 1, 1]], atol=1e-6)  # the crop
@@ -31,7 +31,7 @@ def test_a_share_by_hand():
     box = jnp.array([[0.25, 0.0, 1.0, 0.5]])  # of 4 x 4 cells: columns 1 to 3, rows 0 and 1
     maps = jnp.arange(16.0).reshape(1, 4, 4, 1)
     assert attention.share(maps, box)[0] == pytest.approx((1 + 2 + 3 + 5 + 6 + 7) / 120)
-    # An even map has the area's share, where edges cut cells, too; of two maps the mean counts.
+    # A uniform map has the area's share, also if edges cut cells; for two maps it is the mean.
     cut = jnp.array([[0.1, 0.3, 0.45, 0.95]])
     even = jnp.ones((1, 4, 8, 1))
     assert attention.share(even, cut)[0] == pytest.approx(0.35 * 0.65)

@@ -9,7 +9,7 @@ FOUR = Skeleton("four", ("head", "left", "right", "tail"), ((1, 2),), (), (("All
 
 
 def test_each_joint_has_the_first_kind_that_applies():
-    # 10 px of a reference of 100 px are right; joints lie 30 px and more apart.
+    # Up to 10 px, with a reference of 100 px, is right; joints are at least 30 px apart.
     truth = np.array([[[0.0, 0], [40, 0], [80, 0], [0, 60]]] * 3)
     labelled = np.array([[True] * 4, [True] * 4, [True, False, True, True]])
     predicted = truth.copy()

@@ -140,7 +140,7 @@ def test_presence_by_hand():
     )
 
 
-def test_presence_is_what_another_library_says():
+def test_presence_agrees_with_another_library():
     from sklearn.metrics import average_precision_score
 
     rng = np.random.default_rng(0)
@@ -151,11 +151,11 @@ def test_presence_is_what_another_library_says():
     assert found["average_precision"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_confidence_is_what_another_library_says():
+def test_confidence_agrees_with_another_library():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(1)
     right = rng.random(2000) < 0.7
-    scores = np.round(np.clip(rng.normal(0.3 + 0.3 * right, 0.2), 0, 1), 2)  # with many equals
+    scores = np.round(np.clip(rng.normal(0.3 + 0.3 * right, 0.2), 0, 1), 2)  # with many ties
     found = metrics.confidence(scores, right)
     assert found["auroc"] == pytest.approx(sklearn.roc_auc_score(right, scores), abs=1e-12)
     f1 = {t: sklearn.f1_score(right, scores >= t) for t in np.unique(scores)}
@@ -236,7 +236,7 @@ def test_pdj_is_pck_of_the_torso():
     assert hits.tolist() == [1] * 7 + [0] * 7
 
 
-def test_errors_at_the_other_sides_joint_by_hand():
+def test_errors_on_the_other_sides_joint_by_hand():
     # Two people with joints 100 px apart; heads of 20 px, so 10 px is right.
     truth = np.tile(np.arange(16.0)[:, None] * (100, 0), (2, 1, 1))
     joints = truth.copy()
@@ -318,7 +318,7 @@ def test_published_predictions_have_their_published_scores(name):
     np.testing.assert_allclose(np.mean(rates), macro, atol=5.1e-5)
 
 
-def test_pytorch_poses_figures_come_of_its_own_rule():
+def test_pytorch_poses_figures_follow_from_its_own_rule():
     # Its "<" is the largest threshold below 0.5; the errors are whole numbers, the head boxes not.
     scipy_io = pytest.importorskip("scipy.io")
     path = MPII_DATA / "detections_our_format.mat"
@@ -356,7 +356,7 @@ TRUE_LIMB = np.array([[[0.0, 0], [0, 10]]])  # length 10: half of it is 5
         (np.nan, 0, False, False),
     ],
 )
-def test_a_limb_needs_both_ends_or_by_the_older_rule_their_mean(start, end, strict, older):
+def test_a_limb_needs_both_ends_or_in_the_older_rule_their_mean(start, end, strict, older):
     predicted = TRUE_LIMB + np.array([[[start, 0], [end, 0]]])  # to the side
     for rule, right in ((True, strict), (False, older)):
         hits, counts = metrics.correct_parts(predicted, TRUE_LIMB, np.ones((1, 2), bool), LIMB, strict=rule)
@@ -381,7 +381,7 @@ def test_limbs_without_both_ends_or_without_length_do_not_count():
 
 
 def lsp_person():
-    """(1, 14, 2): arms hang at the sides, 1 px outside of the shoulders."""
+    """(1, 14, 2): arms hang at the sides, 1 px outside the shoulders."""
     rows = {
         **dict(head_top=(2, -12), neck=(2, -2), right_shoulder=(0, 0), left_shoulder=(4, 0)),
         **dict(right_elbow=(-1, 8), left_elbow=(5, 8), right_wrist=(-1, 14), left_wrist=(5, 14)),
@@ -423,7 +423,7 @@ def test_limbs_of_lsp_by_hand(moved, wrong):
     assert table == rows | {"Mean": pytest.approx(mean)}
 
 
-def test_mean_of_limbs_is_the_papers_total():
+def test_the_mean_of_limbs_is_the_papers_total():
     # MSSH's Table 3 of ten limbs, per thousand: (979 + 2 (943 + 914 + 866 + 785) + 957) / 10 = 895.2.
     hits = np.array([979, 943, 943, 914, 914, 866, 866, 785, 785, 957])
     rows, first = [], 0

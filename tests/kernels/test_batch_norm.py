@@ -1,4 +1,4 @@
-"""Batch normalisation in its form for CPUs and TPUs against flax's, in float64."""
+"""Batch normalisation in its form for CPUs and TPUs compared with flax's, in float64."""
 
 import functools
 
@@ -23,7 +23,7 @@ def close(ours, theirs):
 
 
 def with_gradients(function, *arguments):
-    """Outputs, and the gradients of all arguments for a random one of the outputs."""
+    """Outputs, and the gradients of all arguments for random gradients of the outputs."""
     outputs, pull = jax.vjp(function, *arguments)
     return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
 
@@ -36,7 +36,7 @@ def test_it_is_for_training_on_tpus_and_in_float32_on_cpus():
     choose = batch_norm.of_current_platform
     for platform, train, dtype, own in (
         ("cpu", True, jnp.float32, True),
-        ("cpu", False, jnp.float32, False),  # no statistics of the batch
+        ("cpu", False, jnp.float32, False),  # without statistics of the batch
         ("cpu", True, jnp.bfloat16, False),
         ("tpu", True, jnp.bfloat16, True),
         ("tpu", False, jnp.bfloat16, False),
@@ -66,7 +66,7 @@ def test_values_gradients_and_statistics(shape):
 
     ours, theirs = map(run, norms)
     close(ours, theirs)
-    # By the definition: normalised with the biased variance, statistics a tenth new.
+    # By definition: normalised with the biased variance; statistics updated by a tenth.
     axes = tuple(range(len(shape) - 1))
     mean, std = x.mean(axes), jnp.sqrt(x.var(axes) + 1e-5)
     params, seen = variables["params"], variables["batch_stats"]
@@ -74,7 +74,7 @@ def test_values_gradients_and_statistics(shape):
     close(ours[0][1]["batch_stats"]["mean"], 0.9 * seen["mean"] + 0.1 * mean)
 
 
-def test_bfloat16_is_rounded_at_the_ends_alone():
+def test_bfloat16_is_rounded_only_at_the_ends():
     norm = batch_norm.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=jnp.bfloat16)
     x = (3 + random(0, 64, 5)).astype(jnp.bfloat16)
     params = {"scale": 1 + random(1, 5) / 4, "bias": random(2, 5)}
@@ -89,7 +89,7 @@ def test_bfloat16_is_rounded_at_the_ends_alone():
     mean, var = exact.mean(0), exact.var(0)
     wanted = (exact - mean) / jnp.sqrt(var + 1e-5) * params["scale"] + params["bias"]
     np.testing.assert_allclose(y, wanted, rtol=2**-8, atol=1e-6)
-    # Float32 sums of squares of about 10, from which the mean's square of about 9 is taken.
+    # In float32 the mean's square of about 9 is subtracted from a mean of squares of about 10.
     np.testing.assert_allclose(new["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
     assert grads[1].dtype == jnp.bfloat16 and grads[0]["scale"].dtype == params["scale"].dtype
     reference = with_gradients(

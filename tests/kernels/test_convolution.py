@@ -24,7 +24,7 @@ def close(ours, theirs):
 
 
 def with_gradients(function, *arguments):
-    """Outputs, and the gradients of all arguments for a random one of the outputs."""
+    """Outputs, and the gradients of all arguments for random gradients of the outputs."""
     outputs, pull = jax.vjp(function, *arguments)
     return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
 
@@ -41,7 +41,7 @@ def random(seed, *shape):
         {"kernel_size": (3, 3)},
         {"kernel_size": (5, 3)},
         {"kernel_size": (1, 3), "use_bias": False},
-        # What stays with JAX.
+        # Cases for JAX's own convolution.
         {"kernel_size": (2, 2)},
         {"kernel_size": (3, 3), "strides": (2, 2)},
         {"kernel_size": (3, 3), "padding": "VALID"},
@@ -59,7 +59,7 @@ def test_convolutions(options, platform):
     close(with_gradients(apply, variables, x), with_gradients(plain.apply, variables, x))
 
 
-def test_only_the_fitting_convolutions_have_forms_of_their_own():
+def test_only_suitable_convolutions_have_forms_of_their_own():
     x = random(0, 2, 8, 8, 4)
 
     def own(platform, dtype=jnp.float32, **options):
@@ -110,5 +110,5 @@ def test_a_networks_gradients_are_the_plain_ones(quick_compiles):
         found.append(
             jax.jit(platforms.on(platform, jax.value_and_grad(loss, has_aux=True)))(variables["params"])
         )
-    # Convolutions before a norm have no gradient for their bias but rounding.
+    # The biases of convolutions before a norm have a gradient of 0, up to rounding.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *found)

@@ -1,4 +1,4 @@
-"""Operations on pairs of columns against the plain ones, in float64."""
+"""Operations on pairs of columns compared with the plain ones, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_pooling_ends_pairs():
     np.testing.assert_array_equal(pooling.max_pool(x, 3), pooling.max_pool(x))
 
 
-def test_norms_have_two_places_for_a_channel():
+def test_norms_handle_two_places_per_channel():
     x, g = random(0, 2, 4, 8, 3), random(1, 2, 4, 8, 3)
     norm = batch_norm.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
     params = {"scale": random(2, 3), "bias": random(3, 3)}

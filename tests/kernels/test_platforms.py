@@ -1,4 +1,4 @@
-"""Which platform's forms a program gets."""
+"""The platform whose forms a program gets."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ def test_a_program_is_traced_in_the_forms_of_its_devices(monkeypatch):
         return x
 
     mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # as Predictor(device="cpu") beside a GPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # as Predictor(device="cpu") with a GPU
     devices.jit(function, mesh)(1.0)
     devices.jit(function, mesh, forms_of="tpu")(1.0)
     jax.jit(function)(2)

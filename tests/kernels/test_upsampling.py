@@ -19,7 +19,7 @@ def test_the_form_for_tpus_has_the_plain_values_and_gradients():
         np.testing.assert_allclose(to_ours(g)[0], to_plain(g)[0], rtol=1e-12)
 
 
-def test_bfloat16_keeps_its_values_and_the_form_is_for_tpus_alone():
+def test_bfloat16_keeps_its_values_and_the_form_is_only_for_tpus():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 8)), jnp.bfloat16)
 
     def products(platform, dtype):

@@ -7,12 +7,12 @@ import numpy as np
 from hourglass_jax.kernels import platforms, warping
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 9, 3), np.uint8)
-# Turned, sheared and larger than the picture, so that points lie on all sides of it; and the picture itself.
+# Rotated, sheared and larger than the picture, so that points lie on all sides of it; and the picture itself.
 INVERSE = np.array([[[1.1, -0.6, 1.3], [0.7, 0.9, -2.2]], [[1, 0, 0], [0, 1, 0]]], np.float32)
 
 
 def by_definition(image, inverse, size):
-    """float64: the sum of all pixels, each weighted by how near it is in x and y."""
+    """float64: the sum of all pixels, weighted by their distances in x and y."""
     h, w = image.shape[:2]
     x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
     u, v = (row[0] * x + row[1] * y + row[2] for row in inverse.astype(np.float64))

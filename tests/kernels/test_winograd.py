@@ -1,4 +1,4 @@
-"""Winograd's filtering against XLA's convolutions, and its matrices by hand."""
+"""Winograd's filtering compared with XLA's convolutions, and its matrices by hand."""
 
 import functools
 
@@ -62,7 +62,7 @@ def test_float32_is_exact_to_a_few_millionths():
     ],
 )
 @pytest.mark.parametrize("train", [True, False])
-def test_large_ones_go_this_way_in_a_network(shape, taken, train, monkeypatch):
+def test_large_convolutions_of_a_network_use_winograd(shape, taken, train, monkeypatch):
     b, h, w, c, d, side = shape
     calls = []
     plain = winograd.convolve
@@ -74,6 +74,6 @@ def test_large_ones_go_this_way_in_a_network(shape, taken, train, monkeypatch):
     np.testing.assert_allclose(y, xlas(x, variables["params"]["kernel"]), rtol=1e-4, atol=1e-4)
 
 
-def test_a_spread_batch_stays_where_it_is(run_python):
+def test_a_batch_spread_over_devices_stays_spread(run_python):
     ran = run_python("winograd_on_devices.py", devices=8)
     assert ran.stdout == "[]\n['all-reduce']\n", ran.stderr

@@ -1,4 +1,4 @@
-"""Multi-context attention: sizes, contexts and equations, against direct forms of them."""
+"""Multi-context attention: sizes, receptive fields and equations, compared with direct forms."""
 
 import functools
 
@@ -22,7 +22,7 @@ def variant_fields(variant, **fields):
 
 
 def shapes(model, image=IMAGE):
-    """The outputs' and the parameters' shapes; nothing is computed."""
+    """Shapes of outputs and parameters; nothing is computed."""
     outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     return outputs, variables["params"]
 
@@ -32,7 +32,7 @@ def normal(*shape, seed=0):
 
 
 def randomised(variables):
-    """Without zeros and ones, so that every offset and scale matters."""
+    """Variables without zeros and ones, so that every offset and scale matters."""
     random = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: np.asarray(leaf) + 0.3 * random.normal(size=leaf.shape), variables)
 
@@ -44,7 +44,7 @@ def randomised(variables):
 # Stack: 7 units of the hourglass and one after it 2048, lin 72 and norm 16, heatmaps 8*3+3 = 27: 2163.
 # Between two stacks: 8*8+8 + 3*8+8 = 104.
 BASELINE = 728 + 2 * 2163 + 104
-# A map: 9*8+1 for the unary term, 9 for the window. One of the last features with their norm, 8 + 8, and
+# A map: 9*8+1 for the unary term, 9 for the window. One from the last features with their norm, 8 + 8, and
 # one refined, per stack.
 MS = BASELINE + 2 * (16 + 2 * (73 + 9))
 # P: norms 2 (8 + 8) and two convolutions 9*8*8+8, at two levels in two stacks.
@@ -93,7 +93,7 @@ def test_the_released_network_has_the_parameters_of_its_lua():
         return count * (9 * width + 1 + 11 * 11 + 1)
 
     pooled = unit(256, 256) + 2 * (2 * 256 + 9 * 256 * 256 + 256)  # a hourglass residual unit
-    skips = 4 * unit(256, 256) + 3 * pooled  # of levels 4 to 1: three units, two, one, one
+    skips = 4 * unit(256, 256) + 3 * pooled  # levels 4 to 1 have three, two, one and one units
     hourglass = skips + (4 + 4 + 1) * unit(256, 256)
     stem = (
         7 * 7 * 3 * 64 + 64 + 2 * 64 + 2 * unit(64, 64) + unit(64, 128) + 2 * unit(128, 128) + unit(128, 256)
@@ -140,7 +140,7 @@ def seen_by(make, rows, columns):
     """The first and last row and column of the inputs that a unit's outputs at some cells depend on."""
     conv, norm = layers.parts(train=False, dtype=jnp.float32)
     unit = make(16, conv, norm)
-    x = normal(32, 16, 16, 16)  # many people and channels: a maximum has one source, a ReLU may be shut
+    x = normal(32, 16, 16, 16)  # many people and channels: a maximum has one source, a ReLU may be off
     variables = randomised(jax.jit(unit.init)(jax.random.key(0), x[:1]))
 
     def value(x, row, column):
@@ -151,7 +151,7 @@ def seen_by(make, rows, columns):
     for gradient in gradients:
         cells = np.argwhere(np.abs(gradient).max(axis=(0, 3)) > 0)
         (top, left), (bottom, right) = cells.min(axis=0).tolist(), cells.max(axis=0).tolist()
-        assert len(cells) == (bottom + 1 - top) * (right + 1 - left)  # without a hole
+        assert len(cells) == (bottom + 1 - top) * (right + 1 - left)  # without gaps
         found.append((top, bottom, left, right))
     return found
 
@@ -167,14 +167,14 @@ def test_receptive_fields():
     assert seen_by(chu.HourglassUnit, rows, columns) == expected
 
 
-def test_hourglass_units_are_on_the_skip_branches_alone():
+def test_hourglass_units_are_only_on_the_skip_branches():
     _, params = shapes(chu.Model(**variant_fields("full")))
     for name, place in params["stack0_hourglass"].items():
         assert ("pool_conv0" in place) == name.endswith("_skip0")
 
 
 def windowed_sum(maps, windows):
-    """sum_k w_lk phi(k), cell by cell (equation 7), zeros around."""
+    """sum_k w_lk phi(k), cell by cell (equation 7), with zero padding."""
     b, h, w, m = maps.shape
     n = len(windows)
     padded = np.pad(maps, ((0, 0), (n // 2, n // 2), (n // 2, n // 2), (0, 0)))
@@ -217,7 +217,7 @@ def test_three_steps_of_mean_field():
     np.testing.assert_array_equal(maps, weights)
 
 
-def test_softmax_sums_to_one_and_weighs_one_on_average():
+def test_softmax_sums_to_one_and_its_weights_have_mean_one():
     conv, _ = layers.parts(train=False, dtype=jnp.float32)
     x = normal(2, 4, 6, 5)
     (maps, weights), variables = jax.jit(chu.Softmax(3, conv).init_with_output)(jax.random.key(1), x)
@@ -235,7 +235,7 @@ def convolve(x, kernel, bias=0.0):
 
 
 def direct_crf(params, x, p):
-    """Map p of a CRF, alone."""
+    """Map p of a CRF."""
     unary = convolve(x, params["unary"]["kernel"][..., p : p + 1], params["unary"]["bias"][p])
     window = params["windows"][:, :, None, p : p + 1]
     q = jax.nn.sigmoid(unary)
@@ -298,7 +298,7 @@ def test_parts_are_in_the_second_half_of_the_stacks(stacks, with_parts):
         kind, maps = ("parts", 3) if s in with_parts else ("refined", 1)
         expected[f"stack{s}_{kind}"] = (1, 8, 8, maps)
     assert {name: phi.shape for name, phi in outputs.attention.items()} == expected
-    # Each stack has its own (5.2.3).
+    # Each stack has its own attention (5.2.3).
     assert {f"stack{s}_head" for s in range(stacks)} <= set(params)
 
 
@@ -309,7 +309,7 @@ def test_paper_network_attends_at_8_to_64_cells():
     assert set(outputs.attention) == {*names, "stack1_parts"}
 
 
-def test_attention_without_other_resolutions_or_at_all():
+def test_networks_without_other_resolutions_and_without_attention():
     outputs, _ = shapes(chu.Model(**variant_fields("ms")))
     kinds = ("resolution8", "refined")
     assert set(outputs.attention) == {f"stack{s}_{kind}" for s in (1, 2) for kind in kinds}
@@ -320,7 +320,7 @@ def test_bfloat16_leaves_outputs_float32_and_maps_in_range():
     model = chu.Model(**variant_fields("full", stacks=1, depth=1, dtype=jnp.bfloat16))
     image = normal(2, 32, 32, 3)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    # Positive, as the variances have to be.
+    # All values are positive, because variances must be.
     variables = jax.tree.map(lambda leaf: 0.3 * np.abs(normal(*leaf.shape)), variables)
     outputs = jax.jit(model.apply)(variables, image)
     for maps in (*outputs.heatmaps, *outputs.attention.values()):
@@ -330,7 +330,7 @@ def test_bfloat16_leaves_outputs_float32_and_maps_in_range():
 
 
 def memory(model, image):
-    """Bytes that the gradient of a squared error holds while it runs, by XLA's own account."""
+    """Bytes that the gradient of a squared error needs while it runs, as XLA reports them."""
 
     def loss(variables, image):
         outputs, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])

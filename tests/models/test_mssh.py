@@ -1,4 +1,4 @@
-"""The multi-scale stacked hourglass: scales, blocks, Algorithm 1, targets, and its whole way by example."""
+"""The multi-scale stacked hourglass: scales, blocks, Algorithm 1, targets, evaluation and training."""
 
 import functools
 import types
@@ -25,7 +25,7 @@ IMAGE = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 
 
 def shapes(model, image=IMAGE):
-    """The outputs' and the parameters' shapes; nothing is computed."""
+    """Shapes of outputs and parameters; nothing is computed."""
     outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     return outputs, variables["params"]
 
@@ -55,7 +55,7 @@ def parts():
 
 
 # By hand for 8 channels, 2 in each branch: norms 2 (8 + 2 + 2 + 2 + 4) = 36, two 1x1 of 8*2+2 = 36, three
-# 3x3 of 9*2*2+2 = 114, linear 4*8+8 = 40: 226. From 4 channels: the first norm 8 less, the 1x1 4*2+2 each
+# 3x3 of 9*2*2+2 = 114, linear 4*8+8 = 40: 226. From 4 channels: the first norm has 8 less, the 1x1 4*2+2 each
 # 16 less together, and a skip of 4*8+8 = 40 more: 242. The residual unit: see test_chu.py.
 @pytest.mark.parametrize(
     ("block", "same", "wider"), [("inception_a", 226, 242), ("inception_b", 226, 242), ("residual", 256, 272)]
@@ -166,7 +166,7 @@ def test_with_one_scale_and_residual_units_it_is_newells_network():
 
 
 class Point(nn.Module):
-    """In the place of a block, where only the wiring matters: it compiles in no time."""
+    """Replaces a block where only the wiring matters; it compiles quickly."""
 
     width: int
     conv: layers.Part
@@ -183,7 +183,7 @@ def points(monkeypatch):
 
 
 class Small:
-    """A small network with random parameters, and what its heatmaps depend on."""
+    """A small network with random parameters, and the modules on which its heatmaps depend."""
 
     def __init__(self, **fields):
         self.model = mssh.Model(**{**SMALL, **fields})
@@ -196,7 +196,7 @@ class Small:
         return sum((m**2).sum() * w for m, w in zip(maps, weights, strict=True))
 
     def branches(self, stack, *, cut=False):
-        """The strides of the input branches that a stack depends on; `cut`: without the stacks before."""
+        """The strides of the input branches that a stack depends on; `cut`: without previous stacks."""
         params = dict(self.variables["params"])
         for name in params if cut else ():
             if "remap" in name:
@@ -222,14 +222,14 @@ class Small:
     ("fields", "alone"),
     [({}, [{8}, {4}, {2}]), ({"lateral": True}, [{8}, {8, 4}, {8, 4, 2}])],
 )
-def test_each_stack_gets_its_own_scale_and_what_the_stacks_before_hand_on(fields, alone, points):
+def test_each_stack_gets_its_own_scale_and_the_features_of_previous_stacks(fields, alone, points):
     network = Small(**fields)
     assert [network.branches(s, cut=True) for s in range(3)] == alone
     assert [network.branches(s) for s in range(3)] == [{8}, {8, 4}, {8, 4, 2}]
 
 
 @pytest.mark.parametrize("fusion", mssh.FUSIONS)
-def test_what_is_handed_on_grows_with_the_scale(fusion, points):
+def test_features_passed_on_are_enlarged_to_the_scale(fusion, points):
     network = Small(fusion=fusion, strides=(8, 8, 2))
     caught = network.caught()
     remaps = [caught[f"stack{s}_remap_features"] + caught[f"stack{s}_remap_heatmaps"] for s in (0, 1)]
@@ -274,7 +274,7 @@ def test_bfloat16_gives_float32_heatmaps_of_every_size():
         ({"width": 6}, "width divisible by 4"),
     ],
 )
-def test_wrong_fields_are_answered(fields, message):
+def test_wrong_fields_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         shapes(mssh.Model(**{**SMALL, **fields}))
 
@@ -296,7 +296,7 @@ def test_algorithm_1_by_hand():
         # 0.087935, 0.203948; their sum 0.427722.
         [0.135838 / 0.427722, 0.087935 / 0.427722, 0.203948 / 0.427722],
     ]
-    np.testing.assert_allclose(weights[:, 0], expected, atol=3e-6)  # the last stack's errors have no say
+    np.testing.assert_allclose(weights[:, 0], expected, atol=3e-6)  # the last stack's errors have no effect
 
 
 def random_errors(limit):
@@ -312,23 +312,23 @@ def test_harder_joints_gain_weight_and_weights_stay_normalised():
         gain = np.take_along_axis(after / before, order, axis=-1)
         assert (np.diff(gain) > 0).all()  # in the order of the errors
         assert (gain[:, 0] < 1).all() and (gain[:, -1] > 1).all()
-        assert (gain >= 0.5).all()  # none is given up at once: sum_i w_i beta^-L_i <= 2 (1 - L)
+        assert (gain >= 0.5).all()  # none loses more than half: sum_i w_i beta^-L_i <= 2 (1 - L)
 
 
 @pytest.mark.parametrize("error", [0.5, 0.7, 0.999])
-def test_where_half_of_everything_is_wrong_weights_stay(error):
-    # beta >= 1 would turn the rule round: the joint without an error would gain most.
+def test_weights_do_not_change_from_a_mean_error_of_one_half_on(error):
+    # beta >= 1 would invert the rule: the joint without an error would gain most.
     errors = np.array([[[error, error, error]], [[error + 0.0005, error, error]], [[0, 0, 0]]])
     weights = losses.adaptive_weights(errors, np.ones((1, 3)))
     np.testing.assert_allclose(weights, np.full((3, 1, 3), 1 / 3), rtol=1e-5)
 
 
-def test_the_printed_algorithm_goes_on_above_one_half():
+def test_the_printed_algorithm_applies_above_one_half_too():
     # L = (0.9 + 0.6 + 0.6) / 3 = 0.7, beta = 7 / 3; beta^0.1 = 1.088423, beta^0.4 = 1.403429; sum 3.895281.
     errors = np.array([[[0.9, 0.6, 0.6]], [[0, 0, 0]]])
     weights = losses.adaptive_weights(errors, np.ones((1, 3)), limit=False)
     np.testing.assert_allclose(weights[1, 0], [0.279421, 0.360289, 0.360289], rtol=1e-5)
-    lost = np.full((4, 1, 3), 0.999)  # as far as relative errors go; beta is 999
+    lost = np.full((4, 1, 3), 0.999)  # almost the largest relative error; beta is 999
     lost[:, 0, 0] = 0
     printed = np.asarray(losses.adaptive_weights(lost, np.ones((1, 3)), limit=False))
     assert np.isfinite(printed).all() and (printed >= 0).all()
@@ -368,16 +368,16 @@ def test_few_stacks_keep_the_papers_order_of_scales(stacks, strides):
     assert models.build(joints=16, **fields).strides_of_stacks() == strides
 
 
-def test_what_is_found_keeps_its_weight_and_the_smallest_error_counts():
+def test_a_found_joint_keeps_its_weight_and_the_smallest_error_counts():
     errors = np.zeros((2, 2, 16))
     errors[0, 1, 3] = 0.04
     weights = losses.adaptive_weights(errors, np.ones((2, 16)))
-    np.testing.assert_allclose(weights[:, 0], 1 / 16, rtol=1e-5)  # beta is 0, and so would all weights be
+    np.testing.assert_allclose(weights[:, 0], 1 / 16, rtol=1e-5)  # with beta = 0 all weights would be 0
     # L = 0.04 / 16 = 0.0025, beta = 0.0025 / 0.9975 = 0.00250627; beta^0.96 / beta = beta^-0.04 = 1.270687.
     np.testing.assert_allclose(weights[1, 1, 3] / weights[1, 1, 0], 1.270687, rtol=1e-5)
 
 
-def test_joints_that_do_not_count_weigh_nothing():
+def test_joints_that_do_not_count_have_no_weight():
     errors = np.concatenate([ERRORS, ERRORS[..., ::-1], ERRORS], axis=1)[..., [0, 1, 2, 2]]
     counted = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
     weights = losses.adaptive_weights(errors, counted)
@@ -389,10 +389,10 @@ def test_joints_that_do_not_count_weigh_nothing():
 def test_relative_errors_by_hand():
     maps, targets = np.zeros((1, 2, 2, 4)), np.zeros((1, 2, 2, 4))
     targets[0, 0, :, 0] = [1, -2]  # energy 5
-    maps[0, :, 0, 0] = [1, 1]  # errors (-2)^2 + 1^2 = 5, no better than an empty map: cut off
+    maps[0, :, 0, 0] = [1, 1]  # errors (-2)^2 + 1^2 = 5, no better than an empty map: clipped
     targets[0, 0, :, 1], maps[0, 0, :, 1] = [2, 1], [1.5, 1]  # 0.25 / 5
     targets[0, 0, 0, 2] = 0.5  # energy 0.25 counts as 1: 0.25 / 1
-    maps[0, 0, 0, 3] = 0.6  # nothing is there: 0.36 / 1
+    maps[0, 0, 0, 3] = 0.6  # an empty target: 0.36 / 1
     np.testing.assert_allclose(losses.relative_errors(maps, targets), [[0.999, 0.05, 0.25, 0.36]], rtol=1e-6)
 
 
@@ -447,7 +447,7 @@ def test_losses_are_weighted_sums_over_the_joints():
     np.testing.assert_allclose(alone, plain[0], rtol=1e-5)  # no stack comes before it
 
 
-def test_one_labelled_joint_in_a_batch_counts_whole():
+def test_one_labelled_joint_in_a_batch_counts_fully():
     visible, maps = np.array([[0, 2, 0, 0], [0, 0, 0, 0]]), noisy()
     adaptive = on_heatmaps(maps, visible, adaptive=True)[1]
     np.testing.assert_allclose(adaptive, on_heatmaps(maps, visible)[1], rtol=1e-5)
@@ -493,7 +493,7 @@ def test_values_and_gradients_are_finite_at_zero_and_at_saturation(kind, case):
 
 @pytest.mark.parametrize(("cells", "pixels"), [(4, 8.0), (8, 4.0), (16, 2.0)])
 def test_sigma_is_larger_in_image_pixels_at_small_scales(cells, pixels):
-    # From the target itself: its value one cell (32 / cells px) beside its peak is exp(-1 / 2 sigma^2).
+    # From the target itself: its value one cell (32 / cells px) from its peak is exp(-1 / 2 sigma^2).
     joint = jnp.full((1, 1, 2), (cells / 2 + 0.5) * 32 / cells)
     maps = heatmaps.render(joint * cells / 32, jnp.ones((1, 1), bool), size=cells, sigma=1.0)[0, :, :, 0]
     middle = cells // 2
@@ -501,21 +501,21 @@ def test_sigma_is_larger_in_image_pixels_at_small_scales(cells, pixels):
     sigma = (32 / cells) / np.sqrt(-2 * np.log(maps[middle, middle - 1]))
     np.testing.assert_allclose(sigma, pixels, rtol=1e-5)
     assert pixels == OPTIONS["sigma"] * 32 / cells
-    # And it is this target that a stack of that size is compared with.
+    # A stack of that size is compared with this target.
     index = (4, 8, 16).index(cells)
     empty = [np.zeros_like(t) for t in targets()]
     without = on_heatmaps([*empty[:index], targets()[index], *empty[index + 1 :]])[1]
     assert without[index] == 0 and np.count_nonzero(without) == 2
 
 
-def test_summed_over_cells_scales_count_alike():
+def test_summed_over_cells_all_scales_have_the_same_weight():
     maps = noisy()
     for m, t, value in zip(maps, targets(), on_heatmaps(maps, sum_over_cells=True)[1], strict=True):
         squares = np.sum((m - t) ** 2, axis=(1, 2))[VISIBLE > 0]  # equation 2
         np.testing.assert_allclose(
             value, squares.mean() / 8**2, rtol=1e-5
-        )  # in means over a quarter: 8 cells
-    # A map of a quarter of the input, all that other systems have, loses nothing by it.
+        )  # relative to the mean over a quarter: 8 cells
+    # This does not change maps at a quarter of the input, the only ones of other systems.
     assert on_heatmaps(maps, sum_over_cells=True)[1][1] == on_heatmaps(maps)[1][1]
 
 
@@ -537,7 +537,7 @@ def test_negative_targets_have_no_cross_entropy():
 
 
 class Dots(nn.Module):
-    """In the place of a network: each channel's spot of the image as heatmaps of 4, 8 and 16 cells."""
+    """Replaces a network: each channel's spot of the image as heatmaps of 4, 8 and 16 cells."""
 
     sign: float = 1.0
 
@@ -554,7 +554,7 @@ COLOURS = Skeleton("colours", ("red", "green", "blue"), (), (), (("All", (0, 1, 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_stacks_of_different_sizes_are_decoded_in_image_pixels(flip, sign):
-    # Pixels of the canvas, 48; none on the border of two cells.
+    # Pixels of the canvas of 48 px; no spot lies on the border between two cells.
     places = np.array(
         [[[13.1, 30.7], [33.3, 14.4], [26.2, 21.3]], [[21.4, 20.6], [10.7, 37.2], [37.3, 38.6]]]
     )
@@ -572,7 +572,7 @@ def test_stacks_of_different_sizes_are_decoded_in_image_pixels(flip, sign):
     found = inference.image_joints(np.asarray(joints), center, np.array([0.48, 0.48]), size=32)
     for stack, stride in enumerate((8, 4, 2)):
         error = np.abs(found[:, stack] - truth).max()
-        assert error < 0.5 * stride * 3  # half a cell, 3 px of the image for one of the input
+        assert error < 0.5 * stride * 3  # half a cell; one px of the input is 3 px of the image
     assert (np.asarray(scores) > 0.1).all()
 
 
@@ -604,7 +604,7 @@ def test_every_variant_is_tested_and_others_are_refused():
         config.get_config("variant=mssh")
 
 
-def test_config_states_the_papers_training():
+def test_config_has_the_papers_training():
     c = config.get_config()
     assert (c.train.batch_size, c.train.epochs, c.optimizer.milestones) == (4, 220, (175, 200))
     assert (c.optimizer.name, c.optimizer.learning_rate, c.optimizer.factor) == ("rmsprop", 2.5e-4, 0.1)
@@ -632,7 +632,7 @@ def test_a_checkpoints_network_knows_the_sign_of_its_targets(amplitude):
     network = network_of({"config": c.to_dict(), "skeleton": LSP.to_dict()})
     assert network.signed == (amplitude < 0)
     fields = c.to_dict()
-    del fields["loss"]["occluded_amplitude"]  # of older checkpoints
+    del fields["loss"]["occluded_amplitude"]  # as in older checkpoints
     assert not network_of({"config": fields, "skeleton": LSP.to_dict()}).signed
 
 

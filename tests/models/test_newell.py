@@ -1,4 +1,4 @@
-"""The stacked hourglass and its parts: published sizes, and the numbers that each part computes."""
+"""The stacked hourglass and its parts: published sizes, and the values that each part computes."""
 
 import functools
 
@@ -33,7 +33,7 @@ def normal(*shape, seed=0):
 
 
 def randomised(model, image, seed=1):
-    """Variables without a default value: scales, shifts, means and variances that all matter."""
+    """Variables without default values, so that scales, shifts, means and variances all matter."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -57,7 +57,7 @@ def small_variables():
 
 @functools.partial(jax.jit, static_argnames=("train", "dtype"))
 def run(variables, image, train=False, dtype="float32"):
-    """The small network: heatmaps and what has become of its statistics. One program for most tests."""
+    """The small network's heatmaps and new statistics. Most tests share this program."""
     model = models.build("newell", dtype=dtype, **SMALL)
     outputs, new = model.apply(variables, image, train=train, mutable=["batch_stats"])
     return outputs.heatmaps, new["batch_stats"]
@@ -74,11 +74,11 @@ def test_parameter_counts_are_the_published_ones(stem, stacks):
     assert count == PARAMETERS[stem, stacks]
 
 
-# Figure 8, for 16 joints. Of the paper's two stacks hg lacks one lin, 256*256+256 + 2*256 = 66,304, one layer
-# of heatmaps, 256*16+16 = 4,112, and the remaps, 256*256+256 + 16*256+256 = 70,144: 140,560 in all. Its stem
-# has three units more, 128 -> 128 twice, (256 + 128*64+64) + (128 + 9*64*64+64) + (128 + 64*128+128) =
-# 54,016, and 256 -> 256, (512 + 256*128+128) + (256 + 9*128*128+128) + (256 + 128*256+256) = 214,528:
-# 322,560.
+# Figure 8, for 16 joints. Compared with the paper's two stacks hg lacks one lin, 256*256+256 + 2*256 =
+# 66,304, one layer of heatmaps, 256*16+16 = 4,112, and the remaps, 256*256+256 + 16*256+256 = 70,144: 140,560
+# in all. Its stem has three units more, 128 -> 128 twice, (256 + 128*64+64) + (128 + 9*64*64+64) + (128 +
+# 64*128+128) = 54,016, and 256 -> 256, (512 + 256*128+128) + (256 + 9*128*128+128) + (256 + 128*256+256) =
+# 214,528: 322,560.
 # hg_int has a norm and a layer of heatmaps for 8, 16 and 32 cells: 3 * (512 + 4,112) = 13,872.
 FIGURE_8 = {
     "hg_stacked_int": 6_570_400,
@@ -88,7 +88,7 @@ FIGURE_8 = {
     "hg_int": 6_570_400 - 140_560 + 322_560 + 13_872,
     "flic": 3_426_448,
     # The network of the text, by hand for two stacks. A unit i -> o with h = o / 2: norms 2 (i + h + h),
-    # convolutions i h + h, 9 h h + h, h o + o, and i o + o on the skip where i and o differ: 64 -> 128
+    # convolutions i h + h, 9 h h + h, h o + o, and i o + o on the skip if i and o differ: 64 -> 128
     # 58,112; 128 -> 128 54,016; 128 -> 256 230,912; 256 -> 256 214,528; 384 -> 256 329,728; 256 -> 512
     # 920,576; 512 -> 512 855,040. Stem: 9,408 + 64 + 128 + 58,112 + 2 * 54,016 + 230,912 = 406,656.
     # A level: skip 2 * 214,528 + 920,576, down 3 * 214,528, up 855,040: 2,848,256. Hourglass: 4 of them and
@@ -132,7 +132,7 @@ def test_the_network_of_the_text_doubles_its_features_before_upsampling():
 
 def test_heatmaps_are_a_quarter_of_the_input_in_each_stack():
     model = models.build("newell", joints=14, stacks=2)
-    image = jnp.zeros((1, 256, 192, 3))  # need not be square
+    image = jnp.zeros((1, 256, 192, 3))  # not square
     outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 64, 48, 14)] * 2
 
@@ -181,18 +181,18 @@ def test_upsample_repeats_each_cell_twice_in_both_directions():
 # Batch norm
 
 
-def test_batch_norm_updates_by_torchs_tenth_and_has_its_epsilon():
+def test_batch_norm_has_torchs_momentum_and_epsilon():
     x = 3 + 2 * normal(4, 5, 5, 2)
     _, norm = layers.parts(train=True, dtype=jnp.float32)
     variables = norm().init(jax.random.key(0), x)
     y, new = norm().apply(variables, x, mutable=["batch_stats"])
     mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-5)
-    # Running values start at 0 and 1; Torch's momentum 0.1 takes a tenth of the new ones.
+    # Running values start at 0 and 1; Torch's momentum 0.1 adds a tenth of the new values.
     np.testing.assert_allclose(new["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(new["batch_stats"]["var"], 0.9 + 0.1 * variance, rtol=1e-5)
 
-    # With a variance of 0 only the epsilon is left: 1 / sqrt(1e-5) = 316.23.
+    # With a variance of 0 only the epsilon remains: 1 / sqrt(1e-5) = 316.23.
     _, norm = layers.parts(train=False, dtype=jnp.float32)
     still = {"mean": np.zeros(2, np.float32), "var": np.zeros(2, np.float32)}
     y = norm().apply({"params": variables["params"], "batch_stats": still}, np.ones((1, 1, 1, 2)))
@@ -232,7 +232,7 @@ def test_the_residual_unit_agrees_with_loops(width_in):
     variables = randomised(unit, x)
     expected = unit_by_loops(x.astype(np.float64), variables["params"], variables["batch_stats"])
     np.testing.assert_allclose(jax.jit(unit.apply)(variables, x), expected, atol=1e-5)
-    # Without a change of width the input goes by unchanged.
+    # If the width does not change, the skip is the input itself.
     assert ("skip" in variables["params"]) == (width_in != 6)
 
 
@@ -240,7 +240,7 @@ def test_the_residual_unit_agrees_with_loops(width_in):
 
 
 class Doubled(nn.Module):
-    """In the place of a unit, to follow the hourglass by hand."""
+    """Replaces a unit, to compute the hourglass by hand."""
 
     def __call__(self, x):
         return 2 * x
@@ -251,21 +251,21 @@ class Negated(nn.Module):
         return -x
 
 
-def test_the_hourglass_adds_skips_to_what_comes_up_by_hand():
+def test_the_hourglass_adds_skips_to_upsampled_features_by_hand():
     x = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], np.float32)
     coarse, fine = layers.Hourglass(2, Doubled, skip=Negated).apply({}, x[None, :, :, None])
     # Pooled (5, 7, 13, 15), doubled on the way down: level 1 is (10, 14, 26, 30); its maximum 30,
     # doubled down, at the bottom and up, is 240. Coarse: 240 minus level 1.
     level1 = np.array([[10, 14], [26, 30]])
     np.testing.assert_array_equal(coarse[0, :, :, 0], 240 - level1)
-    # Fine: that doubled and repeated, minus the input.
+    # Fine: this, doubled and repeated, minus the input.
     expected = (2 * (240 - level1)).repeat(2, axis=0).repeat(2, axis=1) - x
     np.testing.assert_array_equal(fine[0, :, :, 0], expected)
 
 
 def test_units_per_place_are_applied_one_after_the_other():
     x = np.ones((1, 2, 2, 1), np.float32)
-    # Three places of two units on the way, 2^6, and 2^2 beside.
+    # Three places with two units on the main path, 2^6, and 2^2 on the skip branch.
     (y,) = layers.Hourglass(1, Doubled, units=2).apply({}, x)
     np.testing.assert_array_equal(y, np.full((1, 2, 2, 1), 64 + 4))
 
@@ -280,7 +280,7 @@ def test_an_hourglass_says_which_size_it_cannot_halve(shape):
 @pytest.mark.parametrize("size", [6, 66, 250])
 def test_the_model_says_which_image_size_it_cannot_take(size):
     # 66 px are 33 cells after the first convolution: the stem's pooling cannot halve them. With 6 px,
-    # 3 cells, it takes the last one twice instead, and nothing is said.
+    # 3 cells, it would use the last one twice, without an error.
     model = models.build("newell", joints=3, stacks=1, width=8, depth=1)
     with pytest.raises(ValueError, match="divisible"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -303,7 +303,7 @@ def test_the_first_convolution_pads_as_torch_does():
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_each_stack_depends_on_the_ones_before_it_alone():
+def test_each_stack_depends_only_on_previous_ones():
     variables = small_variables()
 
     def changed(name):
@@ -316,12 +316,12 @@ def test_each_stack_depends_on_the_ones_before_it_alone():
         after = changed(name)
         np.testing.assert_array_equal(after[0], before[0])
         assert np.abs(after[1] - before[1]).max() > 1e-2
-    # Figure 4: heatmaps and features of the stack before reach the next one.
+    # Figure 4: heatmaps and features of a stack reach the next one.
     for name in ("stack0_remap_heatmaps", "stack0_remap_features"):
         after = changed(name)
         np.testing.assert_array_equal(after[0], before[0])
         assert np.abs(after[1] - before[1]).max() > 1e-2
-    # And its input does, even where both of those are cut.
+    # A stack's input does, too, even if both of these are cut.
     params = dict(variables["params"])
     for name in ("stack0_remap_heatmaps", "stack0_remap_features"):
         params[name] = jax.tree.map(np.zeros_like, params[name])
@@ -350,7 +350,7 @@ def test_training_uses_and_averages_the_statistics_of_the_batch():
     _, new = run(variables, IMAGE, train=True)
     exchanged, _ = run(variables, np.stack([IMAGE[0], 3 - IMAGE[1]]), train=True)
     assert np.abs(exchanged[0][0] - run(variables, IMAGE, train=True)[0][0][0]).max() > 1e-2
-    # The first norm follows the first convolution: 0.9 of the old value and 0.1 of the batch's.
+    # The first norm follows the first convolution: 0.9 of the old value plus 0.1 of the batch's.
     conv = variables["params"]["stem"]["conv"]
     y = convolved_by_loops(IMAGE.astype(np.float64), conv["kernel"], conv["bias"])[:, ::2, ::2]
     old, new = variables["batch_stats"]["stem"]["norm"], new["stem"]["norm"]
@@ -370,7 +370,7 @@ def test_bfloat16_keeps_float32_parameters_and_statistics_and_is_close():
     for exact, close in zip(precise, rounded, strict=True):
         assert close.dtype == jnp.float32
         error = np.abs(exact - close).mean() / np.abs(exact).mean()
-        # bfloat16 has 8 bits, a step of 0.4 %, in some dozens of layers; near 0 means "not used".
+        # bfloat16 has 8 bits, a step of 0.4 %, in dozens of layers; near 0 would mean "not used".
         assert 1e-3 < error < 0.05
 
 
@@ -389,7 +389,7 @@ def test_one_loss_on_the_last_stack_or_on_the_sum_of_all():
 
 @jax.jit
 def gradients_with_the_heatmaps_cut_off():
-    """Of the sum of squares of all that is supervised, where no heatmap reaches the next stack."""
+    """Gradients of the sum of squares of all supervised maps, if no heatmap reaches the next stack."""
     variables = small_variables()
     cut = jax.tree.map(np.zeros_like, variables["params"]["stack0_remap_heatmaps"])
     params = variables["params"] | {"stack0_remap_heatmaps": cut}
@@ -408,7 +408,7 @@ def test_gradients_reach_the_first_stacks_heatmaps_only_where_they_have_a_loss()
     first = {kind: gradient["stack0_heatmaps"] for kind, gradient in gradients.items()}
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(first["last"]))
     assert all((jnp.abs(leaf) > 0).all() for leaf in jax.tree.leaves((first["stacks"], first["sum"])))
-    # The features still get theirs, by way of the second stack.
+    # The features still get a gradient, through the second stack.
     assert all((jnp.abs(leaf) > 0).any() for leaf in jax.tree.leaves(gradients["last"]["stack0_hourglass"]))
     # d/db of (a + b + c)^2 is the same for the biases of both.
     second = gradients["sum"]["stack1_heatmaps"]["bias"]
@@ -422,7 +422,7 @@ def of_resolutions():
 
 
 @pytest.mark.usefixtures("quick_compiles")
-def test_supervision_of_resolutions_comes_before_what_they_lead_to():
+def test_supervised_resolutions_come_from_coarse_to_fine():
     model, variables = of_resolutions()
 
     def value(params, index):
@@ -435,7 +435,7 @@ def test_supervision_of_resolutions_comes_before_what_they_lead_to():
             name for name in gradient if any((jnp.abs(g) > 0).any() for g in jax.tree.leaves(gradient[name]))
         }
 
-    # 2 x 2 cells, from the hourglass before its last addition; 4 x 4, whose way does not lead by the others.
+    # 2 x 2 cells, from the hourglass before its last addition; 4 x 4, which do not depend on the others.
     assert reached(coarse) == {"stem", "stack0_hourglass", "stack0_lower0_norm", "stack0_lower0_heatmaps"}
     names = {f"stack0_{name}" for name in ("hourglass", "unit0", "lin", "lin_norm", "heatmaps")}
     assert reached(fine) == {"stem", *names}
@@ -465,7 +465,7 @@ def test_each_resolution_has_its_loss_and_its_joints_in_evaluation():
     np.testing.assert_allclose(per_stack, [jnp.mean(maps**2) for maps in outputs.heatmaps], rtol=1e-5)
 
 
-def test_an_unknown_supervision_is_answered_with_the_known_ones():
+def test_an_unknown_supervision_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'all' is unknown; choose from stacks, last, sum, resolutions"):
         jax.eval_shape(models.build("newell", supervision="all", **SMALL).init, jax.random.key(0), IMAGE)
 
@@ -483,14 +483,14 @@ def test_an_unknown_supervision_is_answered_with_the_known_ones():
         ("newell", {"parent": 1, "depth": 2}, ["parent", "width"]),
     ],
 )
-def test_wrong_names_are_answered_with_the_known_ones(name, options, known):
+def test_wrong_names_are_refused_with_the_known_ones(name, options, known):
     with pytest.raises(ValueError) as error:
         models.build(name, joints=3, **options)
     assert all(word in str(error.value) for word in known)
     assert "layers" not in str(error.value).split(";")[-1]
 
 
-def test_an_unknown_stem_is_answered_with_the_known_ones():
+def test_an_unknown_stem_is_refused_with_the_known_ones():
     model = models.build("newell", stem="torch", **SMALL)
     with pytest.raises(ValueError, match="'torch'.*newell.*port"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

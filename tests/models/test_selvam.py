@@ -31,11 +31,11 @@ IMAGE = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32) 
 
 @pytest.fixture(scope="module")
 def variables():
-    """Of ALL, without zeros and ones; the attention counts as learnt."""
+    """Variables of ALL, without zeros and ones; the attention counts as learnt."""
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(ALL.init, jax.random.key(0), IMAGE)
     values = jax.tree.map(lambda leaf: random.uniform(0.05, 0.4, leaf.shape).astype(np.float32), shapes)
-    # Kernels of both signs; the others are positive, as the variances have to be.
+    # Kernels have both signs; the others are positive, because variances must be.
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: random.normal(scale=0.3, size=x.shape).astype(np.float32) if x.ndim > 1 else x,
         values["params"],
@@ -83,7 +83,7 @@ def test_attend_by_hand():
     np.testing.assert_array_equal(selvam.attend(x, mask).reshape(2, 2), [[1.5, 3.0], [-3.0, 4.0]])
 
 
-def test_equation_2_the_image_times_its_mask_goes_on(seen):
+def test_equation_2_the_network_gets_the_image_times_its_mask(seen):
     outputs, calls, _ = seen
     mask = outputs.attention["global"]
     assert mask.shape == (2, 16, 16, 1) and mask.min() > 0 and mask.max() < 1 and np.ptp(mask) > 0.05
@@ -93,7 +93,7 @@ def test_equation_2_the_image_times_its_mask_goes_on(seen):
     close(calls["stem_conv"][0][0], IMAGE * np.asarray(mask))
 
 
-def test_equations_3_and_4_the_weighted_heatmap_goes_on(seen):
+def test_equations_3_and_4_the_next_stack_gets_the_weighted_heatmap(seen):
     outputs, calls, _ = seen
     for s in range(2):
         x, mask = (np.asarray(v) for v in (outputs.heatmaps[s], outputs.attention[f"stack{s + 1}_heatmap"]))
@@ -103,7 +103,7 @@ def test_equations_3_and_4_the_weighted_heatmap_goes_on(seen):
         close(y, x * mask + x)
 
 
-def test_equations_5_to_7_masks_of_the_way_down_weight_the_way_up(seen):
+def test_equations_5_to_7_masks_from_the_way_down_weight_the_way_up(seen):
     outputs, calls, _ = seen
     for s in range(2):
         mrn = f"stack{s}_mrn"
@@ -161,7 +161,7 @@ def test_activity_is_the_sum_of_the_convolutions_mean_squares(seen):
         or path.startswith("refinement/conv0")
         and path.count("/") == 1
     }
-    # Of each stack 3 at the level, the bottom and the last one; the front unit, the refinement's one, and the
+    # In each stack 3 at the level, the bottom and the last one; the front unit, the refinement's one, and the
     # global mask's 4 and its first.
     assert len(of_units) == 2 * 5 + 1 + 1 + 5, sorted(of_units)
     expected = sum(np.square(output).mean() for output in of_units.values())
@@ -170,7 +170,7 @@ def test_activity_is_the_sum_of_the_convolutions_mean_squares(seen):
     assert "activity" not in jax.eval_shape(ALL.init, jax.random.key(0), IMAGE)
 
 
-# Masks at one, before the attention is trained
+# Masks of one, before the attention is trained
 
 
 def without(tree, name="attention"):
@@ -183,7 +183,7 @@ def masks(outputs):
 
 
 def doubled(params):
-    """Baseline weights that take in what a mask of one makes of x: 2 x (equations 4 and 6)."""
+    """Baseline weights that include the effect of a mask of one on x: 2 x (equations 4 and 6)."""
 
     def double(path, leaf):
         path = "/".join(key.key for key in path)
@@ -217,7 +217,7 @@ def test_the_image_is_untouched_by_a_global_mask_of_one(variables):
     np.testing.assert_array_equal(outputs.coordinates, expected.coordinates)
 
 
-def test_training_the_attention_takes_the_masks_into_use(variables):
+def test_training_the_attention_activates_the_masks(variables):
     fresh = {**variables, "batch_stats": {**variables["batch_stats"], "attention_learnt": np.float32(0)}}
     apply = ALL.clone(trained=("attention",)).apply
     outputs, changed = apply(fresh, IMAGE, True, mutable=["batch_stats"])
@@ -235,7 +235,7 @@ def test_training_the_attention_takes_the_masks_into_use(variables):
 # Stem: 7*7*3*64+64, norm 128, residual unit 64 -> 256 206,208: 215,808.
 # Refinement: 9*257*256 + 3*256 = 592,896, three more, and 4*4*256*32+32 = 131,104: 2,495,776.
 PLAIN = 2 * 7_809_537 + 66_304 + 215_808 + 2_495_776
-# With the heatmap alone: no 1x1 between the stacks, and one channel enters two convolutions of the second
+# With only the heatmap: no 1x1 between the stacks, and one channel enters two convolutions of the second
 # stack and the first one of the refinement.
 ALONE = PLAIN - 66_304 - 2 * 9 * 255 * 256 - 9 * 256 * 256
 # 32 channels: 9*3*32 + 3*32, 13 * (9*32*32 + 3*32), and the mask 9*32+1.
@@ -252,7 +252,7 @@ def test_parameters_of_each_variant(attention, masks):
     assert (PLAIN, PLAIN + GLOBAL) == (18_396_962, 18_519_267)  # as the README says
 
 
-def test_the_heatmap_alone_goes_on():
+def test_the_next_stack_may_get_only_the_heatmap():
     model = models.build(joints=16, **config.get_config("attention=baseline,heatmap_alone=true").model)
     calls = {}
 
@@ -267,7 +267,7 @@ def test_the_heatmap_alone_goes_on():
     assert calls["stack1_mrn"][0].shape == calls["refinement"][0].shape == (1, 64, 64, 1)
 
 
-def test_leaky_relu_stands_everywhere_with_the_configs_slope():
+def test_leaky_relu_has_the_configs_slope_everywhere():
     model = models.build(joints=16, **config.get_config("attention=all,slope=0.3,width=16,size=64").model)
     found = []
 
@@ -281,13 +281,13 @@ def test_leaky_relu_stands_everywhere_with_the_configs_slope():
     np.testing.assert_allclose([value for _, value in found], -0.6, rtol=1e-6)
     assert len(found) > 40
     assert ("stem_unit",) in {path for path, _ in found}
-    # Networks from before the field have Newell's ReLU there.
+    # Networks trained before this field existed have Newell's ReLU there.
     assert selvam.leaky(selvam.Model().stem_slope)(-2.0) == 0
 
 
 @pytest.mark.parametrize("scale, moved", [(1.0, 3.5), (256**-0.5, 0.22)])
 def test_adams_first_step_moves_the_coordinates_by_the_scale(scale, moved):
-    # 4 x 4 cells of 256 features whose mean is 0.85: 1e-3 * 4096 * 0.85 = 3.5 crops, or a 16th of that.
+    # 4 x 4 cells with 256 features with a mean of 0.85: 1e-3 * 4096 * 0.85 = 3.5 crops, or a 16th of that.
     features = np.random.default_rng(0).uniform(0, 1.7, (1, 4, 4, 256)).astype(np.float32)
     refine = selvam.Refinement(2, 0, nn.Conv, scale)
     variables = refine.init(jax.random.key(0), features)
@@ -301,7 +301,7 @@ def test_adams_first_step_moves_the_coordinates_by_the_scale(scale, moved):
     np.testing.assert_allclose(after, np.full((1, 2, 2), 0.5 + moved), rtol=0.02)
 
 
-def test_coordinates_of_an_older_network_stay_in_another_scales_unit():
+def test_coordinates_of_an_older_network_stay_with_another_scale():
     old, new = selvam.Model(), selvam.Model(coordinate_scale=0.125)
     features = np.random.default_rng(0).normal(size=(2, 2, 2, 8)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(32, 4)).astype(np.float32)
@@ -355,7 +355,7 @@ def test_every_parameter_and_statistic_has_its_task():
 
 
 class Two(nn.Module):
-    """Says one thing about a picture that is bright on the left, and another about the others."""
+    """Gives one result for a picture that is bright on the left, and another one for all others."""
 
     def __call__(self, image, train=False):
         bright = (image[:, 0, 0, 0] > image[:, 0, -1, 0])[:, None, None]
@@ -372,15 +372,15 @@ NETWORK = Network(Two(), THREE, size=8, mean=(0.0, 0.0, 0.0), sigma=1.0, logits=
 BRIGHT = np.tile(np.linspace(255, 0, 8).astype(np.uint8)[None, None, :, None], (1, 8, 1, 3))
 
 
-def test_coordinates_are_pixels_and_score_what_the_heatmap_says_there():
+def test_coordinates_are_pixels_and_their_scores_are_the_heatmaps_values_there():
     joints, scores, seen = inference.Estimator(NETWORK, canvas=8, margin=1.0, flip=False)({}, BRIGHT)
-    close(joints, [[[[1.6, 3.2], [5.6, 4.0], [4.0, 0.8]]]])  # one answer: (b, 1, k, 2)
+    close(joints, [[[[1.6, 3.2], [5.6, 4.0], [4.0, 0.8]]]])  # one prediction: (b, 1, k, 2)
     close(scores, [[[0.8, 0, 0]]])  # the first lies in the cell of row 1, column 0
     assert seen["heatmaps"].shape == (1, 4, 4, 1) and seen["attention"] == {}
 
 
-def test_flip_averages_with_the_mirrored_pictures_coordinates():
-    # Mirrored: right (0.4, 0.6), left (0.9, 0.3), middle (0.5, 0.3). Mirrored back and sides swapped:
+def test_flip_averages_with_the_flipped_pictures_coordinates():
+    # Flipped: right (0.4, 0.6), left (0.9, 0.3), middle (0.5, 0.3). Flipped back and sides swapped:
     # right (0.1, 0.3), left (0.6, 0.6), middle (0.5, 0.3).
     outputs = NETWORK.outputs({}, BRIGHT / 255.0, flip=True)
     close(outputs.coordinates, [[[0.15, 0.35], [0.65, 0.55], [0.5, 0.2]]])
@@ -431,17 +431,17 @@ def by_task(saved, step):
 
 
 def moved(states, task, first, last):
-    """The leaves of a task that differ bit for bit between two steps, and how many there are."""
+    """The leaves of a task that differ bitwise between two steps, and the number of leaves."""
     before, after = states[first][task], states[last][task]
     assert before.keys() == after.keys() and len(before) > 30
     return {name for name in before if before[name].tobytes() != after[name].tobytes()}, len(before)
 
 
-def test_held_tasks_stay_as_they_are_bit_for_bit(states):
+def test_frozen_tasks_do_not_change_by_a_bit(states):
     """Parameters, batch statistics, averages and the optimiser's state of the task."""
     assert moved(states, "attention", 10, 20)[0] == set()
     assert moved(states, "pose", 20, 40)[0] - {"optimizer/1/count"} == set()
-    # Steps 61 to 64 belong to the second round's first phase, where the masks stay as they are.
+    # Steps 61 to 64 belong to the second round's first phase, in which the masks do not change.
     assert moved(states, "attention", 60, 64)[0] == set()
 
 
@@ -478,7 +478,7 @@ def test_each_phase_lowers_the_loss_and_each_round_the_learning_rate(workdir):
     np.testing.assert_allclose([rates[4], rates[60], rates[64]], [1e-3, 1e-3, 1e-4], rtol=1e-5)
 
 
-def test_resuming_within_a_phase_gives_the_same_bits_after_the_next_one(workdir, states, tmp_path):
+def test_resuming_within_a_phase_gives_the_same_bits_after_the_next_phase(workdir, states, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(workdir, again)
     for step in (40, 50, 60, 64):
@@ -499,7 +499,7 @@ def test_a_trained_network_finds_joints_in_pictures(workdir):
     assert result.scores.shape == (1, 16) and result.scores.min() >= 0 and result.scores.max() <= 1
 
 
-def test_a_parameter_without_a_task_keeps_the_training_from_starting(tmp_path, monkeypatch):
+def test_a_parameter_without_a_task_is_refused(tmp_path, monkeypatch):
     label = selvam.Model.label
     stray = staticmethod(lambda path: None if path[0] == "stem_unit" else label(path))
     monkeypatch.setattr(selvam.Model, "label", stray)

@@ -29,7 +29,7 @@ class Small:
         params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype("f"), shapes["params"])
         stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, "f"), shapes["batch_stats"])
         self.variables = {"params": params, "batch_stats": stats}
-        # Compiling is what takes the time here.
+        # Compiling takes most of the time here.
         self._run = jax.jit(
             jax.grad(self._chosen, has_aux=True), compiler_options={"xla_backend_optimization_level": 0}
         )
@@ -44,7 +44,7 @@ class Small:
         return np.stack(self._gradients({}, changed)[1])
 
     def influences(self, stack, joint, **changed):
-        """The modules on whose parameters one heatmap of one stack depends."""
+        """The modules whose parameters one heatmap of one stack depends on."""
         gradients, _ = self._gradients({(stack, joint): 1.0}, changed)
         return {
             name
@@ -73,7 +73,7 @@ def specific():
     return Small(groups=TWO, onward="specific")
 
 
-# The paper's figures: Figure 5 and Table 6, millions of parameters and GFLOPs, where it states them.
+# The paper's numbers in Figure 5 and Table 6: millions of parameters and, where given, GFLOPs.
 @pytest.mark.parametrize(
     ("arguments", "millions", "gflops", "exact"),
     [
@@ -120,7 +120,7 @@ def test_merge_orders_joints_and_averages_overlaps():
 TRUNK = {"stem", "stack0_hourglass", "stack0_unit", "stack0_lin", "stack0_lin_norm"}
 
 
-def test_heatmaps_come_from_the_trunk_and_their_groups_branch_alone(shared):
+def test_heatmaps_come_only_from_the_trunk_and_their_groups_branch(shared):
     for joint, group in ((0, 0), (1, 1), (2, 0), (3, 1)):
         assert shared.influences(0, joint) == TRUNK | {f"stack0_branch{group}"}
 
@@ -139,22 +139,22 @@ def test_a_branch_makes_its_heatmaps_in_the_groups_order(shared):
     np.testing.assert_allclose(change, np.broadcast_to([0, 5, 0, 3], change.shape), atol=1e-4)
 
 
-def test_all_groups_heatmaps_go_on_to_the_next_stack(shared):
+def test_the_next_stack_gets_the_heatmaps_of_all_groups(shared):
     found = shared.influences(1, 0, **shared.zero("stack0_remap_features"))
     assert {"stack0_branch0", "stack0_branch1", "stack0_remap_heatmaps", "stack1_branch0"} <= found
     assert "stack1_branch1" not in found
     last = {name for name in shared.variables["params"] if name.startswith("stack1_remap")}
-    assert not last  # it hands nothing on
+    assert not last  # it has no next stack
 
 
-def test_shared_features_go_on_without_the_branches(shared):
+def test_the_next_stack_gets_shared_features_without_the_branches(shared):
     found = shared.influences(1, 0, **shared.zero("stack0_remap_heatmaps"))
     assert {"stack0_lin", "stack0_remap_features"} <= found  # the orange line of Figure 4
     assert not {name for name in found if name.startswith("stack0_branch")}
     assert shared.variables["params"]["stack0_remap_features"]["kernel"].shape == (1, 1, 16, 16)
 
 
-def test_specific_features_go_on_from_every_branch(specific):
+def test_the_next_stack_gets_specific_features_of_every_branch(specific):
     found = specific.influences(1, 0, **specific.zero("stack0_remap_heatmaps"))
     assert {"stack0_branch0", "stack0_branch1", "stack0_remap_features"} <= found  # the green line
     both_widths = 2 * SMALL["branch_width"]
@@ -166,7 +166,7 @@ def test_specific_features_go_on_from_every_branch(specific):
 
 
 def test_without_remaps_the_next_stack_starts_from_the_same_features(shared):
-    """The sum of 3.3 keeps the stack's own input: two equal stacks then say the same."""
+    """The sum of 3.3 keeps the stack's own input, so that two equal stacks have equal outputs."""
     params = shared.variables["params"]
     equal = {name: params[name.replace("1", "0", 1)] for name in params if name.startswith("stack1")}
     without = {**shared.zero("stack0_remap_features"), **shared.zero("stack0_remap_heatmaps")}
@@ -194,7 +194,7 @@ def test_bfloat16_gives_float32_heatmaps_and_keeps_float32_statistics():
 
 
 def test_groups_from_a_checkpoints_json_make_the_same_network():
-    fields = json.loads(json.dumps({**SMALL, "groups": TWO}))  # lists in place of tuples
+    fields = json.loads(json.dumps({**SMALL, "groups": TWO}))  # lists instead of tuples
     restored, original = models.build("tang", **fields), tang.Model(**SMALL, groups=TWO)
     variables = jax.eval_shape(original.init, jax.random.key(0), IMAGE)
     texts = [jax.jit(model.apply).lower(variables, IMAGE).as_text() for model in (original, restored)]
@@ -220,7 +220,7 @@ def test_groups_left_out_are_the_papers():
         ({"onward": "both"}, "model.onward='both' is unknown; choose from shared, specific"),
     ],
 )
-def test_wrong_fields_are_answered(fields, message):
+def test_wrong_fields_are_refused(fields, message):
     model = tang.Model(**{**SMALL, "groups": TWO, **fields})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), IMAGE)
@@ -236,7 +236,7 @@ def test_configs_groups_fit_the_dataset(variant, dataset, joints):
         part_groups.check(model.groups, joints)
 
 
-def test_config_states_the_papers_training():
+def test_config_has_the_papers_training():
     c = config.get_config()
     assert (c.train.batch_size, c.train.epochs, c.optimizer.milestones) == (16, 250, (170, 220))
     assert (c.optimizer.name, c.optimizer.learning_rate, c.optimizer.factor) == ("rmsprop", 2.5e-4, 0.1)

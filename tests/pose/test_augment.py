@@ -1,4 +1,4 @@
-"""Augmentation: joints follow the pixels, the draws have Newell's distributions, the key decides all."""
+"""Augmentation: joints follow the pixels, draws have Newell's distributions and depend only on the key."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ NEUTRAL = dict(
     flip_probability=0.0,
     colour=0.0,
 )
-B = 12  # one shape for most tests: what takes time is to compile
+B = 12  # most tests share one shape, because compiling takes the time
 
 
 @functools.partial(jax.jit, static_argnames=GEOMETRY)
@@ -60,7 +60,7 @@ def centroids(images: np.ndarray) -> np.ndarray:
 
 
 def drawn_maps(n: int, key: int = 0, **options):
-    """n draws: the maps (n, 2, 3), read off three joints, and the flags of the first two."""
+    """n draws: the maps (n, 2, 3), computed from three joints, and the flags of the first two."""
     corners = np.tile(np.array([[0, 0], [1, 0], [0, 1]], np.float32), (n, 1, 1))
     images = np.zeros((n, 2, 2, 3), np.uint8)
     visible = np.tile(np.array([1, 2, 0], np.uint8), (n, 1))
@@ -84,7 +84,7 @@ def degrees(maps):
 
 
 def test_jittered_by_hand():
-    # Twice as large, a quarter turn: what is right of the middle (36, 36) comes below it (24, 24),
+    # Twice as large, a quarter turn: a point right of the middle (36, 36) comes below it (24, 24),
     # which is clockwise on the screen.
     options = dict(canvas=CANVAS, margin=MARGIN, size=SIZE)
     one, off = jnp.ones(1), jnp.zeros(1, bool)
@@ -134,22 +134,22 @@ def test_joints_follow_the_pixels(options):
     flipped = flags[:, 0] == 0  # the right joint has the flag of the left one
     assert flipped.any() == ("flip_probability" in options)
     assert not flipped.all()
-    # In the mirror the left joint is where the drawn right one has gone.
+    # In a flipped picture the left joint is where the drawn right one is now.
     expected = np.where(flipped[:, None, None], found[:, FLIP], found)
     np.testing.assert_allclose(joints, expected, atol=0.05)
     np.testing.assert_allclose((joints - expected).mean(axis=0), 0, atol=0.02)
-    # And something has moved (from one example to the next), but for the plain crop.
+    # Joints have moved, from one example to the next, except in the plain crop.
     moved = np.ptp(found, axis=0).max()
     assert moved > 1 if options else moved == 0
 
 
-def test_flip_mirrors_pixels_and_swaps_sides_and_flags():
+def test_flip_reverses_pixels_and_swaps_sides_and_flags():
     visible = np.tile(np.array([1, 0, 2], np.uint8), (B, 1))
     tiled = np.tile(JOINTS, (B, 1, 1))
     straight, kept, _ = run(0, dots(), tiled, visible)
     mirrored, joints, flags = run(0, dots(), tiled, visible, flip_probability=1.0)
     np.testing.assert_allclose(mirrored, straight[:, :, ::-1], atol=1e-5)
-    # x' = 48 - x in the input; the canvas' middle 48 px are the input: x - 12.
+    # x' = 48 - x in the input; the canvas's middle 48 px are the input: x - 12.
     np.testing.assert_allclose(kept, tiled - 12, atol=1e-4)
     left_then = [48 - (45.6 - 12), 33.2 - 12]
     np.testing.assert_allclose(joints[:, 0], [left_then] * B, atol=1e-4)
@@ -173,7 +173,7 @@ def test_neutral_options_give_exactly_the_plain_crop():
     result, _, _ = run(5, images, np.tile(JOINTS, (B, 1, 1)), np.ones((B, 3), np.uint8))
     plain = jax.jit(lambda images: augment.plain(images, **GEOMETRY))(images)
     np.testing.assert_array_equal(result, plain)
-    # At this geometry the plain crop copies the canvas' middle.
+    # With this geometry the plain crop copies the canvas's middle.
     np.testing.assert_allclose(plain, images[:, 12:60, 12:60] / 255.0, atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_scale_is_newells_clipped_log_normal():
     maps, _ = drawn_maps(n, scale_normal=(0.25, 0.5))
     exponent = -np.log2(zooms(maps))  # of the crop's size
     assert exponent.min() >= -0.5 - 1e-5 and exponent.max() <= 0.5 + 1e-5
-    # Beyond two deviations lie 4.55 % of a normal distribution, 2.275 % on each side; the
+    # 4.55 % of a normal distribution lie beyond two deviations, 2.275 % on each side; the
     # tolerance is four deviations of such a share: 4 sqrt(0.02275 * 0.977 / 20000) = 0.0042.
     assert abs((exponent > 0.5 - 1e-4).mean() - 0.02275) < 0.0042
     assert abs((exponent < -0.5 + 1e-4).mean() - 0.02275) < 0.0042
@@ -208,7 +208,7 @@ def test_rotation_is_newells_in_two_of_five_images():
     turned = np.abs(angle) > 1e-3
     assert abs(turned.mean() - 0.4) < 4 * math.sqrt(0.24 / n)
     assert np.abs(angle).max() <= 60 + 1e-3
-    # Of 8000 turned ones 2.275 % lie on each limit: 4 sqrt(0.0222 / 8000) = 0.0067.
+    # 2.275 % of the 8000 rotated ones lie on each limit: 4 sqrt(0.0222 / 8000) = 0.0067.
     for limited in (angle > 60 - 1e-2, angle < -60 + 1e-2):
         assert abs(limited[turned].mean() - 0.02275) < 0.0067
     # Half are within 0.6745 deviations, 20.2 degrees: 4 sqrt(0.25 / 8000) = 0.022.
@@ -260,7 +260,7 @@ def test_the_key_decides():
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert np.abs(first[1] - other[1]).max() > 1
-    # Nor do two examples of a batch share their draws.
+    # Two examples of a batch have different draws, too.
     assert np.abs(first[1][0] - first[1][1]).max() > 1
 
 

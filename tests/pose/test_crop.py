@@ -1,4 +1,4 @@
-"""Crops: maps against matrices, pictures against OpenCV and SciPy, dots against their centroids."""
+"""Crops: maps compared with matrices, pictures with OpenCV and SciPy, dots with their centroids."""
 
 import cv2
 import jax
@@ -32,7 +32,7 @@ def centroid(image: np.ndarray) -> np.ndarray:
 
 
 def about(point, zoom: float, degrees: float, target) -> np.ndarray:
-    """(2, 3): enlarges and turns about `point`, which lands on `target`."""
+    """(2, 3): enlarges and rotates about `point`, which is mapped to `target`."""
     turn = np.deg2rad(degrees)
     linear = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     return np.concatenate([linear, (np.asarray(target) - linear @ point)[:, None]], axis=1)
@@ -54,7 +54,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_maps_agree_with_homogeneous_matrices(xp):
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 5, 2, 3)).astype(np.float32)
-    first[:, :, :2] += 2 * np.eye(2)  # well away from singular
+    first[:, :, :2] += 2 * np.eye(2)  # far from singular
     points = rng.normal(size=(5, 4, 2)).astype(np.float32)
     mapped = crop.apply(xp.asarray(first), xp.asarray(points))
     both = crop.compose(xp.asarray(second), xp.asarray(first))
@@ -112,12 +112,12 @@ def test_picture_to_canvas_to_input_to_heatmap_and_back_is_exact():
     on_cells = on_input / 4
     back = inference.image_joints(np.asarray(on_cells) * 4, center, scale, size=256)
     assert back.dtype == np.float64
-    # A canvas pixel is up to 6 px of the picture here, and float32 knows it to 1e-4 or so.
+    # A canvas pixel is up to 6 px of the picture here; float32 resolves it to about 1e-4.
     np.testing.assert_allclose(back, joints, atol=2e-3)
     np.testing.assert_allclose(back[scale < 2], joints[scale < 2], atol=1e-3)
 
 
-def test_image_joints_keeps_leading_axes_and_uses_each_ones_own_crop():
+def test_image_joints_keeps_leading_axes_and_uses_each_persons_crop():
     joints = np.random.default_rng(2).uniform(0, 64, (3, 2, 5, 2))  # b s k 2
     center, scale = np.array([[10, 20], [0, 0], [300, 5]]), np.array([0.32, 1.0, 3.2])
     mapped = inference.image_joints(joints, center, scale, size=64)
@@ -144,14 +144,14 @@ def test_cut_by_whole_pixels_copies_them_and_is_black_outside():
 
 @pytest.mark.parametrize("shift", [(1000, 0), (-1000, 0), (0, 1000), (0, -1000), (-51, 31)])
 @pytest.mark.parametrize("zoom", [0.25, 1.0, 3.0])
-def test_cut_wholly_outside_of_the_picture_is_black(shift, zoom):
+def test_a_cut_outside_the_picture_is_black(shift, zoom):
     image = np.full((30, 50, 3), 255, np.uint8)
     view = crop.square(np.array([25.0, 15.0]) + shift, np.array(2.0 / zoom), 2)
     assert not crop.cut(image, view, 2).any()
 
 
 @pytest.mark.parametrize("side", [1e6, 1e12, 1e38, 1e300, np.inf])
-def test_cut_of_a_view_beyond_all_measure_ends(side):
+def test_a_cut_of_an_extreme_view_ends(side):
     image = np.full((30, 50, 3), 99, np.uint8)
     with np.errstate(all="ignore"):
         seen = crop.cut(image, crop.square(np.array([25.0, 15.0]), np.array(side), 8), 8)
@@ -160,7 +160,7 @@ def test_cut_of_a_view_beyond_all_measure_ends(side):
 
 @pytest.mark.parametrize("zoom", [0.11, 0.3, 0.5, 0.93, 1.0, 1.7, 4.0])
 @pytest.mark.parametrize("degrees", [0, 25])
-def test_cut_places_a_dot_where_the_map_says(zoom, degrees):
+def test_a_cut_puts_a_dot_at_its_mapped_place(zoom, degrees):
     rng = np.random.default_rng(3)
     errors = []
     for _ in range(6):
@@ -170,21 +170,21 @@ def test_cut_places_a_dot_where_the_map_says(zoom, degrees):
         transform = about(place + rng.uniform(-1, 1, 2), zoom, degrees, target)
         expected = crop.apply(transform, place[None])[0]
         errors.append(centroid(crop.cut(image, transform, 64)) - expected)
-    # One systematic half pixel of the picture would be 0.5 * zoom or, of the result, 0.5.
+    # A systematic error of half a pixel would be 0.5 * zoom in the picture, or 0.5 in the result.
     assert np.abs(errors).max() < 0.04
     assert np.abs(np.mean(errors, axis=0)).max() < 0.02
 
 
 def test_shrinking_averages_instead_of_aliasing():
-    # Stripes of one pixel, shrunk to a tenth, are grey; bilinear sampling alone makes a moire.
+    # Stripes of one pixel, shrunk to a tenth, are grey; bilinear sampling alone gives a moire.
     image = np.zeros((400, 400, 3), np.uint8)
     image[:, ::2] = 255
     small = crop.cut(image, crop.square(np.full(2, 200.0), np.array(330.0), 33), 33)
-    # A cell may be 10.1 px wide and hold a little more white than black.
+    # A cell may be 10.1 px wide and have slightly more white than black.
     np.testing.assert_allclose(small, 127.5, atol=2)
 
 
-def test_shrinking_keeps_a_picture_constant_up_to_its_border():
+def test_shrinking_keeps_a_constant_picture_constant_up_to_its_border():
     image = np.full((317, 211, 3), 200, np.uint8)
     side = 300.0
     small = crop.cut(image, crop.square(np.array([105.5, 158.5]), np.array(side), 30), 30)
@@ -198,10 +198,10 @@ def test_shrinking_keeps_a_picture_constant_up_to_its_border():
 
 @pytest.mark.parametrize(
     ("zoom", "degrees", "allowed"),
-    # The blocks that are averaged begin at the corner of what is seen: equal but for that phase.
+    # The averaged blocks start at the corner of the view: results are equal except for that phase.
     [(1.0, 0, 1), (2.3, 0, 1), (1.4, 30, 1), (0.5, 0, 2), (0.31, 0, 3), (0.4, 20, 3)],
 )
-def test_cutting_from_a_huge_frame_sees_the_same_as_from_all_of_it(monkeypatch, zoom, degrees, allowed):
+def test_cutting_reads_only_the_view_and_gives_the_same_as_reading_all(monkeypatch, zoom, degrees, allowed):
     smooth = cv2.GaussianBlur(noise(700, 900, seed=4).astype(np.float32), (0, 0), 8)
     image = np.clip((smooth - 127.5) * 12 + 127.5, 0, 255).astype(np.uint8)
     transform = about(np.array([430.3, 340.8]), zoom, degrees, (32, 32))
@@ -222,13 +222,13 @@ def _ideal(image, view, size):
 
 
 def _difference(a, b) -> float:
-    """In dB of the peak: 20 log10(255 / root of the mean square)."""
+    """The difference in dB of the peak: 20 log10(255 / root mean square)."""
     return 20 * np.log10(255 / np.sqrt(np.square(a.astype(float) - b).mean()))
 
 
 @pytest.mark.parametrize("zoom", [0.12, 0.21, 0.26, 0.34, 0.36, 0.45, 0.6, 0.9])
 def test_a_cut_is_near_an_ideal_resampling(zoom):
-    # Detail as photographs have it, its amplitude falling with the frequency.
+    # Detail as in photographs: the amplitude decreases with the frequency.
     rng = np.random.default_rng(5)
     layers = [cv2.resize(rng.normal(0, 2**i, (360 >> i, 640 >> i, 3)), (640, 360)) for i in range(6)]
     image = np.clip(128 + sum(layers), 0, 255).astype(np.uint8)
@@ -236,7 +236,7 @@ def test_a_cut_is_near_an_ideal_resampling(zoom):
     ideal = _ideal(image, view, 96)
     difference = _difference(crop.cut(image, view, 96), ideal)
     assert difference > 40
-    if zoom < 0.3:  # where bilinear sampling alone passes most pixels over
+    if zoom < 0.3:  # here bilinear sampling alone skips most pixels
         half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
         plain = crop.compose(crop.invert(half), crop.compose(view, half))
         assert difference > 6 + _difference(cv2.warpAffine(image, plain, (96, 96)), ideal)
@@ -253,14 +253,14 @@ def test_a_cut_is_near_an_ideal_resampling(zoom):
         ((500, 9000), 0, (1, 104)),
     ],
 )
-def test_what_is_seen_is_the_view_and_two_pixels_around(center, degrees, shape):
+def test_a_cut_reads_the_view_and_two_pixels_around(center, degrees, shape):
     image = np.zeros((400, 1000, 3), np.uint8)
     turned = cv2.getRotationMatrix2D((25, 25), degrees, 1.0)
     view = crop.compose(turned, crop.square(np.array(center, float), np.float64(100), 50))
     assert crop._clip_to_view(image, view, 50, 2)[0].shape == (*shape, 3)
 
 
-def test_cut_costs_what_is_seen_not_what_is_there():
+def test_the_cost_of_a_cut_depends_on_the_view_only():
     seen = []
 
     class Watched(np.ndarray):
@@ -270,7 +270,7 @@ def test_cut_costs_what_is_seen_not_what_is_there():
 
     image = np.zeros((3000, 4000, 3), np.uint8).view(Watched)
     crop.cut(image, crop.square(np.array([2000.0, 1500.0]), np.array(100.0), 64), 64)
-    # 100 px and at least the neighbours that interpolation looks at.
+    # 100 px and at least the neighbours that interpolation reads.
     assert 100 <= seen[0][0] <= 106 and 100 <= seen[0][1] <= 106
 
 
@@ -296,7 +296,7 @@ def test_warp_by_whole_pixels_copies_them_and_is_black_outside():
 
 
 def warps() -> np.ndarray:
-    """Four maps of 40 px onto 32: smaller; larger and turned; over the border; sheared."""
+    """Four maps of 40 px onto 32: smaller; larger and rotated; over the border; sheared."""
     sheared = np.array([[0.9, 0.3, -7.0], [0.05, 0.8, 2.0]])
     others = [(0.8, 0, (16, 16)), (1.9, -35, (17.3, 15.1)), (1.0, 140, (27, 9))]
     middle = np.array([20.0, 20.0])
@@ -361,7 +361,7 @@ def journeys():
         place = center + rng.uniform(-0.6, 0.6, 2) * 100 * scale
         image = dot(place, height=300, width=300, sigma=2.5 / zoom)
         if not 12 / zoom < min(*place, *(300 - place)):
-            continue  # cut off by the picture's border: its centroid is not its place
+            continue  # the picture's border cuts the dot, so that its centroid is not its place
         transform = crop.canvas_from_image(center, np.array(scale), canvas=canvas, margin=margin)
         canvases.append(crop.cut(image, transform, canvas))
         places.append(place), centers.append(center), scales.append(scale)
@@ -378,14 +378,14 @@ def test_a_dot_comes_back_from_the_input_without_bias(journeys):
     error = (back - places) / unit
     assert np.abs(error).mean() < 0.01
     assert np.abs(error.mean(axis=0)).max() < 0.005
-    # In pixels of the picture, too, where an input pixel is not larger than one of those.
+    # Also in pixels of the picture, if an input pixel is not larger than one of these.
     fine = unit[:, 0] <= 1
     assert fine.sum() > 20 and np.abs((back - places)[fine]).mean() < 0.02
 
 
 def test_a_joint_comes_back_from_rendered_heatmaps_without_bias(journeys):
     inputs, places, centers, scales = journeys
-    # The joint is found in the input's pixels, so that cut and warp are part of the way.
+    # The joint is found in the input's pixels, so that cut and warp are tested, too.
     joints = np.stack([centroid(image) for image in inputs])[:, None].astype(np.float32)
     maps = heatmaps.render(joints / 4, np.ones((len(joints), 1), bool), size=16, sigma=1.0)
     unit = scales[:, None] * 200 / 64 * 4  # picture pixels per cell
@@ -399,7 +399,7 @@ def test_a_joint_comes_back_from_rendered_heatmaps_without_bias(journeys):
     assert np.abs(errors(centroids)).mean() < 0.01
     decoded, _ = heatmaps.decode(maps)
     error = errors(decoded)
-    # Decoding knows quarters of a cell: 0.125 off on average, 0.25 at most, and to no side.
+    # Decoding resolves quarters of a cell: 0.125 off on average, at most 0.25, and without bias.
     assert np.abs(error).max() < 0.26
     deviation = 0.25 / np.sqrt(3) / np.sqrt(len(error))  # of the mean of such errors
     assert np.abs(error.mean(axis=0)).max() < 3 * deviation

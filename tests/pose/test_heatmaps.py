@@ -1,4 +1,4 @@
-"""Heatmaps: Gaussians and quarter cells against loops, and from joints to maps and back."""
+"""Heatmaps: Gaussians and quarter cells compared with loops, and round trips from joints to maps."""
 
 import math
 
@@ -24,7 +24,7 @@ def rendered_by_loops(joints, shown, size, sigma):
 
 
 def decoded_by_loops(maps):
-    """Newell's released evaluation, in continuous cells, with each axis' border looked at alone."""
+    """Newell's released evaluation, in continuous cells; the border is checked for each axis."""
     b, h, w, k = maps.shape
     joints, scores = np.zeros((b, k, 2)), np.zeros((b, k))
     for i, j in np.ndindex(b, k):
@@ -69,7 +69,7 @@ def test_targets_of_the_text_and_of_the_released_codes(name):
     c = config_base.base()
     config_base.targets(c, name)
     options = {key: c.loss[key] for key in ("sigma", "window", "at_cell")}
-    # The text has the joint itself; the released codes draw at its cell, wherever the joint lies in it.
+    # The text centres on the joint itself; the released codes on its cell, wherever the joint lies in it.
     joint = [[8.5, 7.5]] if name == "text" else [[8.9, 7.1]]
     maps = render(jnp.array([joint]), jnp.ones((1, 1), bool), size=16, **options)[0, :, :, 0]
     n = len(ROWS[name])
@@ -97,18 +97,18 @@ def test_peak_is_one_in_the_middle_of_a_cell_and_neighbours_by_hand():
     assert maps[6, 4] == 0 and maps[5, 4] > 0
 
 
-def test_a_joint_between_cells_lights_both_alike():
+def test_a_joint_between_cells_gives_equal_values_in_both():
     maps = render(jnp.array([[[4.0, 4.0]]]), jnp.ones((1, 1), bool), size=8, sigma=1.0)[0, :, :, 0]
     np.testing.assert_allclose(maps[3:5, 3:5], math.exp(-0.25), rtol=1e-6)
     np.testing.assert_allclose(maps, maps[::-1, ::-1], rtol=1e-6)
 
 
-def test_what_is_not_shown_or_far_outside_is_an_empty_map():
+def test_joints_not_shown_or_far_outside_have_an_empty_map():
     joints = jnp.array([[[4.0, 4.0], [-3.0, 4.0], [4.0, 11.0], [-2.4, 4.5]]])
     shown = jnp.array([[False, True, True, True]])
     maps = render(joints, shown, size=8, sigma=1.0)
     assert not maps[..., :3].any()
-    # 2.9 sigma to the left of the first column's centre: its tail is there.
+    # 2.9 sigma to the left of the first column's centre: the Gaussian's tail is in the map.
     np.testing.assert_allclose(maps[0, 4, 0, 3], math.exp(-(2.9**2) / 2), rtol=1e-5)
     assert not maps[0, :, 1:, 3].any()
 
@@ -134,7 +134,7 @@ def test_decode_by_hand():
     np.testing.assert_allclose(scores[0, 0], 0.9)
 
 
-def test_equal_neighbours_do_not_pull():
+def test_equal_neighbours_cause_no_shift():
     values = np.zeros((5, 5))
     values[2, 2], values[2, 1], values[2, 3] = 1, 0.5, 0.5
     np.testing.assert_array_equal(decode(single(values))[0][0, 0], [2.5, 2.5])
@@ -142,7 +142,7 @@ def test_equal_neighbours_do_not_pull():
 
 @pytest.mark.parametrize(
     ("cell", "expected"),
-    # At a border only the other axis is refined; there, the higher neighbour is the one below or right.
+    # At a border only the other axis is refined; in it, the higher neighbour is below or to the right.
     [
         ((0, 0), (0.5, 0.5)),
         ((0, 2), (2.75, 0.5)),
@@ -165,13 +165,13 @@ def test_a_constant_map_gives_its_first_cell_and_its_value():
     assert scores[0, 0] == 0.25
 
 
-def test_a_map_that_is_not_a_number_gives_a_place_in_the_map_and_no_score():
+def test_a_map_of_nan_gives_a_place_in_the_map_and_the_score_nan():
     values = np.zeros((2, 6, 6, 1), np.float32)
     values[0] = np.nan
     values[1, 3, 4], values[1, 1, 1] = np.nan, 1
     joints, scores = decode(values)
     assert np.isfinite(joints).all() and (joints >= 0).all() and (joints <= 6).all()
-    assert np.isnan(scores).all()  # a broken network does not pass for a sure one
+    assert np.isnan(scores).all()  # a broken network must not look confident
 
 
 def test_decode_takes_bfloat16():
@@ -185,13 +185,13 @@ def test_decode_takes_bfloat16():
 # There and back
 
 
-def test_decoding_what_was_rendered_is_within_a_quarter_of_a_cell_and_unbiased():
+def test_decoding_rendered_joints_is_within_a_quarter_of_a_cell_and_unbiased():
     n, size = 4000, 12
     joints = np.random.default_rng(3).uniform(0.5, size - 0.5, (1, n, 2)).astype(np.float32)
     maps = render(joints, np.ones((1, n), bool), size=size, sigma=1.0)
     found, scores = decode(maps)
     error = np.asarray(found - joints)[0]
-    # Off the border the decoded place is 0.25 from the cell's centre, and the joint between 0 and
+    # Away from the border the decoded place is 0.25 from the cell's centre, and the joint between 0 and
     # 0.5 on the same side; in the outermost cells it is the centre.
     cells = np.floor(joints[0])
     inner = (cells > 0) & (cells < size - 1)
@@ -206,7 +206,7 @@ def test_decoding_what_was_rendered_is_within_a_quarter_of_a_cell_and_unbiased()
     assert scores.min() >= math.exp(-0.25) - 1e-4
 
 
-def test_the_centroid_of_what_was_rendered_is_the_joint():
+def test_the_centroid_of_a_rendered_joint_is_the_joint():
     n, size = 500, 16
     joints = np.random.default_rng(4).uniform(5, 11, (1, n, 2)).astype(np.float32)
     maps = np.asarray(render(joints, np.ones((1, n), bool), size=size, sigma=1.0), np.float64)
@@ -215,12 +215,12 @@ def test_the_centroid_of_what_was_rendered_is_the_joint():
     x = np.einsum("byxk,x->bk", maps, grid) / total
     y = np.einsum("byxk,y->bk", maps, grid) / total
     error = np.stack([x, y], axis=-1) - joints
-    # The end at 3 sigma takes a cell away on one side: at most 3 * 0.0111 / 2.5 = 0.0133 of a cell.
+    # The limit at 3 sigma removes a cell on one side: at most 3 * 0.0111 / 2.5 = 0.0133 of a cell.
     assert np.abs(error).max() < 0.0134
     assert np.abs(error.mean(axis=(0, 1))).max() < 0.001
 
 
-def test_mirrored_maps_give_mirrored_joints():
+def test_flipped_maps_give_flipped_joints():
     joints = np.random.default_rng(5).uniform(0, 9, (1, 300, 2)).astype(np.float32)
     maps = render(joints, np.ones((1, 300), bool), size=9, sigma=1.0)
     found, _ = decode(maps)
@@ -246,7 +246,7 @@ def test_from_logits_is_the_softmax_times_a_gaussians_sum():
     share = np.exp(logits) / np.exp(logits).sum(axis=(1, 2), keepdims=True)
     maps = jax.jit(lambda x: heatmaps.from_logits(x, sigma=1.5))(logits)
     np.testing.assert_allclose(maps, np.minimum(share * 2 * math.pi * 2.25, 1), rtol=1e-5)
-    assert (np.asarray(maps) == 1).any()  # the cut at 1 was looked at
+    assert (np.asarray(maps) == 1).any()  # the clipping at 1 is tested
 
 
 def test_perfect_logits_give_the_targets_back():
@@ -275,16 +275,16 @@ def rendered(joints, size=16, sigma=1.0):
 def test_dark_finds_the_peak_of_a_gaussian(sigma):
     joints = np.random.default_rng(7).uniform(6, 12, (400, 2))
     found, scores = decode(rendered(joints, 18, sigma), method="dark", sigma=sigma)
-    # Its logarithm is a parabola, blurred or not; the end of the targets at 3 sigma is what is left.
+    # Its logarithm is a parabola, blurred or not; the error comes from the limit of targets at 3 sigma.
     assert np.abs(found[0] - joints).max() < 0.02
     np.testing.assert_array_equal(scores, decode(rendered(joints, 18, sigma))[1])
-    # However faint the maps are, of a network that is not sure.
+    # This holds for faint maps, too, of a network that is not confident.
     faint, _ = decode(1e-6 * rendered(joints, 18, sigma), method="dark", sigma=sigma)
     assert np.abs(faint[0] - joints).max() < 0.02
 
 
 def test_dark_follows_a_slanted_peak():
-    # Without the mixed derivative the place would be off by the slant: H = -[[0.5, 0.2], [0.2, 0.4]].
+    # Without the mixed derivative the slant would cause an error: H = -[[0.5, 0.2], [0.2, 0.4]].
     x, y = np.meshgrid(np.arange(15) + 0.5, np.arange(15) + 0.5)
     dx, dy = x - 7.8, y - 7.3
     values = np.exp(-(0.5 * dx**2 + 0.4 * dx * dy + 0.4 * dy**2) / 2)
@@ -293,12 +293,12 @@ def test_dark_follows_a_slanted_peak():
 
 
 def test_dark_keeps_the_quarter_where_there_is_no_peak():
-    ramp = np.tile(np.exp(np.arange(9.0)), (9, 1))  # rises to the border: no neighbour there
+    ramp = np.tile(np.exp(np.arange(9.0)), (9, 1))  # rises to the border, where a neighbour is missing
     flat = np.zeros((9, 9))
     # Two cells far apart, blurred by sigma 3: the peak lies between them, more than a cell from either.
     apart = np.zeros((9, 9))
     apart[4, 1], apart[4, 6], apart[3, 1] = 1, 0.99, 0.5
-    # A lone cell in a valley of one or the other direction, or of both, whose blurred form is no peak.
+    # A single cell in a valley in one direction, or in both, whose blurred form has no peak.
     y, x = np.abs(np.mgrid[-6:7, -6:7])
     valleys = [np.where((from_it >= 2) & (from_it <= 4), 0.9, 0) for from_it in (y, x, np.maximum(x, y))]
     for valley in valleys:
@@ -309,27 +309,27 @@ def test_dark_keeps_the_quarter_where_there_is_no_peak():
         np.testing.assert_array_equal(found, decode(maps)[0])
 
 
-def test_soft_argmax_is_the_mean_place_by_hand():
+def test_soft_argmax_is_the_mean_position_by_hand():
     values = np.zeros((9, 9))
     values[4, 4], values[4, 5], values[1, 4], values[4, 3] = 0.6, 0.3, 0.1, -0.2
     values[4, 8] = 0.5  # four cells away, beyond 3 sigma
-    found, scores = decode(single(values), method="soft_argmax")  # sigma is 1 if not said
-    # x: 0.3 of a mass of 1 lies one cell to the right; y: 0.1 lies three cells up; below 0 is no mass.
+    found, scores = decode(single(values), method="soft_argmax")  # sigma is 1 by default
+    # x: 0.3 of a mass of 1 is one cell to the right; y: 0.1 is three cells up; values below 0 have no mass.
     np.testing.assert_allclose(found[0, 0], [4.5 + 0.3, 4.5 - 0.3], rtol=1e-6)
     assert scores[0, 0] == np.float32(0.6)
     empty, _ = decode(single(np.zeros((5, 5))), method="soft_argmax", sigma=1.0)
     np.testing.assert_array_equal(empty[0, 0], [0.5, 0.5])
 
 
-def test_soft_argmax_of_what_was_rendered_is_the_joint():
+def test_soft_argmax_of_a_rendered_joint_is_the_joint():
     joints = np.random.default_rng(8).uniform(5, 11, (400, 2))
     found, _ = decode(rendered(joints), method="soft_argmax", sigma=1.0)
-    # The target and the window end at 3 sigma, each about another place: at most 0.02 of a cell.
+    # The target and the window end at 3 sigma, around different places: at most 0.02 of a cell.
     assert np.abs(found[0] - joints).max() < 0.02
 
 
 @pytest.mark.parametrize("method", heatmaps.METHODS)
-def test_every_decoding_commutes_with_the_mirror(method):
+def test_every_decoding_commutes_with_a_flip(method):
     joints = np.random.default_rng(9).uniform(0, 9, (100, 2))
     maps = rendered(joints, 9)
     found, _ = decode(maps, method=method, sigma=1.0)

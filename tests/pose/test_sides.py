@@ -1,4 +1,4 @@
-"""Pairs of joints by their names."""
+"""Pairs of joints, found from their names."""
 
 import pytest
 
@@ -57,10 +57,10 @@ def test_the_papers_joint_sets():
         ("mkono_kushoto mkono_kulia kichwa", "'mkono_kushoto' and 'mkono_kulia' look like two sides"),
     ],
 )
-def test_what_looks_like_a_side_is_a_remark(names, remark):
+def test_names_that_look_like_a_side_cause_a_remark(names, remark):
     pairs, (found,) = sides.find(names.split())
     assert not pairs and remark in found
 
 
-def test_a_spine_is_no_pair_of_sides():
+def test_a_spine_is_not_a_pair_of_sides():
     assert sides.find(["spine1", "spine2", "hip_l", "hip_r"]) == ([("hip_l", "hip_r")], [])

@@ -1,4 +1,4 @@
-"""Joint sets: the orders of the published files, and what has to be symmetrical is."""
+"""Joint sets: the orders of the published files, and symmetry."""
 
 import json
 import re
@@ -50,14 +50,14 @@ def test_flip_swaps_left_and_right_names_and_leaves_the_middle(skeleton):
 
 
 @BOTH
-def test_limbs_are_the_same_in_the_mirror(skeleton):
+def test_limbs_are_symmetric(skeleton):
     limbs = {frozenset(limb) for limb in skeleton.limbs}
     assert len(limbs) == len(skeleton.limbs)
     assert limbs == {frozenset(skeleton.flip[list(limb)].tolist()) for limb in skeleton.limbs}
 
 
 @BOTH
-def test_limbs_join_all_joints_into_one_figure(skeleton):
+def test_limbs_connect_all_joints(skeleton):
     reached = {0}
     for _ in skeleton.joints:
         reached |= {joint for limb in skeleton.limbs if reached & set(limb) for joint in limb}
@@ -65,7 +65,7 @@ def test_limbs_join_all_joints_into_one_figure(skeleton):
 
 
 @BOTH
-def test_parts_pool_each_joint_once_and_both_sides_together(skeleton):
+def test_parts_pool_each_joint_once_with_its_other_side(skeleton):
     pooled = [joint for _, joints in skeleton.parts for joint in joints]
     assert len(pooled) == len(set(pooled)) == {"mpii": 14, "lsp": 14, "flic": 6}[skeleton.name]
     for _, joints in skeleton.parts:
@@ -73,15 +73,15 @@ def test_parts_pool_each_joint_once_and_both_sides_together(skeleton):
 
 
 @pytest.mark.parametrize("skeleton", [MPII, LSP], ids=["mpii", "lsp"])
-def test_the_papers_tables_are_of_14_joints(skeleton):
+def test_the_papers_tables_have_14_joints(skeleton):
     pooled = {joint for _, joints in skeleton.parts for joint in joints}
     left_out = {skeleton.joints[joint] for joint in set(range(len(skeleton))) - pooled}
-    # The papers' MPII tables are on 14 of the 16 joints.
+    # The papers' MPII tables use 14 of the 16 joints.
     assert left_out == {"mpii": {"pelvis", "thorax"}, "lsp": set()}[skeleton.name]
 
 
 @pytest.mark.parametrize("skeleton", [MPII, LSP], ids=["mpii", "lsp"])
-def test_parts_hold_the_joints_that_their_titles_say(skeleton):
+def test_parts_have_the_joints_of_their_titles(skeleton):
     words = dict(Head="head", Sho="shoulder", Elb="elbow", Wri="wrist", Hip="hip", Knee="knee")
     words["Ank"] = "ankle"
     assert [title for title, _ in skeleton.parts] == list(words)
@@ -102,7 +102,7 @@ def test_torso_is_left_hip_to_right_shoulder(skeleton):
 def test_json_brings_back_an_equal_skeleton(skeleton):
     again = Skeleton.from_dict(json.loads(json.dumps(skeleton.to_dict())))
     assert again == skeleton
-    assert hash(again) == hash(skeleton)  # tuples all the way down, fit for a static argument
+    assert hash(again) == hash(skeleton)  # only tuples, so that it may be a static argument
 
 
 def test_json_keeps_the_absence_of_a_torso():
@@ -115,7 +115,7 @@ def test_skeletons_are_found_by_their_own_name():
 
 
 @BOTH
-def test_sticks_are_the_same_in_the_mirror(skeleton):
+def test_sticks_are_symmetric(skeleton):
     for _, row in skeleton.sticks:
         mirrored = [tuple(tuple(sorted(skeleton.flip[list(end)].tolist())) for end in s) for s in row]
         assert sorted(mirrored) == sorted(row)

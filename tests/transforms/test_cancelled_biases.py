@@ -1,4 +1,4 @@
-"""Biases that a norm cancels: a gradient of exactly zero, and everything else as before."""
+"""Biases that a norm cancels have a gradient of exactly zero; all else is unchanged."""
 
 import functools
 
@@ -14,7 +14,7 @@ from hourglass_jax.transforms import cancelled_biases, norm_groups, remat, share
 
 
 class Net(nn.Module):
-    """conv and norm; a unit; and a convolution that is read by a norm and by the output."""
+    """A convolution and a norm; a unit; and a convolution that a norm and the output read."""
 
     train: bool = True
 
@@ -64,7 +64,7 @@ def test_gradients_are_zero_where_a_norm_cancels_and_equal_elsewhere(inner, plat
         "groups": lambda f: norm_groups.grouped(f, 2),
         "remat": lambda f: remat.create(f, "units"),
     }[inner]
-    # As the train step nests them.
+    # In the order of the train step.
     skip = cancelled_biases.skip
     nested = (lambda f: skip(wrap(f))) if inner == "groups" else (lambda f: wrap(skip(f)))
     (wanted, new_wanted), plain = gradients(wrap, platform=platform)

@@ -1,4 +1,4 @@
-"""Operations counted from traces, against sums worked by hand."""
+"""Operations counted from traces, compared with sums by hand."""
 
 import functools
 
@@ -47,12 +47,12 @@ def test_functions_within_functions_are_counted_as_often_as_they_run():
     assert count(branches, (4, 4)) == 2 * product
 
 
-def test_loops_without_a_known_end_are_refused():
+def test_loops_of_unknown_length_are_refused():
     with pytest.raises(ValueError, match="its number of iterations is not known"):
         count(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ y, x), (4, 4))
 
 
 def test_the_two_stack_hourglass_has_its_known_size():
-    # The public PyTorch port: 17.98 GFLOP an image of 256 px, 6,730,912 parameters.
+    # The public PyTorch port: 17.98 GFLOP per image of 256 px, 6,730,912 parameters.
     found, parameters = flops.of_model(newell.Model(joints=16, stacks=2, stem="port"), 256)
     assert (f"{found / 1e9:.2f}", parameters) == ("17.98", 6_730_912)

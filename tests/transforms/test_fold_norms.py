@@ -1,4 +1,4 @@
-"""Folded networks against the plain ones, with random statistics, for every model."""
+"""Folded networks compared with the plain ones, with random statistics, for every model."""
 
 import functools
 
@@ -57,7 +57,7 @@ CASES = [(name, i) for name, several in NETWORKS.items() for i in range(len(seve
 
 @functools.cache
 def made(name, i):
-    """A network, its variables, and what it makes of the images."""
+    """A network, its variables, and its outputs for the images."""
     plain = network(models.build(name, joints=16, **(SMALL | NETWORKS[name][i])))
     variables = random(plain.model)
     return plain, variables, apply(plain, variables, IMAGES)
@@ -82,7 +82,7 @@ def test_bfloat16_stays_within_five_per_cent(name, quick_compiles):
     found = apply(low, variables, IMAGES)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
     errors = jax.tree.map(lambda a, b: float(jnp.abs(a - b).mean() / jnp.abs(a).mean()), exact, found)
-    # bfloat16 has 8 bits, a step of 0.4 %, in some dozens of layers; near 0 means "not used".
+    # bfloat16 has 8 bits, a step of 0.4 %, in dozens of layers; near 0 would mean "not used".
     assert 1e-3 < max(jax.tree.leaves(errors)) < 0.05, errors
 
 
@@ -94,16 +94,16 @@ def test_norms_that_follow_a_convolution_are_gone_and_no_statistics_are_left():
     unit = folded["params"]["stack0_unit0"]
     assert set(unit) == {"norm0", "conv0", "conv1", "conv2"}  # the first norm follows a sum
     assert set(unit["norm0"]) == {"scale", "bias"} and "norm" not in folded["params"]["stem"]
-    assert "norm1" in variables["params"]["stack0_unit0"]  # those that were given are as they were
+    assert "norm1" in variables["params"]["stack0_unit0"]  # the given variables are unchanged
 
 
-def test_a_convolution_whose_output_goes_elsewhere_too_stays_as_it_is():
+def test_a_convolution_with_another_reader_is_not_folded():
     fused = models.build("mssh", joints=16, **(SMALL | {"stacks": 2}), fusion="concatenation")
     plain = network(fused)
     variables = random(fused)
     _, folded = fold_norms.fold(plain, variables)
     before, after = (v["params"]["stack1_fusion"]["kernel"] for v in (variables, folded))
-    np.testing.assert_array_equal(before, after)  # a skip branch reads it beside the first norm
+    np.testing.assert_array_equal(before, after)  # a skip branch reads it, too
 
 
 class Norms(nn.Module):

@@ -1,4 +1,4 @@
-"""Batch norm over groups of examples: values by hand, independent of devices, and without communication."""
+"""Batch norm over groups of examples: values by hand, independence of devices, no communication."""
 
 import functools
 import json
@@ -33,7 +33,7 @@ def test_each_group_has_its_own_statistics(platform):
     x = jnp.array([1.0, 3.0, 10.0, 30.0])[:, None]  # means 2 and 20, variances 1 and 100
     y, stats = run(x, 2, platform)
     np.testing.assert_allclose(y[:, 0], [-1, 1, -1, 1], rtol=1e-4)
-    # A tenth of the mean of the groups' statistics; the running ones begin at 0 and 1.
+    # A tenth of the mean of the groups' statistics; the running statistics start at 0 and 1.
     np.testing.assert_allclose(stats["mean"], 0.1 * (2 + 20) / 2, rtol=1e-6)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * (1 + 100) / 2, rtol=1e-5)
     whole, _ = run(x, 0, platform)

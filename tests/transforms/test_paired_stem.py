@@ -1,4 +1,4 @@
-"""The stem as pairs of columns: which stems, and the values and gradients of the plain one."""
+"""The stem as pairs of columns: the suitable stems, and equal values and gradients."""
 
 import functools
 
@@ -13,7 +13,7 @@ from hourglass_jax.transforms import cancelled_biases, norm_groups, paired_stem,
 
 
 def wrapped(apply):
-    """As the train step nests them."""
+    """Wraps a function as the train step does."""
     inner = cancelled_biases.skip(paired_stem.pair(norm_groups.grouped(apply, 2)))
     return shared_units.share(remat.create(inner, "units"))
 

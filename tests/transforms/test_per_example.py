@@ -1,4 +1,4 @@
-"""Examples computed one by one, several at once, are those of the whole batch."""
+"""Examples computed one by one, in parallel, equal those of the whole batch."""
 
 import flax.linen as nn
 import jax
@@ -43,7 +43,7 @@ def test_one_program_serves_all_batches():
 
 
 @pytest.mark.parametrize("b", [1, 3])
-def test_views_are_answered_one_by_one(b):
+def test_views_are_computed_one_by_one(b):
     seen = []
 
     def program(variables, view):
@@ -64,7 +64,7 @@ def test_views_are_answered_one_by_one(b):
 
 
 class Tilted(nn.Module):
-    """Outputs that differ between an image and its mirror image, and from joint to joint."""
+    """Outputs that differ between an image and its flipped image, and from joint to joint."""
 
     regresses: bool
 
@@ -81,7 +81,7 @@ class Tilted(nn.Module):
 @pytest.mark.parametrize("scales", [(1.0,), (0.8, 1.0, 1.1)])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("regresses", [False, True])
-def test_an_estimator_finds_side_by_side_what_it_finds_at_once(regresses, flip, scales):
+def test_an_estimator_gives_the_same_one_by_one_and_at_once(regresses, flip, scales):
     options = {"mean": (0.4, 0.5, 0.6), "sigma": 1.0, "logits": False}
     network = Network(Tilted(regresses), skeletons.MPII, 32, **options)
     variables = network.model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -1,4 +1,4 @@
-"""Rematerialised gradients against the plain ones, for every model, and the memory that they take."""
+"""Rematerialised gradients compared with the plain ones, for every model, and their memory."""
 
 import functools
 
@@ -44,7 +44,7 @@ def program(model, policy, variables, images, platform="cpu"):
 
     def value(params, batch_stats, images):
         outputs, new = network({"params": params, "batch_stats": batch_stats}, images)
-        # Each number counts with a weight of its own.
+        # Each number has a weight of its own.
         return sum((jnp.sin(jnp.arange(x.size)) * x.ravel()).sum() for x in jax.tree.leaves(outputs)), new
 
     function = jax.value_and_grad(value, argnums=(0, 2), has_aux=True)
@@ -53,7 +53,7 @@ def program(model, policy, variables, images, platform="cpu"):
 
 
 class Block(nn.Module):
-    """Made of other modules, as a residual unit."""
+    """A module that consists of other modules, as a residual unit."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -83,9 +83,9 @@ def test_a_block_is_computed_twice_and_its_features_are_not_kept(backend):
     less = program(Chain(), "units", variables, images, backend)
     expected, found = plain(*arguments), less(*arguments)
     close(found, expected, 1e-5, 1e-5)
-    if backend == "gpu":  # whose barriers this compiler removes
+    if backend == "gpu":  # this compiler removes the GPU's barriers
         return
-    # The network's first convolution once more, and those of all blocks but the last. Of the second ones
+    # The network's first convolution is repeated, and those of all blocks except the last. Of the second ones
     # the gradient needs no output.
     assert count(less) == count(plain) + 1 + 5
     memory = [p.memory_analysis().temp_size_in_bytes for p in (less, plain)]

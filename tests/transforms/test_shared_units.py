@@ -1,4 +1,4 @@
-"""Shared units; that gradients and statistics are the plain ones, tests/test_remat.py compares."""
+"""Shared units; transforms/test_remat.py compares gradients and statistics with the plain ones."""
 
 import functools
 
