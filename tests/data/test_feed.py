@@ -1,4 +1,4 @@
-"""Batches on the devices are the same wherever the canvases lie."""
+"""Batches on the devices are the same wherever the canvases are stored."""
 
 import os
 import types
@@ -58,7 +58,7 @@ def test_each_of_four_hosts_reads_its_share_of_a_packed_file_and_no_more(folder,
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda file, size, at: reads.append(size) or pread(file, size, at))
     for training in (True, False):
-        steps = 3 if training else None  # of 8 examples; the 20 of an evaluation are in as many batches
+        steps = 3 if training else None  # of 8 examples; the 20 examples of an evaluation need 3 batches, too
         options = {"train": training, "batch_size": 8, "steps": steps, "loader": "threads"}
         whole = list(pipeline.batches(source, **options))
         parts = []
@@ -78,7 +78,7 @@ def test_each_of_four_hosts_reads_its_share_of_a_packed_file_and_no_more(folder,
 @pytest.mark.parametrize(
     "options", [{"train": True, "seed": 3, "start_step": 4, "steps": 4}, {"train": False}], ids=str
 )
-def test_what_lies_on_the_devices_gives_the_batches_that_are_sent(source, options):
+def test_resident_data_give_the_batches_that_would_be_sent(source, options):
     mesh = devices.mesh()
     sent, resident = feed.Sent(source, mesh), feed.Resident(source, mesh)
     names, count = ("image", *pipeline.FIELDS), 0
@@ -93,10 +93,10 @@ def test_what_lies_on_the_devices_gives_the_batches_that_are_sent(source, option
             assert ours[name].dtype == theirs[name].dtype and ours[name].sharding == theirs[name].sharding
             np.testing.assert_array_equal(ours[name], theirs[name])
         count += 1
-    assert count == 4  # 24 of an endless row; 20 examples, padded
+    assert count == 4  # 24 of an endless sequence; 20 examples, padded
 
 
-def test_the_memory_is_told_and_refused_where_it_is_too_little(source, monkeypatch, capsys):
+def test_the_memory_is_printed_and_refused_if_it_is_too_small(source, monkeypatch, capsys):
     # 24 rows of 48 x 48 x 3 bytes, 14 joints of 2 x 4 + 1, and 8 + 4 + 4 of centre, scale and head size.
     needed = 24 * (48 * 48 * 3 + 14 * 9 + 16)
     free = [needed - 1, needed]
@@ -125,7 +125,7 @@ def test_a_training_on_resident_data_is_that_on_sent_data(tiny, folder, state_of
     changes |= {"train.evaluate_every": 2, "train.pictures": 1}
     config = tiny(changes)
     scores = train.train(config, tmp_path / "sent")
-    # And goes on where a run on the other kind stopped.
+    # A run continues where a run on the other kind stopped.
     for kind, steps in (("device", 2), ("packed", 3), ("device", 4)):
         changed = tiny(changes | {"data.source": kind, "train.steps": steps})
         found = train.train(changed, tmp_path / "resident", allow_changed_config=True)

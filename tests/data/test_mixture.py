@@ -1,4 +1,4 @@
-"""Several datasets on one joint set: joints that one lacks count nowhere."""
+"""Several datasets with one joint set: joints that a dataset lacks never count."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ class People(list):
         k = len(skeleton)
         self.name, self.skeleton, self.ids = skeleton.name, skeleton, [skeleton.name]
         joints = np.outer(np.arange(1, k + 1), (1, 10)).astype(np.float32)
-        visible = np.array([0, 1] + [2] * (k - 2), np.uint8)  # as files written before have it
+        visible = np.array([0, 1] + [2] * (k - 2), np.uint8)  # the type in older files
         joints[0] = 0
         example = {"image": np.zeros((48, 48, 3), np.uint8), "joints": joints, "visible": visible}
         example |= {"center": np.ones(2), "scale": 1, "head_size": 0, "id": skeleton.name}
@@ -43,7 +43,7 @@ def test_14_and_16_joints_in_one_batch():
     assert batch["visible"].tolist() == [[0, 1, 2, 2, 2, 2, -1, -1] + [2] * 8, [0, 1] + [2] * 14]
     assert batch["joints"][0, :, 0].tolist() == [0, 2, 3, 4, 5, 6, 0, 0, 13, 14, 7, 8, 9, 10, 11, 12]
     batch = batch_of(LSP)
-    assert batch["visible"].tolist() == [[0, 1] + [2] * 12] * 2  # LSP lacks nothing that MPII has not
+    assert batch["visible"].tolist() == [[0, 1] + [2] * 12] * 2  # MPII has all joints of LSP
     assert batch["joints"][1, :, 0].tolist() == [0, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16, 9, 10]
 
 
@@ -52,7 +52,7 @@ OPTIONS = {"size": 16, "sigma": 1.0}
 
 
 def gradient(**options):
-    """The loss and its gradient for maps (1, 4, 4, 3) of 0.5: labelled, not labelled, not in the set."""
+    """The loss and its gradient for maps (1, 4, 4, 3) of 0.5: labelled, not labelled, not in the dataset."""
     joints = np.array([[[8, 8], [0, 0], [0, 0]]], np.float32)
     loss = losses.named(**OPTIONS, heatmap_weight=1.0, **options)
 
@@ -69,7 +69,7 @@ def test_joints_that_the_set_lacks_have_no_gradient(kind, mask_unlabelled, adapt
     _, grads = gradient(kind=kind, mask_unlabelled=mask_unlabelled, adaptive=adaptive)
     grads = np.asarray(grads)
     assert (grads[..., 2] == 0).all() and (grads[..., 0] != 0).any()
-    # Newell's zero map counts where the set has the joint, and only then.
+    # Newell's zero map counts only if the dataset has the joint.
     assert (grads[..., 1] != 0).any() == (kind == "mean_squared_error" and not mask_unlabelled)
 
 
@@ -107,7 +107,7 @@ def test_scores_do_not_count_joints_that_the_set_lacks():
 
 @pytest.fixture
 def opened():
-    """(dataset, split) of what has been opened."""
+    """(dataset, split) of all opened sources."""
     return []
 
 

@@ -29,8 +29,8 @@ def test_person_box_from_joints():
     assert scale == 1
 
 
-def test_person_box_of_a_spot():
-    # Both joints on one point: a tenth of the picture's longer side, 1.35 * 20 / 200 = 0.135.
+def test_person_box_of_one_point():
+    # Both joints are in one point: a tenth of the picture's longer side, 1.35 * 20 / 200 = 0.135.
     center, scale = box([(5, 6), (5, 6)], [2, 2], 200, 160)
     assert center.tolist() == [5, 6] and scale == np.float32(0.135)
 
@@ -67,7 +67,7 @@ def test_joints_lie_on_the_same_pixels_of_the_canvas(kind):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf, 1e39])  # the last beyond float32
-def test_a_scale_that_is_no_size_is_a_flaw(scale):
+def test_an_invalid_scale_is_a_flaw(scale):
     joints, visible = np.zeros((1, 2), np.float32), np.zeros(1, np.uint8)
     person = people_builder.Person("a", pathlib.Path("a.jpg"), joints, visible, np.zeros(2), scale)
     assert "scale" in people.flaw(person, "annotated") and not people.flaw(person, "joints")
@@ -83,10 +83,11 @@ def test_the_size_in_the_annotations_is_that_of_the_upright_picture():
 
 @pytest.mark.parametrize(
     ("sides", "factor"),
-    # A canvas of 48 px covers 1.5 times the crop's side: above 64, 128 and 256 px a half, ... of it will do.
+    # A canvas of 48 px covers 1.5 times the crop's side: above 64, 128 and 256 px a half, ... of it is
+    # enough.
     [((10,), 1), ((63,), 1), ((65,), 2), ((127,), 2), ((129,), 4), ((257,), 8), ((5000,), 8), ((300, 70), 2)],
 )
-def test_a_picture_is_reduced_only_as_far_as_no_canvas_needs_it_whole(sides, factor):
+def test_a_picture_is_reduced_only_as_far_as_its_canvases_allow(sides, factor):
     joints, visible = np.zeros((1, 2), np.float32), np.zeros(1, np.uint8)
     place = {"center": np.zeros(2), "picture": pathlib.Path("a.jpg")}
     people = [
@@ -95,7 +96,7 @@ def test_a_picture_is_reduced_only_as_far_as_no_canvas_needs_it_whole(sides, fac
     ]
     config = people_builder.CropConfig(box="annotated", canvas=48)
     assert people_builder.reduction(people, config, 640, 480) == factor
-    # The whole picture as box: its longer side.
+    # With the whole picture as box: its longer side.
     config = people_builder.CropConfig(box="image", canvas=48)
     assert people_builder.reduction(people, config, sides[0] // 2, sides[0]) == people_builder.reduction(
         people[:1], people_builder.CropConfig(box="annotated", canvas=48), 1, 1
@@ -103,7 +104,7 @@ def test_a_picture_is_reduced_only_as_far_as_no_canvas_needs_it_whole(sides, fac
 
 
 def test_the_canvas_of_a_large_frame_is_that_of_the_frame_decoded_whole(drawn, tmp_path):
-    # Smooth detail, sides that 4 does not divide, and a bright spot on the first joint's place.
+    # Smooth detail, sides not divisible by 4, and a bright spot at the first joint.
     rng = np.random.default_rng(6)
     layers = [cv2.resize(rng.normal(0, 4 << i, (400 >> i, 600 >> i, 3)), (2401, 1603)) for i in range(4)]
     frame = np.clip(110 + sum(layers), 0, 255).astype(np.uint8)
@@ -127,7 +128,8 @@ def test_the_canvas_of_a_large_frame_is_that_of_the_frame_decoded_whole(drawn, t
     seen = [pipeline.decode(example["image"]).astype(float) for example in examples]
     assert seen[1].std() > 10
     assert np.abs(seen[0] - seen[1]).mean() < 1.5
-    # Not moved: by (dx, dy) px it would differ by dx times its slope in x and dy times that in y.
+    # It is not shifted: a shift by (dx, dy) px would change it by dx times its slope in x plus dy times that
+    # in y.
     slopes = np.stack([np.gradient(seen[1], axis=axis)[2:-2, 2:-2].ravel() for axis in (1, 0)], axis=1)
     moved = np.linalg.lstsq(slopes, (seen[0] - seen[1])[2:-2, 2:-2].ravel(), rcond=None)[0]
     np.testing.assert_allclose(moved, 0, atol=0.03)
@@ -136,7 +138,7 @@ def test_the_canvas_of_a_large_frame_is_that_of_the_frame_decoded_whole(drawn, t
 # The builders.
 
 
-def test_config_names_tell_preparations_apart():
+def test_config_names_distinguish_preparations():
     assert people_builder.CropConfig().name == "joints_c384_m1.5_q95_e1.35"
     other = people_builder.CropConfig(box="image", canvas=192, margin=2, quality=90, enlargement=1.25)
     assert other.name == "image_c192_m2_q90_e1.25"
@@ -165,7 +167,7 @@ def test_a_box_that_the_dataset_lacks_is_refused(tmp_path):
 
 
 class Drawn(people_builder.PeopleBuilder, skip_registration=True):
-    """People whose joints are where the test says."""
+    """People with joints chosen by the test."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Draw them."
     BUILDER_CONFIGS = [people_builder.CropConfig(box="joints", canvas=48)]
@@ -245,7 +247,7 @@ def test_people_are_never_dropped_silently(drawn, tmp_path, flaw):
     assert partial.problems.read_text() == builder.problems.read_text()
 
 
-def test_joints_far_outside_the_picture_are_pointed_out(drawn, tmp_path):
+def test_joints_far_outside_the_picture_are_reported(drawn, tmp_path):
     # 80 px wide: beyond x = 80 + 0.25 * 80 = 100 it is far.
     builder = drawn(PEOPLE + "train a.jpg near 99 30\ntrain a.jpg far 101 30\n")
     preparation.prepare(builder, manual_dir=tmp_path)
@@ -280,7 +282,7 @@ def test_changed_annotations_are_noticed(drawn, tmp_path):
     changed = drawn(PEOPLE + "train a.jpg a-2\n")
     with pytest.raises(ValueError, match="people.txt: not the annotations from which .*drawn.* delete"):
         preparation.prepare(changed, manual_dir=tmp_path)
-    preparation.prepare(changed, manual_dir=tmp_path / "nowhere")  # the archive is not at hand
+    preparation.prepare(changed, manual_dir=tmp_path / "nowhere")  # without the archive
     preparation.prepare(drawn(), manual_dir=tmp_path)
 
 
@@ -322,6 +324,6 @@ def test_interrupted_preparation_leaves_nothing(drawn, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             preparation.prepare(builder, manual_dir=tmp_path)
     assert [path.name for path in builder.home.iterdir()] == [".lock"]
-    (builder.home / "incomplete.ABC_1.0.0").mkdir()  # what a kill leaves behind
+    (builder.home / "incomplete.ABC_1.0.0").mkdir()  # as left by a kill
     preparation.prepare(builder, manual_dir=tmp_path)
     assert sorted(path.name for path in builder.home.iterdir()) == [".lock", "1.0.0"]

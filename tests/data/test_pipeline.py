@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def picture(seed: int, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: smooth, as a photograph is, and different in its channels."""
+    """(size, size, 3) uint8: smooth like a photograph, with different channels."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
 
@@ -125,8 +125,8 @@ def test_batch_holds_the_examples_it_names(loader, drawn):
     for batch in batches:
         for row, index in enumerate(batch["index"]):
             example = pipeline.load(source, index)
-            # TensorFlow's and OpenCV's decoders gave the same bytes wherever this was tried (0 of
-            # 2 million values differed); two levels are left for other builds of libjpeg.
+            # TensorFlow's and OpenCV's decoders gave the same bytes in all trials (0 of
+            # 2 million values differed); two levels are allowed for other builds of libjpeg.
             difference = batch["image"][row].astype(int) - example["image"]
             assert np.abs(difference).max() <= 2
             for name in pipeline.FIELDS:
@@ -179,12 +179,12 @@ def test_damaged_example_is_named(loader, change, message):
     source = ListSource(8)
     source.examples[5]["image"] = change(source.examples[5]["image"])
     batches = pipeline.batches(source, train=False, batch_size=4, loader=loader)
-    assert next(batches)["index"].tolist() == [0, 1, 2, 3]  # those before it still arrive
+    assert next(batches)["index"].tolist() == [0, 1, 2, 3]  # examples before it still arrive
     with pytest.raises(ValueError, match=f"list: example 5 .list-005. holds .*{message}"):
         next(batches)
 
 
-def test_decode_keeps_stored_pixels_whatever_exif_says():
+def test_decode_keeps_stored_pixels_for_every_exif_orientation():
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:, :16, 0] = 255  # the left half is red
     jpeg = cv2.imencode(".jpg", stored[..., ::-1])[1].tobytes()
@@ -199,7 +199,7 @@ def test_decode_keeps_stored_pixels_whatever_exif_says():
 
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
 def test_a_reduced_pixel_covers_a_block_of_the_stored_ones(reduction):
-    # A ramp of 2 per pixel in x and 1 in y, in sides that 8 does not divide, as red alone.
+    # A ramp of 2 per pixel in x and 1 in y, only in red, with sides not divisible by 8.
     y, x = np.mgrid[:61, :93]
     stored = np.zeros((61, 93, 3), np.uint8)
     stored[..., 0] = 2 * x + y
@@ -208,14 +208,14 @@ def test_a_reduced_pixel_covers_a_block_of_the_stored_ones(reduction):
     assert decoded.shape == (-(-61 // reduction), -(-93 // reduction), 3)
     rows, columns = 61 // reduction, 93 // reduction
     y, x = np.mgrid[:rows, :columns] * reduction + (reduction - 1) / 2
-    # To 3 levels, 1.5 px of 93: colours are stored at half the resolution.
+    # Within 3 levels, 1.5 px of 93: colours are stored at half the resolution.
     np.testing.assert_allclose(decoded[:rows, :columns, 0].astype(float), 2 * x + y, atol=3)
     assert decoded[..., 1:].max() < 8  # blue and green
 
 
 @pytest.mark.parametrize("reduction", [1, 2])
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xda\xff\xd9"])
-def test_decode_refuses_what_is_no_jpeg(content, reduction):
+def test_decode_refuses_files_other_than_jpegs(content, reduction):
     assert pipeline.decode(content, reduction) is None
 
 
@@ -257,7 +257,7 @@ def test_empty_source_is_refused():
         pipeline.batches(ListSource(0), train=True, batch_size=1)
 
 
-def test_threads_work_ahead_but_not_further_than_told():
+def test_threads_work_ahead_by_prefetch_only():
     source = ListSource(100)
     batches = pipeline.batches(source, train=True, batch_size=4, loader="threads", threads=3, prefetch=2)
     with contextlib.closing(batches):
@@ -267,18 +267,18 @@ def test_threads_work_ahead_but_not_further_than_told():
                 break
             time.sleep(0.01)
         time.sleep(0.1)
-        assert source.reads == 4 * 3  # the batch that came, and two
+        assert source.reads == 4 * 3  # the first batch, and two more
 
 
 def test_closing_stops_the_threads():
     before = threading.active_count()
-    # After 40 reads each takes half a second: a busy machine, too, has not read all when it closes.
+    # After 40 reads each takes half a second, so that even a busy machine has not read all when it closes.
     source = ListSource(100, delay=lambda index: 0.01 if source.reads <= 40 else 0.5)
     batches = pipeline.batches(source, train=True, batch_size=32, loader="threads", threads=2, prefetch=4)
     next(batches)
     batches.close()
     reads = source.reads
-    assert reads < 100  # of the 160 that had been asked for
+    assert reads < 100  # of the 160 requested
     time.sleep(0.2)
     assert source.reads == reads and threading.active_count() <= before  # others' threads may have ended
 
@@ -294,7 +294,7 @@ def test_failure_stops_the_threads():
 
 @pytest.mark.parametrize("loader", ["threads", "tfdata"])
 def test_process_ends_with_batches_left_open(loader, run_python):
-    # TensorFlow aborts the process when its threads outlive Python's modules; the threads do without it.
+    # TensorFlow aborts the process if its threads outlive Python's modules; the other loader does not use it.
     result = run_python("batches_left_open.py", loader)
     assert (result.returncode, result.stdout.strip()) == (0, "left"), result.stderr
     assert "Exception ignored" not in result.stderr

@@ -80,7 +80,7 @@ def test_errors_are_one_line(tmp_path, capsys, flags, message):
     assert error.startswith("Error: ") and error.count("\n") == 1 and message in error
 
 
-def test_without_a_home_a_folder_has_to_be_named(tmp_path, monkeypatch, capsys):
+def test_without_a_home_a_folder_must_be_given(tmp_path, monkeypatch, capsys):
     for name in ("HOME", "TFDS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
@@ -104,7 +104,7 @@ def test_a_killed_preparation_starts_again(archive, tmp_path):
     command = [sys.executable, ROOT / "tests" / "programs" / "prepare_and_wait.py", tmp_path, archive]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert any("begun" in line for line in process.stdout)  # its threads' lines may run together
+        assert any("begun" in line for line in process.stdout)  # lines of several threads may be joined
         process.kill()
     builder = preparation.builder("lspet", data_dir=tmp_path, canvas=48)
     assert list(builder.home.glob("incomplete.*"))
@@ -113,7 +113,7 @@ def test_a_killed_preparation_starts_again(archive, tmp_path):
     assert len(packed.TfdsSource(builder, "train")) == 18
 
 
-def test_command_leaves_out_what_is_missing_only_when_told(archive, tmp_path, capsys):
+def test_command_leaves_out_missing_people_only_if_allowed(archive, tmp_path, capsys):
     manual = shutil.copytree(archive, tmp_path / "manual")
     (manual / "lspet_dataset" / "images" / "im00003.jpg").unlink()
     flags = ["--dataset=lspet", f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", "--canvas=48"]
@@ -128,7 +128,7 @@ def test_command_leaves_out_what_is_missing_only_when_told(archive, tmp_path, ca
 def test_contact_sheet_draws_joints_where_they_are(source):
     sheet = prepare.contact_sheet(source, count=2, columns=2)
     plain = np.concatenate([pipeline.load(source, index)["image"] for index in (0, 17)], axis=1)
-    # The pictures are of one grey, so colour is what was drawn: inside the joints' box, which has
+    # The pictures have one grey value, so that colour shows the drawing: inside the joints' box, which has
     # 1 / 1.35 / 1.5 of the canvas' side, and a joint's radius around it.
     coloured = np.ptp(sheet.astype(int), axis=-1) > 40
     assert np.ptp(plain.astype(int), axis=-1).max() <= 2 and coloured.sum() > 50
@@ -140,7 +140,7 @@ def test_contact_sheet_draws_joints_where_they_are(source):
 
 
 def test_packed_file_gives_the_same_examples(source, tmp_path):
-    packed.write(source, tmp_path / "a.data")  # the name is kept as it is
+    packed.write(source, tmp_path / "a.data")  # the name is not changed
     copy = packed.PackedSource(tmp_path / "a.data")
     assert [p.name for p in tmp_path.iterdir()] == ["a.data"]
     assert (len(copy), copy.name, copy.canvas, copy.margin) == (18, "lspet-train", 48, 1.5)
@@ -154,7 +154,7 @@ def test_packed_file_gives_the_same_examples(source, tmp_path):
     with pytest.raises(IndexError):
         copy[18]
     with pytest.raises(ValueError, match="read-only"):
-        copy[0]["joints"][0] = 0  # examples are views of what the source holds
+        copy[0]["joints"][0] = 0  # examples are views of the source's arrays
     packed.write(copy, tmp_path / "b.data")
     assert (tmp_path / "b.data").read_bytes() == (tmp_path / "a.data").read_bytes()
 
@@ -240,7 +240,7 @@ def test_damaged_packed_file_is_refused(source, tmp_path):
         except ValueError as error:
             assert "a.npz: damaged" in str(error) and "write it again" in str(error)
             refused += 1
-    # A flip may hit what is not read, such as a date; the pictures are covered by checksums.
+    # A flip may change bytes that are not read, such as a date; the pictures have checksums.
     assert refused >= len(damaged) - 4
 
 

@@ -83,14 +83,14 @@ def test_a_packed_file_is_found_by_dataset_box_and_split(data):
         ({"margin": 1.25}, ValueError, r"--config.data.margin=1.5"),
     ],
 )
-def test_what_does_not_fit_says_what_would(data, change, error, message):
+def test_values_that_do_not_fit_are_refused_with_a_remedy(data, change, error, message):
     data.update(change)
     with pytest.raises(error, match=message) as caught:
         sources.open_source(data, train=True)
     assert "\n" not in str(caught.value)
 
 
-# The whole of a new dataset: this file, and its line in the catalogue.
+# A complete new dataset: this file, and its line in the catalogue.
 TINY = """
 import numpy as np
 
@@ -142,17 +142,17 @@ def test_a_new_dataset_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
         found += [sources.open_source(data, train=train) for train in (True, False)]
     assert [source.ids for source in found] == [["a"], ["b"]] * 2
     assert all(isinstance(source, Source) for source in found)
-    # Equal data have equal fingerprints, however they are stored.
+    # Equal data have equal fingerprints in all forms of storage.
     assert found[0].fingerprint == found[2].fingerprint != found[3].fingerprint == found[1].fingerprint
     prepared = found[0]
     assert isinstance(prepared, packed.TfdsSource) and prepared._noted == prepared.fingerprint
     del prepared._fingerprint
-    prepared._noted = ""  # as of data that an earlier version prepared
+    prepared._noted = ""  # as in data that an earlier version prepared
     assert prepared.fingerprint == found[2].fingerprint
 
 
 def write_leeds(folder):
-    """LSP extended's and LSP's splits with one person each."""
+    """The splits of LSP extended and LSP, with one person each."""
     for name, split in (("lspet", "train"), ("lspet", "validation"), ("lsp", "train"), ("lsp", "test")):
         person = OnePerson()
         person.name = f"{name}-{split}"
@@ -167,7 +167,7 @@ def test_all_people_of_lsp_extended_and_of_lsp_in_one_word(data, tmp_path):
 
 
 class Several(OnePerson):
-    """People with (visible, occluded, unlabelled) joints, the first two alone."""
+    """People with (visible, occluded, unlabelled) joints; the first two are alone in their pictures."""
 
     rows = ((14, 0, 0), (13, 1, 0), (13, 0, 1), (14, 0, 0))
     alone = (True, True, True, False)
@@ -181,7 +181,7 @@ class Several(OnePerson):
         return super().__getitem__(0) | {"id": f"p{index}", "visible": visible}
 
 
-def test_some_of_the_people_by_their_labels(tmp_path):
+def test_people_are_selected_by_their_labels(tmp_path):
     packed.write(Several(), packed.path(tmp_path, "mpii", "annotated", "train"))
     data = common.base().data
     data.update(dataset="mpii", source="packed", packed_dir=str(tmp_path), canvas=48)
@@ -206,7 +206,7 @@ def test_some_of_the_people_by_their_labels(tmp_path):
         sources.open_source(data, train=True)
 
 
-def test_who_is_alone_is_not_known_of_every_dataset(data):
+def test_not_every_dataset_records_who_is_alone(data):
     data.people = "single"
     with pytest.raises(ValueError, match="lspet-train does not record who is alone. Only mpii does"):
         sources.open_source(data, train=True)

@@ -1,4 +1,4 @@
-"""Drawn people: the numbers that the rest of the project relies on."""
+"""Drawn people: the properties that the rest of the project relies on."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def standing_figure(turn: float, **angles) -> figures.Figure:
     """An average adult with hanging limbs; `angles` are degrees by the name of the frame."""
     degrees = np.zeros((14, 3))
     degrees[1, 2] = turn
-    # Arms a little off the trunk.
+    # The arms are slightly away from the trunk.
     degrees[4, 1], degrees[6, 1] = -25, 25
     for name, value in angles.items():
         degrees[int(name.removeprefix("frame"))] = value
@@ -28,7 +28,7 @@ def standing_figure(turn: float, **angles) -> figures.Figure:
 
 
 def bare_picture(figure, scale=150.0, size=400):
-    """The figure alone on a picture of part number 0, and its joints."""
+    """A picture of part number 0 with only the figure, and its joints."""
     look = painting.random_look(np.random.default_rng(0))
     view = painting.View(np.array((size / 2, size / 2)), scale, True)
     picture = np.zeros((size, size, 4), np.uint8)
@@ -46,8 +46,8 @@ def test_examples_do_not_depend_on_instance_order_or_thread():
             np.testing.assert_array_equal(value, other[name])
 
 
-def test_an_example_stays_as_it_is():
-    """Seeds name pictures in configs and published scores, so no change of the code may move a joint."""
+def test_an_example_never_changes():
+    """Configs and published scores refer to pictures by seeds, so no change of the code may move a joint."""
     example = SyntheticPeople(split="train", examples=3, canvas=96)[2]
     first = [[69.284, 68.623], [60.287, 64.329], [54.965, 54.438], [58.875, 54.781]]
     np.testing.assert_allclose(example["joints"][:4], first, atol=2e-3)
@@ -109,7 +109,7 @@ def test_a_person_fills_four_fifths_of_the_nominal_crop(examples):
     assert np.abs(middles.mean(0)).max() < 0.05 and np.abs(middles).max() < 0.2
 
 
-def test_people_face_every_way_equally_often(examples):
+def test_people_face_all_directions_equally_often(examples):
     joints = np.stack([e["joints"] for e in examples if (e["visible"] > 0).all()])
     for right, left in ((12, 13), (2, 3)):
         share = (joints[:, left, 0] > joints[:, right, 0]).mean()
@@ -125,7 +125,7 @@ def test_elbows_and_knees_bend_one_way_only():
             assert sign * ahead > -1e-6
 
 
-def test_bones_are_as_long_as_a_body_wants():
+def test_bones_have_the_lengths_of_a_body():
     for seed in range(200):
         figure = figures.random_figure(np.random.default_rng(seed))
         length = {
@@ -154,7 +154,7 @@ def test_head_size_is_that_of_mpii(examples):
 def test_joints_lie_where_the_limbs_are_drawn(turn):
     picture, joints = bare_picture(standing_figure(turn, frame4=(0, -60, 0), frame6=(0, 60, 0)))
     # A limb's pixels lie symmetrically about the line from joint to joint. At its edges part
-    # numbers are blended into others, hence the bound on the distance from that line.
+    # numbers are blended, which explains the bound on the distance from that line.
     for part, start, end in ((5, 12, 11), (6, 13, 14), (13, 1, 0), (14, 4, 5)):
         row, column = np.nonzero(picture[..., 3] == part)
         points = np.stack([column, row], 1) + 0.5 - joints[start]
@@ -174,7 +174,7 @@ def test_a_stroke_ends_exactly_at_its_joint():
     columns, rows = np.arange(100) + 0.5, np.arange(60) + 0.5
     assert weights.sum(0) @ columns / weights.sum() == pytest.approx(45.5, abs=0.1)
     assert weights.sum(1) @ rows / weights.sum() == pytest.approx(30.5, abs=0.1)
-    # From one joint to the other, and the radius beyond both.
+    # From one joint to the other, plus the radius on both sides.
     assert weights[30].sum() == pytest.approx(50.5 + 2 * 6, abs=1.5)
 
 
@@ -187,7 +187,7 @@ def test_an_arm_behind_the_back_is_occluded_from_the_front_only():
         picture, joints = bare_picture(figure)
         flags[turn] = scene.visibility(picture, figure, joints)
     assert flags[0][10] == 1 and flags[180][10] == 2
-    # The other arm hangs in plain sight from both sides.
+    # The other arm is visible from both sides.
     assert flags[0][[14, 15]].tolist() == flags[180][[14, 15]].tolist() == [2, 2]
 
 

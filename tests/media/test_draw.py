@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, and in whose colour."""
+"""Drawing: the places and colours of joints and limbs."""
 
 import cv2
 import numpy as np
@@ -46,17 +46,17 @@ def test_a_joint_is_drawn_around_its_continuous_position():
         image = drawn([place] * 3, (False, False, True)).astype(float).sum(-1)
         x, y = np.arange(120) + 0.5, np.arange(100) + 0.5
         centroid = [(image * x).sum(), (image * y[:, None]).sum()] / image.sum()
-        # Half a pixel would be a wrong convention; OpenCV's small discs are within a tenth.
+        # An error of half a pixel would be a wrong convention; OpenCV's small discs are within a tenth.
         np.testing.assert_allclose(centroid, place, atol=0.13)
 
 
-def test_the_image_itself_stays():
+def test_the_image_itself_is_not_changed():
     image = BLACK.copy()
     assert drawn([[20, 30], [100, 30], [60, 80]], image=image).any()
     assert not image.any()
 
 
-def test_what_is_not_drawn_or_not_a_number_takes_its_limbs_along():
+def test_joints_not_drawn_or_not_finite_hide_their_limbs():
     joints = [[20.5, 30.5], [100.5, 30.5], [60.5, 80.5]]
     for image in (
         drawn(joints, (False, True, True)),
@@ -69,7 +69,7 @@ def test_what_is_not_drawn_or_not_a_number_takes_its_limbs_along():
         np.testing.assert_array_equal(empty, BLACK)
 
 
-def test_joints_outside_of_the_image_are_drawn_towards():
+def test_limbs_are_drawn_towards_joints_outside_the_image():
     image = drawn([[20.5, 30.5], [-2979.5, 30.5], [420.5, 30.5]], (True, False, True))
     np.testing.assert_allclose(image[30, 100], draw.RIGHT, atol=3)
     assert not image[:15].any() and not image[45:].any()
@@ -107,11 +107,11 @@ def test_a_heatmap_is_brightest_in_the_middle_of_its_cell():
 def test_a_heatmap_darkens_the_image_where_it_is_empty_and_takes_any_values():
     image = np.full((10, 10, 3), 200, np.uint8)
     empty = draw.heatmap(image, np.zeros((5, 5)))
-    np.testing.assert_allclose(empty, 0.4 * 200, atol=4)  # inferno begins near black
+    np.testing.assert_allclose(empty, 0.4 * 200, atol=4)  # inferno starts near black
     np.testing.assert_array_equal(draw.heatmap(image, np.full((5, 5), -3.0)), empty)
     full = draw.heatmap(image, np.ones((5, 5), np.float16))
     np.testing.assert_array_equal(draw.heatmap(image, np.full((5, 5), 7.0)), full)
-    # Inferno ends at (252, 255, 164): light yellow, with the blue lowest, over 0.4 * 200.
+    # Inferno ends at (252, 255, 164), light yellow with blue lowest, over 0.4 * 200.
     np.testing.assert_allclose(full[5, 5], np.minimum(80 + 0.8 * np.array([252, 255, 164]), 255), atol=2)
 
 
@@ -123,7 +123,7 @@ def test_an_attention_map_is_scaled_by_its_own_maximum():
     map_[2, 3] = 1.0
     expected = draw.heatmap(BLACK, map_[..., 0])
     np.testing.assert_array_equal(draw.attention(BLACK, map_), expected)
-    # A softmax over 64 x 64 cells is of the order of 1 / 4096.
+    # A softmax over 64 x 64 cells has values of about 1 / 4096.
     np.testing.assert_allclose(draw.attention(BLACK, map_ / 4096).astype(int), expected, atol=1)
     # A faint second map is as bright as the first, at its own place.
     both = np.concatenate([map_, np.zeros_like(map_)], axis=-1)
@@ -148,8 +148,8 @@ def test_an_attention_sheet_has_a_row_for_each_stack_in_order(monkeypatch):
         "stack10_parts 0.5",
     ]
     assert names == expected
-    assert sheet.shape[0] % 3 == 0 and sheet.shape[1] == 3 * 164  # of three rows the longest has three tiles
-    assert (sheet[: sheet.shape[0] // 3, 2 * 164 :] == 255).all()  # the first one's has two
+    assert sheet.shape[0] % 3 == 0 and sheet.shape[1] == 3 * 164  # three rows; the longest has three tiles
+    assert (sheet[: sheet.shape[0] // 3, 2 * 164 :] == 255).all()  # the first row has two tiles
     names.clear()
     wide = draw.attention_sheet(BLACK, maps, PAIR.joints)
     assert wide.shape[1] == 4 * 164 and names[-3:] == [f"{joint} 0.5" for joint in PAIR.joints]
@@ -176,7 +176,7 @@ def test_sheet_fills_rows_and_leaves_the_rest_white():
     np.testing.assert_array_equal(sheet[12:18, 2:6], 30)
     sheet[2:8, 2:6] = sheet[2:8, 10:14] = sheet[12:18, 2:6] = 255
     assert (sheet == 255).all()
-    assert len(images) == 3  # the caller's list stays
+    assert len(images) == 3  # the caller's list is not changed
 
 
 def test_an_empty_sheet_is_refused():

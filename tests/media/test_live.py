@@ -15,7 +15,7 @@ from hourglass_jax.media import live
 
 @pytest.fixture
 def film(tmp_path):
-    """A film of 6 frames whose red grows by 40 from frame to frame."""
+    """A video of 6 frames; red increases by 40 from frame to frame."""
     path = tmp_path / "a film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     if not writer.isOpened():
@@ -38,7 +38,7 @@ def test_an_open_capture_is_read_frame_by_frame_and_stays_open(film):
     assert rest[1].time == Fraction(1, 10) and rest[0].image[..., 2].mean() < 10  # RGB
 
 
-def test_a_film_at_an_address_is_read_whole(film):
+def test_a_video_at_a_url_is_read_completely(film):
     serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(film.parent))
     serve.log_message = lambda *arguments: None
     handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
@@ -58,7 +58,7 @@ def test_a_film_at_an_address_is_read_whole(film):
 
 
 class Webcam:
-    """Gives a frame each 5 ms, numbered by its brightness."""
+    """Gives a frame every 5 ms; its brightness is its number."""
 
     def __init__(self, *arguments):
         self.read_, self.released = 0, False
@@ -78,7 +78,7 @@ class Webcam:
         self.released = True
 
 
-def test_of_a_camera_the_newest_frame_is_read_and_its_thread_ends(monkeypatch):
+def test_a_cameras_newest_frame_is_read_and_its_thread_ends(monkeypatch):
     monkeypatch.setattr(live.cv2, "VideoCapture", Webcam)
     threads, camera = threading.active_count(), live.Camera(3)
     assert camera.name == "camera3" and camera.rate == 25
@@ -93,7 +93,7 @@ def test_of_a_camera_the_newest_frame_is_read_and_its_thread_ends(monkeypatch):
     assert [picture.image[0, 0, 0] for picture in live.Camera(0)][-1] == 199  # the last one is not lost
 
 
-def test_cameras_that_are_not_there():
+def test_missing_cameras_are_named():
     assert live.is_source(0) and live.is_source("rtsp://a/b") and live.is_source("HTTPS://a/b.mp4")
     assert not any(map(live.is_source, (True, "a.mp4", "file://a", np.zeros((4, 4, 3)))))
     for source, message in ((77, "camera77: cannot be opened"), ("http://127.0.0.1:9/x.mp4", "x: cannot be")):

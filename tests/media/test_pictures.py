@@ -1,4 +1,4 @@
-"""Pictures of every kind against their numbers, and where they are found."""
+"""Pictures of every format compared with their values, and the search for pictures."""
 
 import io
 import os
@@ -18,16 +18,16 @@ RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
 
 def exif(orientation):
-    """The JPEG segment that says how the camera was held."""
+    """The JPEG segment with the orientation of the camera."""
     entry = b"\x12\x01\x03\x00\x01\x00\x00\x00" + bytes([orientation]) + b"\x00\x00\x00"
     data = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
     return b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
 
 
 def stored(upright, orientation):
-    """What a camera stores for an upright picture."""
+    """The pixels that a camera stores for an upright picture."""
     mirrored = upright[:, ::-1]
-    # How often the camera's pixels have to be turned to the left to get what is stored.
+    # The number of left turns from the camera's pixels to the stored ones.
     turns = {1: 0, 3: 2, 6: 1, 8: 3}
     if orientation in turns:
         return np.rot90(upright, turns[orientation])
@@ -36,7 +36,7 @@ def stored(upright, orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png"])
-def test_a_turned_picture_is_read_as_it_is_meant(tmp_path, orientation, suffix):
+def test_a_rotated_picture_is_read_upright(tmp_path, orientation, suffix):
     upright = picture(100, 160, (40, 30), (120, 60))
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -81,8 +81,8 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path, suffix):
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_fewer_bits_in_16_are_brightened_and_said(tmp_path, suffix, bits):
-    # Cameras write 12 bits into 16: of 4095 the upper half of 16 bits would be 15, nearly black.
+def test_fewer_bits_in_16_are_brightened_with_a_remark(tmp_path, suffix, bits):
+    # Cameras write 12 bits into 16: the upper 8 of 16 bits of 4095 would be 15, nearly black.
     deep = (RGB.astype(np.uint16) << (bits - 8)) + (3 if bits > 9 else 0)
     deep[0, 0] = 255 << (bits - 8)
     expected = RGB.copy()
@@ -103,7 +103,7 @@ def test_fewer_bits_in_16_are_brightened_and_said(tmp_path, suffix, bits):
 
 
 def test_other_kinds_of_files_are_not_opened(tmp_path, monkeypatch):
-    """Pillow starts Ghostscript for EPS, whatever the file's ending."""
+    """Pillow starts Ghostscript for EPS, with any ending of the file."""
     from PIL import EpsImagePlugin
 
     started = []
@@ -117,7 +117,7 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, monkeypatch):
     assert not started
 
 
-def test_a_moving_gif_is_a_video_and_pages_are_said(tmp_path):
+def test_an_animated_gif_is_a_video_and_further_pages_cause_a_remark(tmp_path):
     pytest.importorskip("av")
     frames = [Image.fromarray(picture(40, 60, (x, 20))) for x in (10, 30, 50)]
     for name in ("a.gif", "b.tif"):
@@ -131,7 +131,7 @@ def test_a_moving_gif_is_a_video_and_pages_are_said(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_alpha_is_over_white(tmp_path, suffix):
-    # Half of black over white is grey: 255 - 128 = 127; what is not there at all is white.
+    # Half-transparent black over white is grey: 255 - 128 = 127; a fully transparent pixel is white.
     rgba = np.zeros((10, 30, 4), np.uint8)
     rgba[:, 10:, 3] = 128
     rgba[:, 20:] = (10, 200, 30, 255)
@@ -151,7 +151,7 @@ def test_a_palettes_transparent_colour_is_white(tmp_path):
 
 
 def test_cmyk_is_read_as_rgb(tmp_path):
-    # Without black: red = 255 - cyan, and so on; of 20 % black 0.8 of it remains.
+    # Without black, red = 255 - cyan, and so on; with 20 % black 0.8 of it remains.
     cmyk = np.zeros((32, 32, 4), np.uint8)
     cmyk[:] = (255 - 200, 255 - 100, 255 - 50, 51)
     Image.fromarray(cmyk, "CMYK").save(tmp_path / "a.jpg", quality=100)
@@ -160,7 +160,7 @@ def test_cmyk_is_read_as_rgb(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", sorted(pictures.EXTENSIONS))
-def test_every_known_kind_of_file_is_read(tmp_path, suffix):
+def test_every_known_format_is_read(tmp_path, suffix):
     image = picture(64, 96, (30, 30), (60, 40), (80, 20))
     Image.fromarray(image).save(tmp_path / f"a{suffix}")
     assert np.abs(pictures.read(tmp_path / f"a{suffix}").image.astype(int) - image).mean() < 8
@@ -172,7 +172,7 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
     Image.fromarray(stored(upright, 6)).save(jpeg, "jpeg", quality=95)
     data = jpeg.getvalue()
     (tmp_path / "a.jpg").write_bytes(data[:2] + exif(6) + data[2:])
-    # 801 * 403 / 70^2 = 65.9: both sides by 9; JPEG's eighth, 101 x 51, is not enough, and then the half.
+    # 801 * 403 / 70^2 = 65.9: both sides by 9; JPEG's eighth, 101 x 51, is not enough, so it is halved again.
     monkeypatch.setattr(pictures, "LARGEST", 70**2)
     found = pictures.read(tmp_path / "a.jpg")
     assert found.size == (801, 403) and found.image.shape == (26, 51, 3)
@@ -181,12 +181,12 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path, monkeypatch):
         middle = np.array([axis.mean() + 0.5 for axis in np.nonzero(bright)[::-1]])
         np.testing.assert_allclose(
             middle / found.zoom + found.start, place, atol=8
-        )  # half a pixel that is held
+        )  # half a pixel of the reduced image
 
 
 @pytest.mark.parametrize("wanted, factor", [(1, 1), (2, 2), (3, 2), (4, 4), (8, 8)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_decoded_at_a_reduced_size_where_that_suffices(tmp_path, wanted, factor, orientation):
+def test_a_jpeg_is_decoded_at_a_reduced_size_if_that_is_enough(tmp_path, wanted, factor, orientation):
     upright = picture(403, 805, (200, 100), (600, 300))
     jpeg = io.BytesIO()
     Image.fromarray(stored(upright, orientation)).save(jpeg, "jpeg", quality=95)
@@ -197,7 +197,7 @@ def test_a_jpeg_is_decoded_at_a_reduced_size_where_that_suffices(tmp_path, wante
     assert asked == [pictures.size(tmp_path / "a.jpg")] == [(403, 805) if orientation > 4 else (805, 403)]
     assert found.reduction == factor and found.size == (805, 403)
     assert found.image.shape == (-(-403 // factor), -(-805 // factor), 3)
-    # Spots stay where they are in a view, 1/8 of the picture's own pixels.
+    # Spots keep their places in a view, within 1/8 of the picture's own pixels.
     view = crop.square(np.array([420.0, 200.0]), np.array(800.0), 100)
     seen = np.maximum(found.cut(view, 100)[..., :2].astype(float) - 30, 0)
     y, x = np.mgrid[:100, :100, :1][:2] + 0.5
@@ -205,18 +205,18 @@ def test_a_jpeg_is_decoded_at_a_reduced_size_where_that_suffices(tmp_path, wante
     np.testing.assert_allclose(middles, crop.apply(view, np.array([(200.0, 100), (600, 300)])), atol=0.05)
 
 
-def test_other_kinds_are_read_whole(tmp_path):
+def test_other_formats_are_read_at_full_size(tmp_path):
     Image.fromarray(picture(40, 80, (20, 20))).save(tmp_path / "a.png")
     assert pictures.read(tmp_path / "a.png", lambda *_: 8).reduction == 1
 
 
-def test_the_size_of_no_picture(tmp_path):
+def test_the_size_of_a_file_that_is_not_a_picture_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     with pytest.raises(pictures.Unreadable, match="a.jpg: not a picture that can be read"):
         pictures.size(tmp_path / "a.jpg")
 
 
-def test_a_large_picture_of_another_kind_is_reduced_afterwards(tmp_path, monkeypatch):
+def test_a_large_picture_of_another_format_is_reduced_after_decoding(tmp_path, monkeypatch):
     Image.fromarray(picture(300, 500, (100, 200))).save(tmp_path / "a.png")
     monkeypatch.setattr(pictures, "LARGEST", 100 * 100)  # 150000 / 10000 = 15: by 4
     found = pictures.read(tmp_path / "a.png")
@@ -233,7 +233,7 @@ def test_the_smallest_and_the_longest_are_read(tmp_path, size):
     assert found.size == size and (found.image == (10, 20, 30)).all()
 
 
-def test_pillows_own_limit_is_neither_met_nor_changed(tmp_path, monkeypatch):
+def test_pillows_own_limit_is_neither_applied_nor_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # refuses from 2000 on
     Image.fromarray(RGB).save(tmp_path / "a.png")
     assert pictures.read(tmp_path / "a.png").image.shape == (40, 60, 3)
@@ -241,7 +241,7 @@ def test_pillows_own_limit_is_neither_met_nor_changed(tmp_path, monkeypatch):
 
 
 def damaged(folder):
-    """Files that are no pictures, by name."""
+    """Files that are not readable pictures, by name."""
     image = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     jpeg, png = (cv2.imencode(kind, image)[1].tobytes() for kind in (".jpg", ".png"))
     files = {
@@ -258,7 +258,7 @@ def damaged(folder):
     return sorted([*files, "folder.jpg", "gone.jpg", "float.tif"])
 
 
-def test_a_file_that_is_no_picture_is_a_one_line_error(tmp_path):
+def test_a_file_that_is_not_a_picture_is_a_one_line_error(tmp_path):
     for name in damaged(tmp_path):
         with pytest.raises(pictures.Unreadable) as error:
             pictures.read(tmp_path / name)
@@ -289,7 +289,7 @@ def test_other_arrays_are_refused(array):
         list(pictures.of(array))
 
 
-# Where they are found.
+# The search for pictures.
 
 
 def test_folders_and_globs_are_searched_for_pictures_and_videos(tmp_path):
@@ -329,7 +329,7 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
     (tmp_path / "deeper").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "gone.jpg").symlink_to("/nowhere/gone.jpg")
-    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait forever
     for path in (tmp_path, tmp_path / "*"):
         found = pictures.search([path])
         assert found.items == [tmp_path / "ok.jpg"]
@@ -340,7 +340,7 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
         ]
         (line,) = found.remarks()
         assert line.startswith(f"{path}: skipped 1 .heic, 2 .txt, 2 folders, 1 without an ending")
-    # Named one by one they are refused, and in a stream skipped, but never opened.
+    # If given one by one they are refused, and in a stream skipped; they are never opened.
     for name in ("gone.jpg", "pipe.png"):
         with pytest.raises(FileNotFoundError, match=f"{name}: a "):
             pictures.find([tmp_path / name])
@@ -352,7 +352,7 @@ def test_other_files_in_a_folder_are_named_and_counted(tmp_path):
         pictures.find([tmp_path / "deeper"])
 
 
-# Ahead.
+# Work ahead of the consumer.
 
 
 def test_a_generator_runs_ahead_by_the_depth_and_ends_with_its_consumer():
@@ -385,7 +385,7 @@ def test_a_generator_stops_ahead_when_its_items_take_too_many_bytes(monkeypatch)
             yield number
 
     items = pictures.ahead(numbers(), depth=5, size=lambda number: 10)
-    assert next(items) == 0 and third.wait(10)  # the second and the third have 20 bytes
+    assert next(items) == 0 and third.wait(10)  # the second and the third item have 20 bytes
     time.sleep(0.05)
     assert made == [0, 1, 2]
     assert list(items) == [1, 2, 3, 4, 5]
@@ -394,7 +394,7 @@ def test_a_generator_stops_ahead_when_its_items_take_too_many_bytes(monkeypatch)
     stopped.close()  # while the thread waits
 
 
-def test_a_generators_error_comes_in_its_place():
+def test_a_generators_error_is_raised_in_its_turn():
     def numbers():
         yield 1
         yield 2

@@ -1,4 +1,4 @@
-"""Videos: what is written comes back; damaged ones are named."""
+"""Videos: written frames are read back; damaged files are named."""
 
 import fractions
 import os
@@ -17,7 +17,7 @@ CASES = pathlib.Path(__file__).parents[3] / "shared/cases"
 
 
 def moving(number, height=48, width=80):
-    """A white square that goes to the right, over grey."""
+    """A white square that moves to the right, over grey."""
     image = np.full((height, width, 3), 60, np.uint8)
     image[10:26, 4 * number : 4 * number + 16] = (230, 40, 40)
     return image
@@ -38,7 +38,7 @@ def test_video_comes_back(tmp_path, size):
     found = list(videos.frames(tmp_path / "a.mp4"))
     assert [frame.time for frame in found] == [fractions.Fraction(1001 * n, 30000) for n in range(10)]
     for number, image in enumerate(frame.image for frame in found):
-        # An odd size gets one row and one column more, which are like the last ones.
+        # An odd size gets one more row and column, equal to the last ones.
         assert image.shape == (size["height"] + size["height"] % 2, size["width"] + size["width"] % 2, 3)
         image = image[: size["height"], : size["width"]].astype(int)
         assert np.abs(image - moving(number, **size)).mean() < 4
@@ -46,10 +46,10 @@ def test_video_comes_back(tmp_path, size):
         assert abs(left - 4 * number) <= 1
 
 
-# The display matrix (ISO 14496-12, tkhd): a, b, u, c, d, v, x, y, w, and what a player shows of an image.
+# The display matrix (ISO 14496-12, tkhd): a, b, u, c, d, v, x, y, w, and an image as a player shows it.
 SHOWN = {
     (1, 0, 0, 1): lambda image: image,
-    (0, 1, -1, 0): lambda image: np.rot90(image, -1),  # as telephones write portraits
+    (0, 1, -1, 0): lambda image: np.rot90(image, -1),  # as phones write portraits
     (-1, 0, 0, -1): lambda image: np.rot90(image, 2),
     (0, -1, 1, 0): lambda image: np.rot90(image, 1),
     (-1, 0, 0, 1): lambda image: image[:, ::-1],  # as front cameras write
@@ -79,7 +79,7 @@ def test_every_display_matrix_is_followed_as_players_do(tmp_path):
 
 
 def encoded(path, images, times=None, *, tick=fractions.Fraction(1, 1000), codec="mpeg4", **fields):
-    """A film written by PyAV itself; its bytes are not those of `videos.writing`."""
+    """A video written with PyAV directly, not with `videos.writing`."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = images[0].shape[:2]
@@ -115,12 +115,12 @@ def test_pixels_that_are_not_square_become_square(tmp_path):
         (frame,) = videos.frames(tmp_path / "a.mkv")
         assert frame.image.shape == (*shape, 3), ratio
         wide, high = shape[1] / 80, shape[0] / 48
-        red = frame.image[..., 0] > 150  # from (12, 10) to (28, 26) of what was stored
+        red = frame.image[..., 0] > 150  # from (12, 10) to (28, 26) of the stored pixels
         y, x = (axis.mean() + 0.5 for axis in np.nonzero(red))
         np.testing.assert_allclose([x, y], [20 * wide, 18 * high], atol=1)
 
 
-def test_more_than_8_bits_and_hdr_are_said(tmp_path):
+def test_more_than_8_bits_and_hdr_cause_a_remark(tmp_path):
     encoded(tmp_path / "a.mkv", [moving(0)], codec="libx264", pix_fmt="yuv420p10le", color_trc=16)
     assert videos.about(tmp_path / "a.mkv").remark == (
         "10 bits per colour are reduced to 8, HDR (PQ) is shown without tone mapping, and so too pale"
@@ -129,7 +129,7 @@ def test_more_than_8_bits_and_hdr_are_said(tmp_path):
     assert first.remark.startswith("10 bits per colour")
 
 
-def test_a_cover_picture_is_no_film():
+def test_a_cover_picture_is_not_a_video():
     path = CASES / "22-cover-picture-as-film/podcast.mp4"
     if not path.exists():
         pytest.skip("The shared cases are not here.")
@@ -137,7 +137,7 @@ def test_a_cover_picture_is_no_film():
         list(pictures.of(path))
 
 
-def test_frames_are_decoded_as_they_are_asked_for(tmp_path):
+def test_frames_are_decoded_on_demand(tmp_path):
     record(tmp_path / "a.mp4", count=3)
     frames = pictures.of(tmp_path / "a.mp4")
     first = next(frames)
@@ -164,12 +164,12 @@ def test_a_title_in_another_encoding_changes_nothing(tmp_path):
     record(tmp_path / "a.mp4", count=3)
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.count(b"ftypisom") == 1
-    (tmp_path / "a.mp4").write_bytes(data.replace(b"ftypisom", b"ftyp\xe9som"))  # no UTF-8
+    (tmp_path / "a.mp4").write_bytes(data.replace(b"ftypisom", b"ftyp\xe9som"))  # not UTF-8
     assert videos.about(tmp_path / "a.mp4").frames == 3
     assert len(list(pictures.of(tmp_path / "a.mp4"))) == 3
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_a_file_with_only_sound_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         samples = np.zeros((1, 1024), np.float32)
@@ -181,7 +181,7 @@ def test_sound_alone_is_no_video(tmp_path):
         list(pictures.of(tmp_path / "a.mp4"))
 
 
-def test_a_codec_that_is_not_known_is_a_one_line_error(tmp_path):
+def test_an_unknown_codec_is_a_one_line_error(tmp_path):
     path = tmp_path / "a.mp4"
     record(path)
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzz"))
@@ -190,7 +190,7 @@ def test_a_codec_that_is_not_known_is_a_one_line_error(tmp_path):
             read(path)
 
 
-def test_frames_too_large_to_decode_are_refused_by_their_size(tmp_path, monkeypatch):
+def test_frames_too_large_to_decode_are_refused(tmp_path, monkeypatch):
     record(tmp_path / "a.mp4")
     monkeypatch.setattr(videos, "LARGEST", 80 * 48 - 1)
     with pytest.raises(pictures.Unreadable, match="a.mp4: frames of 80 x 48 px are too many to decode"):
@@ -205,7 +205,7 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_pyav_it_is_said_what_to_install(tmp_path, monkeypatch):
+def test_without_pyav_the_error_names_the_package(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").touch()
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(pictures.Unreadable, match="a.mp4: reading it needs PyAV, which is not"):

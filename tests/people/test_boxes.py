@@ -1,4 +1,4 @@
-"""Which of a detector's boxes are people."""
+"""The selection of a detector's boxes, and their forms."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ def test_overlap_is_intersection_by_union():
 
 
 @pytest.mark.parametrize("overlap, kept", [(0.7, [1, 2, 3]), (0.8, [1, 2, 0, 3]), (0.2, [1, 2])])
-def test_of_two_boxes_of_one_person_the_better_stays(overlap, kept):
-    # Box 3 covers 40 of box 1's 80 and 100 - 40 more: 40 / 140 = 0.29.
+def test_of_two_boxes_of_one_person_the_better_one_is_kept(overlap, kept):
+    # Box 3 covers 40 of box 1's 80, and 100 - 40 more: 40 / 140 = 0.29.
     assert suppress(BOXES, SCORES, overlap).tolist() == kept
 
 
@@ -25,7 +25,7 @@ def test_threshold_classes_limit_and_the_pictures_edges():
     labels = ("person", "person", "dog", "person")
     found = Detections(BOXES - [2, 0, 0, 0], SCORES, labels)
     people, more = Selection().of(found, (100, 9))
-    np.testing.assert_array_equal(people.boxes, [[0, 0, 8, 8], [3, 0, 10, 9]])  # cut at x = 0 and y = 9
+    np.testing.assert_array_equal(people.boxes, [[0, 0, 8, 8], [3, 0, 10, 9]])  # clipped at x = 0 and y = 9
     assert people.scores.tolist() == [0.9, 0.55] and more == 0
     people, more = Selection(classes=("person", "dog"), overlap=1, limit=2).of(found, (100, 100))
     assert people.labels == ("person", "dog") and more == 2

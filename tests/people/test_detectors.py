@@ -1,4 +1,4 @@
-"""Adapters to others' detectors: what comes out is what the package itself finds, as boxes of the picture."""
+"""Adapters to other packages' detectors: their results equal the package's own, as boxes of the picture."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def as_corners(boxes):
 # ONNX files.
 
 
-def test_pictures_are_placed_as_each_layout_has_it():
+def test_pictures_are_placed_as_each_layout_needs():
     image = np.full((20, 40, 3), (250, 100, 0), np.uint8)
     pixels, zoom, start = onnx.placed(image, (32, 32), onnx.LAYOUTS["yolox"])
     assert pixels.dtype == np.float32 and zoom.tolist() == [0.8, 0.8] and start.tolist() == [0, 0]
@@ -51,7 +51,7 @@ def test_columns_of_yolo_are_decoded():
 
 
 def bright_box(path, layout):
-    """An ONNX detector of 64 x 64 px: one box around all that is bright, class 0, score 0.75."""
+    """An ONNX detector of 64 x 64 px: one box around all bright pixels, class 0, score 0.75."""
     made = pytest.importorskip("onnx")
     helper, float_ = made.helper, made.TensorProto.FLOAT
     node, nodes, values = helper.make_node, [], {}
@@ -128,14 +128,14 @@ def test_a_file_finds_the_bright_box(tmp_path, layout):
     find = detectors.named(str(path))
     assert find.layout == layout and repr(detectors.named(f"onnx:{path}:{layout}").layout) == repr(layout)
     found = find(image)
-    px = 4 if layout != "boxes" else np.array([4, 2, 4, 2])  # of the picture, for one of the network
+    px = 4 if layout != "boxes" else np.array([4, 2, 4, 2])  # px of the picture per px of the input
     assert (np.abs(found.boxes - [[40, 32, 120, 32]]) <= px).all()
     assert found.scores.tolist() == [0.75] and found.labels == ("person",)
     with pytest.raises(ValueError, match="bright.onnx: its outputs, .* do not have the layout yolox: one"):
         onnx.Onnx(path, layout="yolox")
 
 
-def test_names_and_files_that_are_none(tmp_path):
+def test_unknown_names_and_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="detector='yolo' is unknown; choose from torchvision.*any callable"):
         detectors.named("yolo")
     with pytest.raises(ValueError, match="layout='v9' is unknown; choose from boxes, yolox"):
@@ -149,7 +149,7 @@ def test_names_and_files_that_are_none(tmp_path):
     assert "\n" not in str(error.value)
 
 
-# Packages, with random weights: the boxes are the package's own.
+# Packages with random weights: the boxes equal the package's own.
 
 
 def test_torchvision():
@@ -214,7 +214,7 @@ def test_ultralytics(tmp_path, monkeypatch):
     assert found.labels == tuple(ultralytics.YOLO("yolov8n.yaml").names[int(i)] for i in expected.boxes.cls)
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch, about its exporters
+@pytest.mark.filterwarnings("ignore")  # torch's warnings about its exporters
 def test_an_exported_yolo_finds_what_the_package_finds(tmp_path, monkeypatch):
     """The package's own export, its letterbox and its decoding, against `onnx` in the layout yolo."""
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))

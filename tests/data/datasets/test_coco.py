@@ -1,4 +1,4 @@
-"""Anyone's own people, in COCO's keypoint format."""
+"""A user's own people, in COCO's keypoint format."""
 
 import json
 
@@ -17,7 +17,7 @@ NAMES = ["nose", "Left Hand", "Right Hand"]
 
 
 def content(**changes):
-    """A file of three joints; one good person in each of two pictures."""
+    """A file with three joints, and one valid person in each of two pictures."""
     people = [
         {"id": 7, "image_id": 2, "category_id": 1, "bbox": [10, 20, 30, 40], "segmentation": {"counts": "x"}},
         {"id": 8, "image_id": 1, "category_id": 1},
@@ -117,14 +117,14 @@ def person(**changes):
         ({"categories": 5}, "expected COCO keypoints"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, changes, message):
+def test_errors_are_named(tmp_path, changes, message):
     path = write(tmp_path / "own.json", content(**changes))
     with pytest.raises(ValueError, match=f"own.json: {message}") as caught:
         coco_annotations.read(path)
     assert "\n" not in str(caught.value)
 
 
-def test_plain_meanings_are_taken(tmp_path):
+def test_forms_with_a_clear_meaning_are_accepted(tmp_path):
     """Numbers as text, joints as rows, limbs from 0, equal categories, the paths of other machines."""
     first, second = content()["annotations"]
     first |= {
@@ -165,7 +165,7 @@ def test_plain_meanings_are_taken(tmp_path):
 MIDDLE = [31, 31, 42, 42]
 CORNERS = [12, 12, 2, 50, 12, 2, 12, 50, 2, 50, 50, 2, 31, 31, 2]
 CASES = {
-    # name: changes of a file of 3 people in pictures of 64 x 64 px, box, what the error says.
+    # name: changes of a file with 3 people in pictures of 64 x 64 px, box, error message.
     "size": (lambda f: f["images"][1].update(width=128, height=64), "auto",
              r"1 of 4 people .*train2.png: coco-train-2: the annotations say 128 x 64 px, the picture has"),
     "all sizes": (lambda f: [i.update(width=32, height=32) for i in f["images"]], "auto",
@@ -190,7 +190,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_would_go_wrong_in_silence_is_refused(own_data, tmp_path, case):
+def test_errors_that_would_be_silent_are_refused(own_data, tmp_path, case):
     change, box, message = CASES[case]
     folder = own_data(tmp_path / "mine", train=3, val=1)
     value = json.loads((folder / "train.json").read_text())
@@ -211,7 +211,7 @@ def test_remarks_are_printed(own_data, tmp_path, capsys):
     value["annotations"][1]["bbox"] = [5, 5, 0, 9]
     value["annotations"][2]["keypoints"][:3] = [63, 63, 2]
     (folder / "other").mkdir()
-    for image in value["images"]:  # as Label Studio exports them, and one that lies flat
+    for image in value["images"]:  # as Label Studio exports them, and one that is rotated
         image["file_name"] = "images/" + image["file_name"]
     value["images"][3]["file_name"] = "D:\\photos\\train4.png"
     write(folder / "train.json", value)
@@ -252,13 +252,13 @@ def test_from_files_to_sources(own_data, tmp_path):
     assert train_[1]["visible"].tolist() == wanted[:, 2].tolist()
 
     write(folder / "train.json", record | {"info": {"version": 2}})
-    assert not own(folder, tmp_path).is_prepared()  # other files are prepared apart
+    assert not own(folder, tmp_path).is_prepared()  # other files have another folder
 
 
 def test_large_pictures_are_read_reduced(own_data, tmp_path, monkeypatch):
     folder = own_data(tmp_path / "mine", train=3, val=2)
     canvases = []
-    for largest in (pictures.LARGEST, 32 * 32):  # of pictures of 64 x 64 px
+    for largest in (pictures.LARGEST, 32 * 32):  # px; the pictures have 64 x 64 px
         monkeypatch.setattr(pictures, "LARGEST", largest)
         builder = own(folder, tmp_path / str(largest))
         preparation.prepare(builder)
@@ -285,7 +285,7 @@ def test_one_file_gives_every_tenth_picture_to_validation(own_data, tmp_path):
         ({"annotations": "a.json,b.json", "images": "a,b,c"}, ValueError, "names 3 folders for 2 files"),
     ],
 )
-def test_files_that_are_not_there(tmp_path, config, error, message):
+def test_missing_files_are_named(tmp_path, config, error, message):
     with pytest.raises(error, match=message):
         preparation.builder("coco", data_dir=tmp_path, **config)
 
@@ -312,7 +312,7 @@ def test_pck_by_the_box_of_the_joints():
     assert found.metric == "PCKbox@0.1" and found.left_out == 1
     assert found.joints["a"] == 100 and found.joints["b"] == 0 and found.mean == 50
     head, row, *_ = scores.report(found).splitlines()
-    assert head.split() == ["PCKbox@0.1", "a", "b", "a_long_name", "Mean"]  # long names stay apart
+    assert head.split() == ["PCKbox@0.1", "a", "b", "a_long_name", "Mean"]  # long names are separated
     assert len(head) == len(row)
 
 

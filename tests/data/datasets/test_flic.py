@@ -41,7 +41,7 @@ def test_examples_mat(tmp_path):
         "validation": ["2.jpg"],
     }
     _, joints, center = rows["train"][1]
-    # Columns 1 to 6 of MATLAB's are the arms, 7 and 10 the hips, 13 and 14 the eyes, 17 the nose.
+    # MATLAB's columns 1 to 6 are the arms, 7 and 10 the hips, 13 and 14 the eyes, 17 the nose.
     assert joints[:, 0].tolist() == [100, 101, 102, 103, 104, 105, 106, 109, 112, 113, 116]
     assert (joints[:, 1] == 2 * (joints[:, 0] - 100)).all()
     assert center.tolist() == [200, 240]  # (100 + 300) / 2, 480 / 2
@@ -98,7 +98,7 @@ def test_training_and_evaluation(builder, tmp_path, tiny, small_model):
     assert scores["examples"] == 1 and scores["left_out"] == 0
 
 
-def test_h5_and_names_that_do_not_fit(tmp_path):
+def test_h5_and_names_that_do_not_match(tmp_path):
     (tmp_path / "a.txt").write_text("a.jpg\nb.jpg\n")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["part"], file["center"] = np.zeros((3, 11, 2)), np.zeros((3, 2))

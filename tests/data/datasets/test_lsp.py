@@ -22,7 +22,7 @@ def joints_table(count: int, *, extended: bool) -> np.ndarray:
     table = rng.uniform(10, 50, (14, 3, count))
     table[:, 2] = 1 if extended else 0
     if extended:
-        table[13] = np.array([-3.0, 0.5, 0])[:, None]  # leftovers, to be ignored
+        table[13] = np.array([-3.0, 0.5, 0])[:, None]  # meaningless values, which must be ignored
         return table
     table[0, 2] = 1
     return table.transpose(1, 0, 2)
@@ -46,7 +46,7 @@ def write_dataset(folder: pathlib.Path, count: int, *, extended: bool = True) ->
 def test_read_joints_of_lspet(tmp_path):
     table = np.zeros((14, 3, 2))
     table[4, :, 1] = 30.5, 40, 1  # joint 4 of the second picture is labelled
-    table[5, :, 1] = -7, -8, 0  # joint 5 is not: what stands there is a leftover
+    table[5, :, 1] = -7, -8, 0  # joint 5 is not labelled: its values have no meaning
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": table})
     joints, visible = lsp_annotations.read_joints(tmp_path / "joints.mat")
     assert (joints.shape, joints.dtype, visible.dtype) == ((2, 14, 2), np.float32, np.uint8)
@@ -144,7 +144,7 @@ def test_lspet_from_archive_to_source(tmp_path):
 
     info = preparation.builder("lspet", data_dir=tmp_path / "data", **SMALL).info
     assert "Johnson" in info.citation and "research" in info.redistribution_info.license
-    preparation.prepare(builder, manual_dir="nowhere")  # prepared: nothing is read
+    preparation.prepare(builder, manual_dir="nowhere")  # it is prepared, so nothing is read
 
 
 def test_lsp_halves(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_lsp_halves(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="found 6 entries; LSP has 2000"):
         preparation.prepare(builder, manual_dir=tmp_path / "manual")
     monkeypatch.setattr(lsp.Lsp, "entries", 6)
-    # The folder with joints.mat itself will do.
+    # The folder of joints.mat itself is accepted, too.
     preparation.prepare(builder, manual_dir=tmp_path / "manual" / "lsp_dataset")
     train, test = (packed.TfdsSource(builder, split) for split in ("train", "test"))
     assert train.ids == ["lsp-im0001", "lsp-im0002", "lsp-im0003"]
@@ -162,7 +162,7 @@ def test_lsp_halves(tmp_path, monkeypatch):
 
 
 def files_in(folder: pathlib.Path) -> list[str]:
-    """All but the lock, the list of problems and what TFDS keeps of the config."""
+    """All files except the lock, the list of problems and TFDS's files about the config."""
     found = [p for p in folder.rglob("*") if p.is_file() and ".config" not in p.parts]
     return [str(p) for p in found if p.name not in (".lock", "problems.txt")]
 
@@ -221,7 +221,7 @@ def test_tensorflow_is_not_needed(run_python, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-# The real data, where there are any.
+# The real data, if available.
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real annotations are not here")

@@ -18,7 +18,7 @@ needs_mpii = pytest.mark.skipif(not SHARED.is_dir(), reason="MPII's annotations 
 
 
 def structs(rows):
-    """Dictionaries as a MATLAB structure array (1, n); a field that a row lacks is empty."""
+    """Dictionaries as a MATLAB structure array (1, n); missing fields are empty."""
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["x1"]
     array = np.empty((1, len(rows)), [(name, object) for name in names])
     for i, row in enumerate(rows):
@@ -49,7 +49,7 @@ IMAGES = [
                 **HEAD,
                 "scale": 1.5,
                 "objpos": place(60, 50),
-                # Neck (8) and head top (9) have no is_visible; here and there numbers are text.
+                # Neck (8) and head top (9) have no is_visible; some numbers are text.
                 "annopoints": points(
                     (0, 30, 70, 1),
                     (1, 31, 60, 0),
@@ -58,7 +58,7 @@ IMAGES = [
                     (10, "12", 0, "0"),
                 ),
             },
-            # A single point, in a single structure; no head box, and fields that are empty.
+            # A single point in a single structure, no head box, and empty fields.
             {"scale": "2", "objpos": place("70", 40), "annopoints": points((12, 77, 33, 1))},
             {"scale": EMPTY, "objpos": EMPTY, "annopoints": EMPTY},  # not annotated
         ],
@@ -198,7 +198,7 @@ def test_the_json(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     people = mpii_annotations.read(tmp_path / name)
     assert [(p.picture, p.image, p.person) for p in people] == [("a.jpg", 4, i) for i in range(3)]
-    # Missing is (0, 0), whatever the sign of a single coordinate.
+    # Only (0, 0) is missing; a single coordinate of any sign is not.
     assert people[0].visible.tolist() == [2, 1, 2, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
     assert [len(p.others) for p in people] == [0, 1, 2]
     assert people[2].others[0, 5].tolist() == [1, 2, 1] and people[2].others[1, 6].tolist() == [3, 4, 2]
@@ -241,7 +241,7 @@ def test_from_archive_to_source(archive):
     assert test.extras["image_index"].tolist() == [3] and train.extras["person_index"].tolist() == [0, 1]
     assert not test[0]["visible"].any() and test[0]["scale"] == 2.5
     assert pipeline.load(test, 0)["image"].shape == (48, 48, 3)
-    # The person without a place is listed, and the joint at (12, 0) is not far outside.
+    # The person without a place is listed; the joint at (12, 0) is not far outside.
     assert builder.problems.read_text() == "not in test: t.jpg: mpii-t-1: no centre or no scale\n"
 
 
@@ -260,7 +260,7 @@ def test_train_all_is_both_by_tfds_and_packed(archive):
     assert copy[1]["activity"] == "tennis, singles" and copy[2]["image"] == both[2]["image"]
 
 
-def test_a_shortened_file_is_refused(archive, monkeypatch):
+def test_an_incomplete_file_is_refused(archive, monkeypatch):
     monkeypatch.setattr(mpii_annotations, "split", lambda: SPLIT | {"validation": np.array([(2, 0), (9, 4)])})
     builder = preparation.builder("mpii", data_dir=archive / "data", canvas=48)
     message = r"lacks 1 of the 2 people of validation \(annolist\(10\).annorect\(5\) first\)"
@@ -287,7 +287,7 @@ def test_the_split_has_the_numbers_of_tompson():
     assert len(images["train"]) == 14679 and not images["train"] & images["validation"]
 
 
-# The real annotations, where there are any.
+# The real annotations, if available.
 
 
 @needs_mpii

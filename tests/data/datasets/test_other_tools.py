@@ -1,4 +1,4 @@
-"""Exports of tools for labelling: read as the tools write them, or recognised in one line."""
+"""Exports of labelling tools: read as the tools write them, or recognised in one line."""
 
 import json
 
@@ -33,7 +33,7 @@ def coco(names, **changes):
         one = {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 8, 45, 50], "keypoints": keypoints}
         annotations.append(one | more | changes)
     category = {"id": 1, "name": "person", "supercategory": "people", "keypoints": list(JOINTS)}
-    root = {"id": 0, "name": "people", "supercategory": "none"}  # Roboflow's, which has no members
+    root = {"id": 0, "name": "people", "supercategory": "none"}  # Roboflow's root, without annotations
     return {"info": {}, "images": images, "annotations": annotations, "categories": [root, category]}
 
 
@@ -57,9 +57,9 @@ def write(path, content):
 def test_pictures_are_found_where_cvat_puts_them(tmp_path, capsys):
     names = [f"{i}.jpg" for i in range(3)]
     for name in names:
-        picture(tmp_path / "images/default" / name.upper())  # from a system that knows no case
+        picture(tmp_path / "images/default" / name.upper())  # from a case-insensitive system
     content = coco(names)
-    tracked = {"keypoints": [], "num_keypoints": 0, "bbox": [0, 0, 0, 0]}  # a track where it is outside
+    tracked = {"keypoints": [], "num_keypoints": 0, "bbox": [0, 0, 0, 0]}  # a track outside the picture
     content["annotations"].append(content["annotations"][0] | tracked | {"id": 9})
     file = write(tmp_path / "annotations/person_keypoints_default.json", content)
     flags = ["--dataset=coco", f"--annotations={file}", f"--data_dir={tmp_path / 'data'}", "--canvas=48"]
@@ -67,12 +67,12 @@ def test_pictures_are_found_where_cvat_puts_them(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "train: 2 examples; joints: 6 visible" in output
     assert "not in train: 1 without a labelled joint" in output
-    picture(tmp_path / "images/other/0.jpg")  # now the name says too little
+    picture(tmp_path / "images/other/0.jpg")  # now the name is ambiguous
     assert prepare.main([*flags[:2], f"--data_dir={tmp_path / 'again'}", "--canvas=48"]) == 1
     assert "0.jpg: coco-train-1: the picture is missing in" in capsys.readouterr().err
 
 
-def test_a_folder_in_the_place_of_a_file_is_answered_with_its_files(tmp_path, capsys):
+def test_for_a_folder_instead_of_a_file_the_error_names_its_files(tmp_path, capsys):
     for split in ("train", "valid"):
         picture(tmp_path / split / "a.rf.1.jpg")
         write(tmp_path / split / "_annotations.coco.json", coco(["a.rf.1.jpg"]))
@@ -143,7 +143,7 @@ def test_labelme_is_prepared(tmp_path, capsys):
         (lambda c: c.update(coco(["a.jpg"])) or c.pop("shapes"), "looks like COCO's.*use --dataset=coco"),
     ],
 )
-def test_what_is_wrong_with_labelme_is_named(tmp_path, change, message):
+def test_errors_in_labelmes_files_are_named(tmp_path, change, message):
     content = labelme()
     if callable(change):
         change(content)

@@ -43,7 +43,7 @@ def test_people_of_yolo(yolo):
     (yolo / "train/labels/b.txt").unlink()
     train, validation = yolo_annotations.read(yolo / "data.yaml")
     first, second = train.people
-    # Middle (100, 50), 40 x 40 px; joints at 0.45 * 200, 0.6 * 100 and in the middle.
+    # Centre (100, 50), 40 x 40 px; joints at 0.45 * 200, 0.6 * 100 and in the centre.
     np.testing.assert_allclose(first.box, [80, 30, 40, 40], rtol=1e-5)
     np.testing.assert_allclose(first.joints, [[90, 60], [100, 50], [0, 0]], rtol=1e-5)
     assert first.visible.tolist() == [2, 1, 0] and first.size == (200, 100)
@@ -62,7 +62,7 @@ def test_labels_in_pixels_are_refused(yolo, before, after):
         yolo_annotations.read(yolo / "data.yaml")
 
 
-def test_lines_with_a_mark_of_a_class_without_a_name_and_twice(yolo, tmp_path, capsys):
+def test_lines_with_a_byte_order_mark_an_unnamed_class_and_duplicates(yolo, tmp_path, capsys):
     label = yolo / "train/labels/b.txt"
     row = label.read_text()
     label.write_bytes(b"\xef\xbb\xbf" + (row + "7" + row[1:] + row).encode())
@@ -74,7 +74,7 @@ def test_lines_with_a_mark_of_a_class_without_a_name_and_twice(yolo, tmp_path, c
     assert "not in train: 1 people of a class that is not wanted or that data.yaml does not name" in output
 
 
-def test_labels_count_upright_pixels_and_need_no_flags(yolo):
+def test_labels_refer_to_upright_pixels_and_need_no_flags(yolo):
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (200, 100)).save(yolo / "train/images/a.jpg", exif=turned)
@@ -102,7 +102,7 @@ def test_labels_count_upright_pixels_and_need_no_flags(yolo):
         ({"train": None, "val": None}, "names neither train nor val"),
     ],
 )
-def test_what_is_wrong_with_yolo_is_named(yolo, change, message):
+def test_errors_in_yolos_files_are_named(yolo, change, message):
     (yolo / "data.yaml").write_text(json.dumps(YAML | change))
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         yolo_annotations.read(yolo / "data.yaml")
@@ -119,7 +119,7 @@ def test_yolo_is_prepared(yolo, tmp_path, capsys):
     builder = preparation.builder("yolo", **options)
     assert packed.TfdsSource(builder, "validation").ids == ["yolo-validation-c-1"]
     (yolo / "valid/labels/c.txt").write_text("0 0.5 0.5 0.2 0.4 0.45 0.6 2 0.5 0.5 2 0 0 0\n")
-    assert not preparation.builder("yolo", **options).is_prepared()  # other labels are prepared apart
+    assert not preparation.builder("yolo", **options).is_prepared()  # other labels have another folder
 
 
 ROWS = """scorer,,,me,me,me,me
@@ -148,7 +148,7 @@ def test_frames_of_deeplabcut(tmp_path):
         first, second = found.people
         assert first.picture == f"{folder}img000.png" and first.joints.tolist() == [[10.5, 20], [30, 40]]
         assert second.visible.tolist() == [0, 2] and second.id == f"{folder}img001"
-    # The older form has the path in one column; several animals have a row of individuals.
+    # The older form has the path in one column; with several animals there is a row of individuals.
     old = [line.replace("labeled-data,film,", "labeled-data\\film\\") for line in ROWS.splitlines()]
     old = [line.replace(",,,", ",", 1) if number < 3 else line for number, line in enumerate(old)]
     assert [one.picture for one in dlc_annotations.read(table(tmp_path, "\n".join(old))).people][
@@ -169,7 +169,7 @@ def test_frames_of_deeplabcut(tmp_path):
         (ROWS + "labeled-data,film\n", "row 7 has 2 columns, not 7"),
     ],
 )
-def test_what_is_wrong_with_deeplabcut_is_named(tmp_path, text, message):
+def test_errors_in_deeplabcuts_tables_are_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"CollectedData_me.csv: .*{message}") as caught:
         dlc_annotations.read(table(tmp_path, text))
     assert "\n" not in str(caught.value)
