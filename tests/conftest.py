@@ -1,4 +1,4 @@
-"""Shared by the tests: a tiny config, a model that compiles in a moment, and trainings in processes."""
+"""Parts shared by the tests: a tiny config, a model that compiles quickly, and trainings in processes."""
 
 import collections
 import contextlib
@@ -21,7 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
-# Left out by `pytest -m "not slow"`: functions and cases by measurement (`pytest --durations=0`).
+# Left out by `pytest -m "not slow"`: slow functions and cases, as measured by `pytest --durations=0`.
 SLOW = {line.split()[0] for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line.strip()}
 
 # The newer way to generate loops takes a third of the time to compile a training step. Unknown flags end the
@@ -34,7 +34,7 @@ if jax.config.jax_compilation_cache_dir is None:
 
 
 class Small(nn.Module):
-    """Stands in for an hourglass where only what is around it is tested."""
+    """Replaces an hourglass in tests of other parts."""
 
     joints: int = 16
     stacks: int = 1
@@ -54,7 +54,7 @@ class Small(nn.Module):
 
 
 def create_small(name, *, joints, dtype="float32", stacks=1, **fields):
-    """In the place of `models.build`."""
+    """Replaces `models.build`."""
     return Small(joints=joints, stacks=stacks, dtype=jnp.dtype(dtype))
 
 
@@ -92,7 +92,7 @@ def small_model(monkeypatch):
 def cache(tmp_path_factory):
     """Compiled programs of this session: its runs share most of them, also among processes."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder lies in the one of the whole session
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder is in the folder of the whole session
         folder = folder.parent
     return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled")
 
@@ -124,7 +124,7 @@ def quick_compiles(cache):
 
 @pytest.fixture
 def optimized(quick_compiles):
-    """Programs as users get them, for tests of what the compiler makes of them."""
+    """Programs compiled as for users, for tests of the compiler's results."""
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()  # programs that an earlier test compiled quickly
     yield
@@ -139,7 +139,7 @@ def pytest_collection_modifyitems(items):
         if name in SLOW or name.partition("[")[0] in SLOW:
             item.add_marker(pytest.mark.slow)
             found[item.path] += 1
-    items.sort(key=lambda item: -found[item.path])  # so that no worker ends long after the others
+    items.sort(key=lambda item: -found[item.path])  # so that all workers end at about the same time
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +152,7 @@ def trained(tmp_path_factory, quick_compiles):
 
 
 def state_of(config, workdir, step):
-    """All that a checkpoint holds, as numpy."""
+    """The content of a checkpoint, as NumPy arrays."""
     from hourglass_jax import checkpoint, devices, train
     from hourglass_jax.data import sources
     from hourglass_jax.network import network_of
@@ -178,7 +178,7 @@ def _state_of():
 
 @pytest.fixture
 def same():
-    """Asserts that two trees are equal to the bit."""
+    """Asserts that two trees are bitwise equal."""
 
     def check(a, b):
         assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -190,11 +190,11 @@ def same():
 
 @pytest.fixture
 def alike():
-    """Asserts that two contents of json files are equal, their numbers up to rounding.
+    """Asserts that two contents of json files are equal, with numbers equal up to rounding.
 
-    Programs compiled apart, processes, devices and processors add in different orders, so values read off a
-    network's output differ in their last digits. Counts of joints do not, unless a joint lies that close to
-    its threshold.
+    Different programs, processes, devices and processors add in different orders, so values computed from a
+    network's output differ in their last digits. Counts of joints do not differ, unless a joint is that close
+    to its threshold.
     """
 
     def check(a, b, rel=1e-4, abs=1e-6, path=""):
@@ -215,7 +215,7 @@ def alike():
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """A free port of this machine."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return free.getsockname()[1]
@@ -269,7 +269,7 @@ def _metrics_of():
 
 
 class Run:
-    """A training in a process of its own; its lines can be waited for."""
+    """A training in its own process; a test can wait for its lines."""
 
     def __init__(self, config_file, workdir, *flags, begins="", env):
         command = [sys.executable, str(PROGRAMS / "driven_training.py"), begins]
@@ -286,12 +286,12 @@ class Run:
 
     def _read_output(self):
         for line in self.process.stdout:
-            if not line.startswith("[Gloo]"):  # of JAX' C++ code, where there are several processes
+            if not line.startswith("[Gloo]"):  # from JAX's C++ code, with several processes
                 self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
 
     def wait_for(self, begins: str, timeout: float = 300) -> str:
-        """The next line that begins so."""
+        """Waits for the next line that begins so."""
         while (line := self._lines.get(timeout=timeout)) is not None:
             self.output.append(line)
             if line.startswith(begins):
@@ -307,7 +307,7 @@ class Run:
         self.process.stdin.flush()
 
     def end(self, timeout: float = 300) -> int:
-        """The exit code, when it ended by itself."""
+        """Waits for the end; returns the exit code."""
         while (line := self._lines.get(timeout=timeout)) is not None:
             self.output.append(line)
         code = self.process.wait(timeout)
@@ -315,7 +315,7 @@ class Run:
         return code
 
     def kill(self):
-        """Ends it whatever it does."""
+        """Kills the process."""
         self.process.kill()
         self.process.wait()
         self._finish()
@@ -328,7 +328,7 @@ class Run:
 
 
 def environment(cache, devices=1):
-    """Of a Python that is started by a test."""
+    """The environment of a Python that a test starts."""
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "JAX_PLATFORMS": "cpu",
@@ -342,7 +342,7 @@ def environment(cache, devices=1):
 
 @pytest.fixture
 def start(cache, tmp_path):
-    """Starts `Run`s; none outlives its test."""
+    """Starts `Run`s, which end with the test."""
     runs = []
 
     def begin(config, workdir, *flags, devices=1, **options):
@@ -371,13 +371,13 @@ def run_python(cache):
     return run
 
 
-# Predicting: a network that finds what is drawn.
+# Prediction: a network that finds drawn spots.
 
 SPOTS = ("pelvis", "thorax", "head_top")  # red, green, blue
 
 
 class Spots(nn.Module):
-    """A network that finds spots: pelvis the red one, thorax green, head_top blue, the others any."""
+    """A network that finds spots: pelvis the red one, thorax green, head_top blue, other joints any."""
 
     size: int = 64
     cells: int = 16
@@ -387,20 +387,20 @@ class Spots(nn.Module):
         from hourglass_jax.models.outputs import Outputs
         from hourglass_jax.pose import skeletons
 
-        TRACES.append(len(image))  # Python runs only when a program is made
+        TRACES.append(len(image))  # Python runs only when a program is traced
         cell = self.size // self.cells
         maps = image.reshape(-1, self.cells, cell, self.cells, cell, 3).mean(axis=(2, 4))
         places = jnp.array([skeletons.MPII.joints.index(name) for name in SPOTS])
         weights = jnp.full((3, 16), 1 / 3).at[:, places].set(1.5 * jnp.eye(3) - 0.5)
-        return Outputs(heatmaps=(0 * (maps @ weights), maps @ weights))  # the last stack answers
+        return Outputs(heatmaps=(0 * (maps @ weights), maps @ weights))  # the last stack is the prediction
 
 
-TRACES = []  # batch sizes of the programs that were made of `Spots`
+TRACES = []  # batch sizes of the programs traced from `Spots`
 
 
 @pytest.fixture
 def spots(monkeypatch):
-    """Whatever workdir is loaded, it is this network's; the batch sizes of the programs that it made."""
+    """Loading any workdir gives this network; the fixture is the batch sizes of its programs."""
     from hourglass_jax import loading
     from hourglass_jax.network import Metadata, Network
     from hourglass_jax.pose import skeletons
@@ -440,7 +440,7 @@ def _store():
     from fsspec import config as fsspec_config
 
     running = store.Store("bucket")
-    os.environ.update(running.environment)  # TensorStore and gcsfs look once a process
+    os.environ.update(running.environment)  # TensorStore and gcsfs read it once per process
     fsspec_config.conf.setdefault("gs", {})["token"] = "anon"
     yield running
     running.close()

@@ -1,4 +1,4 @@
-"""Archives: lines that are resumed, shards that share nothing, and the same people as of one run."""
+"""Archives: resumed lines, disjoint shards, and the same people as in one run."""
 
 import collections
 import fcntl
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 @pytest.fixture
 def photos(spots, tmp_path):
-    """20 pictures in folders, one file that is none, and one of another kind."""
+    """20 pictures in folders, one file that is not a picture, and one of another kind."""
     for i in range(20):
         path = tmp_path / "in" / f"{i % 3}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def test_boxes_are_given_by_name(photos, capsys):
     assert not (photos / "out").exists()
 
 
-def test_a_run_that_stopped_anywhere_goes_on_to_the_same_lines(photos, capsys):
+def test_a_run_that_stopped_anywhere_resumes_to_the_same_lines(photos, capsys):
     assert run(photos, "whole") == 1  # one file could not be read
     whole = photos / "whole" / "predictions.jsonl"
     found = [json.loads(line) for line in whole.read_text().splitlines()]
@@ -58,11 +58,11 @@ def test_a_run_that_stopped_anywhere_goes_on_to_the_same_lines(photos, capsys):
         assert person.keys() == {"keypoints", "keypoint_scores", "score", "bbox"}
         best = int(np.argmax(person["keypoint_scores"]))
         assert abs(person["keypoints"][3 * best] - (10 + 2 * i)) < 4
-    # Done: nothing is loaded, and nothing changes.
+    # The run is complete: nothing is loaded, and nothing changes.
     before = whole.read_bytes()
     assert run(photos, "whole") == 0 and whole.read_bytes() == before
     assert "Nothing to do: 21 pictures" in capsys.readouterr().out
-    # Killed in the eighth line.
+    # Killed within the eighth line.
     cut = b"".join(before.splitlines(keepends=True)[:8])[:-10]
     whole.write_bytes(cut)
     run(photos, "whole")
@@ -116,7 +116,7 @@ def test_order_and_bounds_of_parallel_decoding():
 
     found = pictures.in_parallel(lambda i: [i, -i], source(), 3, depth=4)
     assert [next(found) for _ in range(4)] == [0, 0, 1, -1]
-    assert len(begun) <= 4 + 3 + 2  # no more than may wait
+    assert len(begun) <= 4 + 3 + 2  # at most as many as may wait
     assert list(found)[-1] == -49
     failing = pictures.in_parallel(lambda i: [1 // (i - 2)], range(9), 2, depth=2)
     with pytest.raises(ZeroDivisionError):

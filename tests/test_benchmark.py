@@ -73,7 +73,7 @@ def test_a_table():
     ]
 
 
-def test_compiling_passes_the_cache_and_leaves_it_as_it_was(quick_compiles):
+def test_compiling_ignores_the_cache_and_leaves_it_unchanged(quick_compiles):
     before = jax.config.jax_enable_compilation_cache
     program, seconds = common.compiled(jax.jit(lambda x: x + 1), jnp.zeros(3))
     np.testing.assert_array_equal(program(jnp.ones(3)), [2, 2, 2])
@@ -100,7 +100,7 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
     assert row["system"] == "newell" and row["parameters"] == 384 + 16 + 2 * (128 + 16)
     assert row["train images/s"] > 0 and f"jax {jax.__version__}" in result["machine"]
     assert result["commands"][0] in capsys.readouterr().out
-    # Two trainings, one number: the mean of both, with the smallest and the largest.
+    # Two trainings give one number, the mean, with the smallest and the largest.
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(line["system"], line["seed"], line["steps"]) for line in lines] == [
         ("newell", s, 2) for s in (0, 1)
@@ -120,7 +120,7 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
 
 @pytest.fixture
 def one_thread():
-    """PyTorch without the threads that wait busily, in other tests' time, too."""
+    """PyTorch on one thread: its idle threads would spin and slow other tests."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_memory_and_time_of_every_policy_stand_beside_the_plain_steps(
+def test_memory_and_time_of_every_policy_are_compared_with_the_plain_step(
     small_model, quick_compiles, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(remat, "POLICIES", {name: remat.POLICIES[name] for name in ("", "units")})
@@ -166,7 +166,7 @@ def test_a_second_start_finds_the_folder_of_the_first(small_model, quick_compile
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()  # which would go on with the folder that is gone
+        compilation_cache.reset_cache()  # otherwise it would use the deleted folder
     cold, warm = json.loads((tmp_path / "compile.json").read_text())["rows"]
     assert (cold["start"], warm["start"], cold["compile s"], warm["compile s"]) == ("cold", "warm", 1, 2)
     for row, compiling_s in ((cold, 1), (warm, 2)):  # the state may have been compiled by other tests
@@ -175,11 +175,11 @@ def test_a_second_start_finds_the_folder_of_the_first(small_model, quick_compile
         assert row["all s"] == pytest.approx(sum(parts), abs=0.3)  # each is rounded to 0.1 s
 
 
-def test_a_start_is_measured_in_a_process_of_its_own():
+def test_a_start_is_measured_in_its_own_process():
     assert compiling.in_a_process(os.getppid) == os.getpid()
 
 
-def test_inference_is_timed_against_a_twin_that_says_the_same(one_thread, quick_compiles, tmp_path):
+def test_inference_is_timed_against_a_twin_with_the_same_outputs(one_thread, quick_compiles, tmp_path):
     small = ["--stacks=1", "--width=8", "--depth=1", "--size=16", "--no-compile", "--rounds=2"]
     assert benchmark.main(["inference", *small, "--batch_sizes", "1", "3", f"--output={tmp_path}"]) == 0
     rows = json.loads((tmp_path / "inference.json").read_text())["rows"]
@@ -197,7 +197,7 @@ def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(
     assert [row["peer"] for row in rows] == ["plain JAX", "PyTorch, channels_last"]
     assert all(row["what"] == "training step, batch 2" and row["ratio"] > 0 for row in rows)
 
-    def spoil(twin, *rest):  # a layer of which the gradient is another
+    def spoil(twin, *rest):  # changes the gradient of a layer
         twin.stack0_lin.weight.register_hook(lambda gradient: 1.1 * gradient)
         return theirs(twin, *rest)
 
@@ -223,14 +223,14 @@ def test_input_is_timed_from_drawn_frames_and_from_a_folders(
     assert all(row["images/s and core"] > 0 for row in rows.values())
     assert rows["frames, at every step"]["times frames at every step"] == 1
     assert result["share of the step"] > 0 and result["title"].startswith("10 drawn pictures")
-    assert len(steps) == 4 and steps[0] is steps[2]  # the network and none, in turn
+    assert len(steps) == 4 and steps[0] is steps[2]  # with and without the network, in turn
 
     assert benchmark.main(["input", *small, f"--pictures={tmp_path}"]) == 1
     assert "found no .jpg" in capsys.readouterr().err
 
 
 def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
-    # A grey frame of 90 x 60 px: its height is the crop's side, 1.5 times of which are 90 px.
+    # A grey frame of 90 x 60 px: its height is the crop's side, and 1.5 times that is 90 px.
     encoded = cv2.imencode(".jpg", np.full((60, 90, 3), 128, np.uint8))[1].tobytes()
     frame = (encoded, np.array([45.0, 30.0]), 60.0)
     config = people_builder.CropConfig(box="annotated", canvas=48)
@@ -249,7 +249,7 @@ def test_frames_are_cut_as_preparation_and_as_a_loader_without_crops_does():
     assert set(np.round(np.unique(near), 6)) == {*np.round(np.float32(np.exp([-1.0, -0.5, 0.0])), 6)}
 
 
-def test_collectives_are_found_in_a_program_and_weighed_against_what_chips_compute():
+def test_collectives_are_found_in_a_program_and_compared_with_computation():
     program = """
   %all-reduce.1 = (f32[2]{0}, f32[3,4]{1,0}) all-reduce(%a, %b), channel_id=2, to_apply=%add
   %all-reduce.2 = f32[] all-reduce(%c), channel_id=3, to_apply=%add
@@ -258,13 +258,13 @@ def test_collectives_are_found_in_a_program_and_weighed_against_what_chips_compu
 """
     found = {"all-reduce": [4 * (2 + 12), 4], "all-gather": [8 * 48 * 48 * 3]}
     assert scaling.collectives(program) == found
-    # 989e9 operations are a millisecond of an H100; of 450 MB each of two chips sends 450 MB, a millisecond.
+    # 989e9 operations are a millisecond of an H100. Of 450 MB each of two chips sends 450 MB: a millisecond.
     assert scaling.efficiency("H100 node", 2, 450_000_000, 989e9) == pytest.approx(0.5)
     assert scaling.efficiency("H100 node", 1, 450_000_000, 989e9) == 1
     assert scaling.efficiency("H100 node", 9, 450_000_000, 989e9) is None
 
 
-def test_a_step_is_compiled_for_simulated_devices_in_a_process_of_its_own(
+def test_a_step_is_compiled_for_simulated_devices_in_its_own_process(
     small_model, quick_compiles, tmp_path, monkeypatch, capsys
 ):
     small = {"stacks": 1, "width": 256, "depth": 4, "size": 32}
@@ -316,9 +316,7 @@ def test_an_accelerators_rows_come_in_order_and_are_kept_as_far_as_the_time_goes
         return gpu.measure(who, rounds=rounds, **job)
 
     monkeypatch.setattr(gpu, "_in_a_process", here)
-    monkeypatch.setattr(
-        gpu.importlib.util, "find_spec", lambda name: name
-    )  # of PyTorch, which need not be there
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: name)  # PyTorch's, which is optional
     small = ["--width=8", "--depth=1", "--size=32", "--product=16", "--rounds=1", f"--output={tmp_path}"]
     networks = ["--networks", "newell:1", "chu:1", "--batch_sizes", "2", "4"]
     assert benchmark.main(["gpu", *small, *networks]) == 0
@@ -336,7 +334,7 @@ def test_an_accelerators_rows_come_in_order_and_are_kept_as_far_as_the_time_goes
     assert "too little for a single row" in capsys.readouterr().err
 
 
-def test_a_batch_that_was_too_large_is_not_tried_larger(monkeypatch, tmp_path):
+def test_larger_batches_are_not_tried_after_one_that_was_too_large(monkeypatch, tmp_path):
     tried = []
 
     def full(deadline, rounds, who, **job):
@@ -353,7 +351,7 @@ def test_a_batch_that_was_too_large_is_not_tried_larger(monkeypatch, tmp_path):
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert [row["images/s"] for row in rows] == [gpu.FULL, gpu.FULL, 40.0, 40.0]
     assert rows[2]["quartiles"] == "26.7 to 80.0"
-    # 2 * 100^3 operations in 2 ms are 1 GFLOP/s; 8 * 5 million in 0.2 s a fifth of that.
+    # 2 * 100^3 operations in 2 ms are 1 GFLOP/s; 8 * 5 million in 0.2 s are a fifth of that.
     assert rows[2]["of the product's rate"] == "20.0 %"
 
 
@@ -373,7 +371,7 @@ def test_a_measurement_runs_in_its_own_process_and_reports_how_it_ended(monkeypa
 
 
 @pytest.mark.parametrize("what", ["train", "inference"])
-def test_the_twin_is_measured_on_what_there_is(what):
+def test_the_twin_is_measured_on_the_available_device(what):
     pytest.importorskip("torch")
     low, median, high = gpu.measure("theirs", rounds=2, what=what, compile=False, system="newell", **GPU)
     assert 0 < low <= median <= high
@@ -394,7 +392,7 @@ def test_the_ratio_is_the_peers_time_over_ours(monkeypatch):
     assert (row["ours"], row["peer"], row["ratio"]) == ("2.0 ms (1.0 to 4.0)", "peer", 2.5)
 
 
-def test_what_is_wrong_is_said_in_a_line(capsys):
+def test_errors_are_one_line(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["speed"])
     assert "choose from" in capsys.readouterr().err

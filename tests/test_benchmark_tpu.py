@@ -49,7 +49,7 @@ def test_a_row_states_the_share_of_the_peak():
     # Half of 450 cycles at 4 x 128 x 128 multiply-adds.
     assert row["of the peak, at best"] == "50.0 %"
     assert (row["GB a chip"], row["sent"], row["compile s"]) == (2.5, "1 all-reduce 0.00 MB", 61)
-    # The rate of other chips is not stated.
+    # The peak of other chips is not known.
     assert tpu.row(case | {"topology": "v6e:2x4"}, tpu.analysed(PROGRAM) | SEEN)["of the peak, at best"] == ""
 
 

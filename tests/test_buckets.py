@@ -32,7 +32,7 @@ def names(folder):
         ("s3://", "^s3://: names no bucket; expected s3://BUCKET/FOLDER"),
     ],
 )
-def test_an_address_of_another_kind_is_refused_and_makes_no_folder(name, found, tmp_path, monkeypatch, tiny):
+def test_a_url_of_another_kind_is_refused_and_makes_no_folder(name, found, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     for use in (files.path, files.read_json, copies.fetched, loading.load):
         with pytest.raises(ValueError, match=found):
@@ -45,7 +45,7 @@ def test_an_address_of_another_kind_is_refused_and_makes_no_folder(name, found, 
 
 def test_local_paths_are_pathlibs_whatever_their_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gs:").mkdir()  # a user's own
+    (tmp_path / "gs:").mkdir()  # a user's own folder
     for name in ("a", "a b/c:d", "x:/y", "gs:/y", b"x".decode(), tmp_path):
         assert files.path(name) == pathlib.Path(name) and not files.in_bucket(name)
 
@@ -56,7 +56,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         files.read_json("gs://b/x")
 
 
-def test_a_training_in_a_bucket_is_that_of_a_folder(
+def test_a_training_in_a_bucket_equals_that_in_a_folder(
     gcs, tiny, metrics_of, state_of, same, tmp_path, monkeypatch
 ):
     store, run = gcs
@@ -101,7 +101,7 @@ def test_files_are_written_whole_and_read_back(gcs):
         files.check_writable("gs://nobucket/x")
 
 
-def test_what_is_fetched_is_kept_until_it_changes(gcs, monkeypatch):
+def test_fetched_files_are_kept_until_they_change(gcs, monkeypatch):
     store, folder = gcs
     monkeypatch.setattr(buckets, "BLOCK", 1000)
     content = np.random.default_rng(0).bytes(2500)
@@ -169,7 +169,7 @@ TAKE_PATHS = (
 
 
 @pytest.mark.parametrize("name", TAKE_PATHS)
-def test_users_paths_go_by_files(name):
+def test_users_paths_are_opened_through_files(name):
     source = (pathlib.Path(files.__file__).parent / f"{name}.py").read_text()
     code = re.sub(r'pathlib\.Path\(config\["train"\]|pathlib\.Path\(held\.name\)', "", source)
     assert not re.search(r"(?<![\w.])(pathlib\.Path|Path|open|np\.load)\(", code)
@@ -188,7 +188,7 @@ def test_weights_predictions_and_reports_go_to_buckets(gcs, spots, tmp_path, mon
     assert sorted(os.listdir(tmp_path)) == ["a.png", "cache"]
 
 
-def test_no_permission_is_one_line_at_once_and_nothing_is_written(gcs, tiny):
+def test_no_permission_is_an_immediate_line_and_nothing_is_written(gcs, tiny):
     store, folder = gcs
     store.fault = lambda method, path: 403 if "upload" in path else None
     with pytest.raises(OSError, match=f"^{folder}: no permission .*made by the test.*[.]$"):
@@ -211,7 +211,7 @@ def test_checkpoints_on_s3_are_refused(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", [503, "drop"])
-def test_faults_that_pass_are_tried_again(gcs, fault):
+def test_temporary_faults_are_tried_again(gcs, fault):
     store, folder = gcs
     left = [1]
     store.fault = lambda method, path: fault if "upload" in path and left and left.pop() else None

@@ -22,7 +22,7 @@ def metadata_of(config):
 
 
 def filled(config, step, optimiser=None):
-    """A state of the config's network that holds its step everywhere; the averaged variables 1000 more."""
+    """A state of the config's network whose values all equal its step; the averaged ones are 1000 more."""
     network = network_of(metadata_of(config))
     average = config.train.average_decay > 0
     optimiser = optimiser or optax.adam(1e-3)
@@ -43,7 +43,7 @@ def write(config, workdir, scores, **options):
 
 
 def value_of(variables):
-    """The one number that all variables hold."""
+    """The number that all variables have."""
     (value,) = {float(v) for leaf in jax.tree.leaves(variables) for v in np.unique(leaf)}
     return value
 
@@ -53,7 +53,7 @@ def value_of(variables):
     [
         ({1: 10.0, 2: 30.0, 3: 20.0}, 2),
         ({1: None, 2: 30.0, 3: None}, 2),
-        ({1: None, 2: None, 3: None}, 3),  # the latest, where none has a score
+        ({1: None, 2: None, 3: None}, 3),  # the latest, if none has a score
         ({1: 10.0, 2: float("nan"), 3: None}, 1),  # nothing was labelled
         ({1: 0.0, 2: 0.0, 3: None}, 2),
     ],
@@ -68,7 +68,7 @@ def test_workdir_means_its_best_checkpoint(tiny, tmp_path, scores, best):
         assert metadata.step == step and value_of(variables) == 1000 + step
 
 
-def test_network_is_what_the_metadata_say(tiny, tmp_path):
+def test_the_network_follows_from_the_metadata(tiny, tmp_path):
     config = tiny({"loss.sigma": 1.5, "data.mean": (0.1, 0.2, 0.3)})
     write(config, tmp_path, {1: None})
     network, variables, metadata = loading.load(tmp_path)
@@ -86,7 +86,7 @@ def test_without_an_average_the_parameters_are_loaded(tiny, tmp_path):
     assert value_of(variables) == 3 and variables.keys() == {"params", "batch_stats"}
 
 
-def test_state_comes_back_whole(tiny, same, tmp_path):
+def test_a_state_is_restored_completely(tiny, same, tmp_path):
     config = tiny()
     rng = np.random.default_rng(0)
     # Distinct numbers of all kinds: tiny, huge, negative zero.
@@ -106,7 +106,7 @@ def test_state_comes_back_whole(tiny, same, tmp_path):
     assert np.signbit(back.params["conv"]["kernel"][0, 0, 0, 0])
 
 
-def test_step_that_is_there_is_left_alone(tiny, tmp_path):
+def test_an_existing_step_is_not_overwritten(tiny, tmp_path):
     config = tiny()
     write(config, tmp_path, {2: None})
     with checkpoint.Checkpoints(tmp_path) as saved:
@@ -115,9 +115,9 @@ def test_step_that_is_there_is_left_alone(tiny, tmp_path):
     assert value_of(variables) == 1002
 
 
-def test_reading_leaves_the_folder_as_it_is(tiny, tmp_path):
+def test_reading_does_not_change_the_folder(tiny, tmp_path):
     write(tiny(), tmp_path, {1: None, 2: None})
-    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()  # of a training that goes on
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()  # of a running training
     before = sorted(str(p) for p in tmp_path.rglob("*"))
     assert loading.load(tmp_path)[2]["step"] == 2
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
@@ -165,7 +165,7 @@ def test_checkpoint_of_another_model_is_refused(tiny, tmp_path, changes, message
 
 
 def older(tiny, workdir, remove=(), **changes):
-    """A checkpoint of step 1 without some of its metadata, ("config", "model", "stem") or the like."""
+    """A checkpoint of step 1 without some of its metadata, such as ("config", "model", "stem")."""
     metadata = metadata_of(tiny())
     metadata.config["model"] |= changes
     with pytest.MonkeyPatch.context() as patch:
@@ -193,7 +193,7 @@ def test_a_checkpoint_without_checksums_loads(tiny, tmp_path):
     assert value_of(variables) == 1001 and metadata.checksums == {}
 
 
-def test_a_field_that_is_younger_than_the_checkpoint_has_its_default(tiny, tmp_path):
+def test_a_field_newer_than_the_checkpoint_has_its_default(tiny, tmp_path):
     older(tiny, tmp_path, [("config", "model", "depth"), ("config", "loss", "occluded_amplitude")])
     _, variables, metadata = loading.load(tmp_path)
     assert value_of(variables) == 1001
@@ -214,7 +214,7 @@ def test_metadata_without_a_network_are_a_one_line_error(
     tiny, monkeypatch, tmp_path, remove, changes, reason
 ):
     older(tiny, tmp_path, [*remove, ("checksum",)], **changes)
-    monkeypatch.undo()  # the real models
+    monkeypatch.undo()  # restores the real models
     with pytest.raises(ValueError) as error:
         loading.load(tmp_path)
     message = str(error.value)
@@ -223,7 +223,7 @@ def test_metadata_without_a_network_are_a_one_line_error(
     assert "\n" not in message
 
 
-def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_missed(tiny, monkeypatch, tmp_path):
+def test_a_checkpoint_that_a_training_replaces_is_found(tiny, monkeypatch, tmp_path):
     config, plain = tiny(), checkpoint.Checkpoints.variables
     write(config, tmp_path, {1: None})
 
@@ -238,14 +238,14 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_missed(tiny, mon
     assert metadata.step == 2 and value_of(variables) == 1002
 
 
-def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(tiny, monkeypatch, tmp_path):
+def test_a_step_removed_while_the_folder_is_listed_is_not_an_error(tiny, monkeypatch, tmp_path):
     write(tiny(), tmp_path, {1: None})
     plain, calls = checkpoint.ocp.CheckpointManager, []
 
     def looked_through(directory, **options):
         calls.append(directory)
         if len(calls) < failing:
-            raise FileNotFoundError(f"{directory}/0")  # what Orbax says of a step that it had listed
+            raise FileNotFoundError(f"{directory}/0")  # Orbax's error for a step that it has listed
         return plain(directory, **options)
 
     monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", looked_through)
@@ -255,7 +255,7 @@ def test_a_step_that_is_removed_while_the_folder_is_looked_through_is_no_error(t
     with pytest.raises(FileNotFoundError, match="checkpoints/0"):
         loading.load(tmp_path)
     del calls[:]
-    with pytest.raises(FileNotFoundError, match="checkpoints/0"):  # who writes is alone, and not to wait
+    with pytest.raises(FileNotFoundError, match="checkpoints/0"):  # a writer is alone and does not retry
         checkpoint.Checkpoints(tmp_path)
     assert len(calls) == 1
 
@@ -273,7 +273,7 @@ def test_differences_are_named_by_their_path():
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory):
-    """A workdir with a checkpoint of distinct numbers, and these."""
+    """A workdir with a checkpoint of distinct numbers, and the numbers."""
     import conftest
 
     config, workdir = conftest.tiny(), tmp_path_factory.mktemp("intact")
@@ -289,7 +289,7 @@ def intact(tmp_path_factory):
 
 
 def damaged(intact, tmp_path, change):
-    """For every file that a network is read from: what loading gives once it is damaged."""
+    """For every file that loading reads: the result of loading after the file is damaged."""
     workdir, _ = intact
     step = workdir / "checkpoints" / "1"
     files = [p.relative_to(workdir) for p in step.rglob("*") if p.is_file()]
@@ -321,7 +321,7 @@ def _overwrite(path):
 
 
 @pytest.mark.parametrize("change", [_halve, _empty, _remove, _overwrite])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' own threads
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own threads
 def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, change):
     _, expected = intact
     found = 0
@@ -330,10 +330,10 @@ def test_damaged_checkpoint_never_gives_wrong_numbers(intact, tmp_path, same, ch
             text = str(result)
             assert "\n" not in text and "checkpoint" in text and str(tmp_path) in text, name
             found += 1
-        else:  # a file that says nothing on the numbers
+        else:  # a file without numbers
             same(jax.device_get(result[1]), expected)
     assert found >= 3
-    gc.collect()  # what these threads left, before the next test
+    gc.collect()  # removes the remains of these threads before the next test
 
 
 def test_missing_chunks_are_one_line_and_no_traceback_of_each_array(tiny, tmp_path, monkeypatch):
@@ -351,7 +351,7 @@ def test_missing_chunks_are_one_line_and_no_traceback_of_each_array(tiny, tmp_pa
     with checkpoint.Checkpoints(tmp_path, read_only=True) as saved:
         with pytest.raises(ValueError, match=r"checkpoints/1: the checkpoint is damaged [^\n]*$"):
             saved.variables(1, "model", {"params": like.params, "batch_stats": like.batch_stats})
-    gc.collect()  # what its threads left
+    gc.collect()  # removes the remains of its threads
     assert len(chunks) > 1 and not reported
     sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError("another")))
     assert reported == ["another"]
@@ -366,7 +366,7 @@ def test_a_step_folder_that_was_copied_is_refused(intact, tmp_path):
 
 
 def test_flipped_bits_are_noticed(tiny, same, tmp_path):
-    # Large arrays that do not compress lie in their file as they are.
+    # Large arrays that cannot be compressed are stored as they are.
     big = jax.numpy.asarray(np.random.default_rng(0).standard_normal(50_000), np.float32)
     state = filled(tiny(), 1)
     state = state.replace(step=jax.numpy.int32(1), params={**state.params, "big": big})
@@ -377,8 +377,8 @@ def test_flipped_bits_are_noticed(tiny, same, tmp_path):
     model = tmp_path / "sound/checkpoints/1/model"
     file = next(p for p in model.rglob("*") if p.stat().st_size > 100_000).relative_to(tmp_path / "sound")
     size = (tmp_path / "sound" / file).stat().st_size
-    for place in np.linspace(0.1 * size, 0.9 * size, 7).astype(int):  # not in what frames the numbers
-        copy = tmp_path / str(place)  # TensorStore would remember the files of one folder
+    for place in np.linspace(0.1 * size, 0.9 * size, 7).astype(int):  # within the numbers
+        copy = tmp_path / str(place)  # a folder for each, because TensorStore caches files
         shutil.copytree(tmp_path / "sound", copy)
         flipped = bytearray((copy / file).read_bytes())
         flipped[place] ^= 1

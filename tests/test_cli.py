@@ -1,4 +1,4 @@
-"""`hourglass`: the words, their help, and the configs by name."""
+"""`hourglass`: the commands, their help, and configs by name."""
 
 import importlib
 import pathlib
@@ -34,7 +34,7 @@ def test_the_version_is_the_projects(capsys):
     assert "[tool.hatch.version]" in text and hourglass_jax.__version__ == "0.2.0"
 
 
-def test_a_wrong_word_is_answered_with_the_right_ones(capsys):
+def test_for_a_wrong_command_the_error_lists_the_right_ones(capsys):
     assert cli.main(["predikt"]) == 2
     error = capsys.readouterr().err
     assert ", ".join(WORDS.split()) in error and error.endswith("Did you mean predict?\n")
@@ -68,13 +68,13 @@ def test_an_interruption_of_the_imports_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
-def test_a_config_is_found_by_its_name_or_is_a_file_of_ones_own(tmp_path, monkeypatch):
+def test_a_config_is_found_by_its_name_or_is_a_users_file(tmp_path, monkeypatch):
     newell = str(config_base.folder() / "newell.py")
     monkeypatch.chdir(tmp_path)
     for name in ("newell", "newell.py", "configs/newell.py"):
         assert config_base.find(f"{name}:stacks=2,dataset=lspet") == f"{newell}:stacks=2,dataset=lspet"
     (tmp_path / "newell.py").write_text("")
-    assert config_base.find("newell.py:a=1") == "newell.py:a=1"  # the file that is there
+    assert config_base.find("newell.py:a=1") == "newell.py:a=1"  # the file exists
     for wrong in ("hourglass", "other/newell.py", "configs/common.py", ""):
         with pytest.raises(ValueError, match="the package has chu, mssh, newell, quickstart, selvam, tang,"):
             config_base.find(wrong)

@@ -1,4 +1,4 @@
-"""Runs and published rows side by side."""
+"""Comparison of runs and published rows."""
 
 import json
 import pathlib
@@ -62,7 +62,7 @@ def test_tables_never_mix_data_or_metrics(tmp_path, capsys):
     rows = own["mpii-validation: PCKh@0.5"]
     assert rows[""] == [*"Head Sho Elb Wri Hip Knee Ank Mean AUC".split()]
     # One of three is 6 px off, more than 5; the other run's 4 px count at 0.4 and above: 2/3 at 40 of 50
-    # steps, then 1: (66.67 * 39.5 + 100 * 10.5) / 50, half of the step from 0.39 to 0.4 each.
+    # steps, then 1: (66.67 * 39.5 + 100 * 10.5) / 50; the step from 0.39 to 0.4 counts half for each.
     assert rows[paths[0]] == ["66.67"] * 9
     assert rows[paths[1]] == ["100.00"] * 8 + [f"{(200 / 3 * 39.5 + 100 * 10.5) / 50:.2f}"]
     printed = [title for title in found if "Published" in title]
@@ -82,10 +82,10 @@ def test_tables_never_mix_data_or_metrics(tmp_path, capsys):
     ]
     assert found[printed[0]]["Chu et al. 2017"] == "98.50 96.30 91.90 88.10 90.60 88.00 85.00 91.50".split()
     assert (tmp_path / "out" / "compared.md").read_text() == text
-    assert len(list((tmp_path / "out").glob("curves_*.png"))) == 4  # of each data and metric
+    assert len(list((tmp_path / "out").glob("curves_*.png"))) == 4  # one for each data and metric
 
 
-def test_scores_of_unlike_crops_never_share_a_table(tmp_path, capsys):
+def test_scores_with_different_crops_never_share_a_table(tmp_path, capsys):
     paths = []
     for crop in ("joints", "image"):
         paths.append(run(tmp_path / f"{crop}.json", "lsp-test", 11, skeleton=LSP, metric="pck"))
@@ -97,7 +97,7 @@ def test_scores_of_unlike_crops_never_share_a_table(tmp_path, capsys):
     assert titles == [f"lsp-test, crop: {crop}: PCK@0.2" for crop in ("joints", "image")]
 
 
-def test_activities_stand_beside_selvams(tmp_path, capsys):
+def test_activities_are_compared_with_selvams(tmp_path, capsys):
     groups = {"category": np.array(["dancing", "sports", "sports"])}
     path = run(tmp_path / "a.json", "mpii-validation", 6, groups=groups)
     assert compare.main([path]) == 0
@@ -109,7 +109,7 @@ def test_activities_stand_beside_selvams(tmp_path, capsys):
     assert selvam["global attention"][2] == "76.67" and "Mountain biking" in selvam[""]
 
 
-def test_a_workdir_is_read_and_what_is_missing_is_said(tmp_path, capsys):
+def test_a_workdir_is_read_and_missing_files_are_named(tmp_path, capsys):
     (tmp_path / "workdir").mkdir()
     workdir = str(tmp_path / "workdir")
     run(tmp_path / "workdir" / "evaluation.json", "synthetic-validation", 6)
@@ -131,7 +131,8 @@ def test_a_workdir_is_read_and_what_is_missing_is_said(tmp_path, capsys):
 def test_published_rows_are_as_the_papers_print_them(table):
     if not SEEDS.exists():
         pytest.skip(f"no {SEEDS}")
-    # The text recognition lost some points, made commas of others, and set some numbers apart as columns.
+    # The text recognition lost some decimal points, made commas of others, and split some numbers into
+    # columns.
     text = " ".join(path.read_text() for path in sorted(SEEDS.glob("*.txt")))
     printed = " ".join(
         re.sub(r"(?<=\d),(?=\d)", "", text).replace(".", "").replace("%", " ").replace("(", " ").split()
@@ -139,7 +140,7 @@ def test_published_rows_are_as_the_papers_print_them(table):
     printed = f" {printed} "
     for name, row in table.rows.items():
         rates = [rate.replace(".", "") for rate in row.split() if rate != "-"]
-        if table.columns[0] == "Torso":  # MSSH prints methods as columns, its own as the last of seven
+        if table.columns[0] == "Torso":  # MSSH prints methods as columns; its own is the last of seven
             for title, rate in zip([*table.columns[:-1], "Total"], rates, strict=True):
                 pattern = rf" {title.replace('.', '')}( \d+){{6}} {rate} "
                 assert re.search(pattern, printed), title
@@ -149,8 +150,8 @@ def test_published_rows_are_as_the_papers_print_them(table):
             assert f" {' '.join(rates)} " in printed, name
 
 
-def test_occluded_and_hard_joints_stand_beside_tangs(tmp_path, capsys):
-    # 3 people, the last of whom is 6 px off, with heads of 10 px; knees and wrists are occluded.
+def test_occluded_and_hard_joints_are_compared_with_tangs(tmp_path, capsys):
+    # 3 people with heads of 10 px; the last one is 6 px off; knees and wrists are occluded.
     truth = np.random.default_rng(0).uniform(0, 99, (3, 16, 2))
     joints = truth[:, None].copy()
     joints[2, 0, [1, 4, 12, 13], 0] += 6  # knees and shoulders
@@ -163,7 +164,7 @@ def test_occluded_and_hard_joints_stand_beside_tangs(tmp_path, capsys):
     tables = cells(capsys.readouterr().out)
     rows = tables["mpii-validation: PCKh@0.5, occluded joints"]
     assert rows[path] == ["-", "-", "-", "100.00", "-", "66.67", "-", "83.33"]
-    # Of five parts the knees have 2 of 3 right; of the occluded ones two parts, (100 + 66.67) / 2.
+    # Of five parts, the knees have 2 of 3 correct; two parts are occluded, (100 + 66.67) / 2.
     rows = tables["mpii-validation: PCKh@0.5, ten hard joints, mean of parts"]
     assert dict(zip(rows[""], rows[path], strict=True)) == {
         "occluded": "83.33",

@@ -36,7 +36,7 @@ ARGUMENTS = {
         f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in mssh.VARIANTS),
         *(f"block={block},{SMALL}" for block in ("inception_a", "residual")),
-        "block=inception_b,stacks=1,width=16,size=128",  # whose blocks halve the coarsest cells once more
+        "block=inception_b,stacks=1,width=16,size=128",  # its blocks halve the coarsest cells once more
         *(f"fusion={fusion},stacks=3,width=16,size=128" for fusion in ("addition", "concatenation")),
         "lateral=true,stacks=3,width=16,size=128",
         f"{SMALL},dataset=synthetic,quick=true",
@@ -60,7 +60,7 @@ def load(name, string):
 
 
 def keys(config):
-    """All fields but the model's own, as "train.steps"."""
+    """All fields except the model's own, as "train.steps"."""
     return {key for key in _flat(config.to_dict()) if not key.startswith("model.")}
 
 
@@ -92,11 +92,11 @@ def test_every_config_is_in_the_table_of_cases():
 
 
 @pytest.mark.parametrize("name, string", CASES)
-def test_config_is_whole_and_builds_its_model(name, string):
+def test_a_config_is_complete_and_builds_its_model(name, string):
     config = load(name, string)
-    assert keys(config) == keys(common.base())  # a page of facts on fields that there are
+    assert keys(config) == keys(common.base())  # only known fields
     k = joints_of(config)
-    model = models.build(joints=k, **config.model)  # which refuses unknown fields
+    model = models.build(joints=k, **config.model)  # refuses unknown fields
     size = config.data.size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
@@ -118,7 +118,7 @@ def test_config_is_whole_and_builds_its_model(name, string):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_documented_arguments_and_command_are_those_that_there_are(name):
+def test_documented_arguments_and_command_are_the_real_ones(name):
     module = importlib.import_module(f"configs.{name}")
     with pytest.raises(ValueError) as error:
         module.get_config("nonsense=1")
@@ -131,7 +131,7 @@ def test_documented_arguments_and_command_are_those_that_there_are(name):
     module.get_config(command.group(2))
 
 
-def test_variants_differ_in_what_they_name():
+def test_variants_differ_in_the_named_fields():
     one, two = (load("newell", f"variant={variant}").model for variant in ("hg", "hg_stacked_add"))
     assert (one.stacks, one.units, one.stem_units, one.supervision) == (1, 2, 2, "last")
     assert (two.stacks, two.units, two.stem_units, two.supervision) == (2, 1, 1, "sum")
@@ -148,7 +148,7 @@ def test_variants_differ_in_what_they_name():
             load(name, "variant=all")
 
 
-def test_quick_changes_the_recipe_and_not_the_network():
+def test_quick_changes_only_the_recipe():
     for name in ("newell", "chu", "mssh", "tang"):
         plain, quick = load(name, "stacks=1"), load(name, "stacks=1,quick=true")
         assert plain.model == quick.model and plain.data == quick.data and plain.augment == quick.augment
@@ -184,7 +184,7 @@ def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
     (row,) = [r for r in rows if f"`configs/{name}.py`" in r]
     assert f"`hourglass_jax/models/{name}.py`" in row
-    expected = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # of a config's arguments, so many
+    expected = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # (config's arguments, count)
     assert expected
     for arguments, number in expected:
         model = models.build(joints=16, **load(name, f"{arguments},dataset=synthetic").model)

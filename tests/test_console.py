@@ -39,10 +39,10 @@ def test_an_error_of_a_command_is_one_line_and_an_exit_code(error, code, line, c
     assert capsys.readouterr() == ("", line + "\n")
 
 
-def test_a_command_gets_its_arguments_and_gives_its_exit_code():
+def test_a_command_gets_its_arguments_and_returns_its_exit_code():
     assert console.run(lambda a, *, b: a + b, 1, b=2) == 3
     assert console.run(lambda: None) == 0
-    with pytest.raises(KeyError):  # a fault of the program keeps its traceback
+    with pytest.raises(KeyError):  # a bug keeps its traceback
         console.run(raising(KeyError("x")))
 
 
@@ -52,12 +52,12 @@ def test_a_command_ends_well_without_streams(monkeypatch, name):
     assert console.run(lambda: getattr(sys, name).write("a line") and 0) == 0
 
 
-def test_a_path_that_the_terminal_cannot_show_ends_no_command(capsys):
+def test_a_path_that_the_terminal_cannot_show_is_escaped(capsys):
     assert console.run(lambda: print("a\udcff.jpg")) == 0
     assert capsys.readouterr().out == "a\\udcff.jpg\n"
 
 
-def test_a_reader_that_stops_early_is_no_traceback():
+def test_a_reader_that_stops_early_causes_no_traceback():
     code = "from hourglass_jax import console; console.run(lambda: [print(i) for i in range(10**5)] and 0)"
     command = ["bash", "-c", f'{sys.executable} -c "{code}" | head -1']
     result = subprocess.run(command, cwd=conftest.ROOT, capture_output=True, text=True)

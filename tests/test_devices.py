@@ -1,4 +1,4 @@
-"""Where compiled programs and freed memory are kept."""
+"""The cache of compiled programs, and freed memory."""
 
 import pathlib
 import platform
@@ -11,7 +11,7 @@ from hourglass_jax import devices, predict
 
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
-    """A user's cache, and nothing said about JAX's."""
+    """A user's cache, without settings of JAX's cache."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -33,7 +33,7 @@ def test_the_next_prediction_starts_sooner(unset):
 
 
 @pytest.mark.parametrize("said", ["", "elsewhere"])
-def test_what_the_user_says_is_left_alone(unset, said):
+def test_the_users_settings_are_kept(unset, said):
     jax.config.update("jax_compilation_cache_dir", said)
     assert devices.keep_programs() is None and jax.config.jax_compilation_cache_dir == said
     assert not list(unset.iterdir())
@@ -46,7 +46,7 @@ def test_each_kind_of_processor_has_its_own(unset, monkeypatch):
     assert devices.keep_programs() != here
 
 
-def test_the_processor_is_what_does_not_change_from_core_to_core_and_day_to_day(monkeypatch):
+def test_the_processors_name_is_equal_for_all_cores_and_on_all_days(monkeypatch):
     cores = "".join(
         f"processor : {i}\nmodel name : X\ncpu MHz : {2000 + i}\nflags : sse2 avx\n\n" for i in (0, 1)
     )
@@ -54,7 +54,7 @@ def test_the_processor_is_what_does_not_change_from_core_to_core_and_day_to_day(
     assert devices._processor() == b"flags : sse2 avxmodel name : X"
 
 
-def test_a_cache_that_cannot_be_made_is_done_without(unset, monkeypatch):
+def test_without_a_writable_cache_commands_still_work(unset, monkeypatch):
     (unset / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(unset / "file"))
     assert devices.keep_programs() is None and jax.config.jax_compilation_cache_dir is None
@@ -70,7 +70,7 @@ def test_temporary_memory_is_mapped_once(run_python, keep):
     assert int(faults) < 1000 if keep else int(faults) > 10000  # 64 MiB are 16,384 pages
 
 
-def test_beside_an_accelerator_memory_is_left_alone(monkeypatch):
+def test_with_an_accelerator_memory_settings_are_not_changed(monkeypatch):
     monkeypatch.setattr(devices, "ACCELERATORS", ("/dev/null",))
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", None)

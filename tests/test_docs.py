@@ -39,7 +39,7 @@ ELSEWHERE = {
     "bash launch/check.sh": "CI runs it, and this test with it",
     "bash launch/gpu.sh": "needs a GPU; test_launch_scripts looks at it",
     "bash launch/tpu_vm.sh": "needs a TPU; test_launch_scripts looks at it",
-    "pip install": "test_extras_that_are_named_exist looks at it",
+    "pip install": "test_named_extras_exist looks at it",
     "git clone": "needs a server",
     "pre-commit install": "needs a package of its own",
     "source .venv/bin/activate": "a shell's",
@@ -48,7 +48,7 @@ ELSEWHERE = {
 }
 DISTRIBUTED = {"--distributed", "--coordinator", "--processes", "--process"}  # see training/test_step.py
 
-# A few steps of a network of the same kind; what is stored and where stays as the page says.
+# A few steps of a small network of the same kind; files and folders are those of the page.
 SMALL = {
     "model.stacks": 1,
     "model.width": 8,
@@ -71,7 +71,7 @@ def blocks(language, text=ALL):
 
 
 def commands(text):
-    """One command a line, continued ones joined, comments and empty lines left out."""
+    """One command per line, with continued lines joined, without comments and empty lines."""
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     lines = [line.partition("  # ")[0].strip() for line in lines]
     return [line for line in lines if line and not line.startswith("#")]
@@ -87,11 +87,11 @@ def words_of(command):
 
 
 COMMANDS = list(dict.fromkeys(shlex.join(words_of(c)) for block in blocks("bash") for c in commands(block)))
-(EXAMPLE,) = map(json.loads, blocks("json"))  # of one's own people
+(EXAMPLE,) = map(json.loads, blocks("json"))  # a user's own annotations
 
 
 class Sandbox:
-    """A folder to be in, with what the pages suppose: photos, downloads, earlier commands."""
+    """A working folder with the things that pages need: photos, downloads, results of earlier commands."""
 
     def __init__(self, folder, own_data):
         self.folder, self._done = folder, {}
@@ -114,7 +114,7 @@ class Sandbox:
             write(rng.integers(0, 256, (50, 70, 3), np.uint8))
 
     def run(self, command):
-        """Runs a command once, after those that it builds on; what it printed."""
+        """Runs a command once, after the commands that it depends on; returns its output."""
         command = shlex.join(words_of(command))
         if command not in self._done:
             text = io.StringIO()
@@ -126,7 +126,7 @@ class Sandbox:
 
     def _run_small(self, words):
         with pytest.MonkeyPatch.context() as patch:
-            # The commands are tested here, not the models. The package's weights are of a real one.
+            # This tests commands, not models. The package's weights belong to a real model.
             if any("workdir" in word for word in words):
                 patch.setattr(models, "build", conftest.create_small)
             return self._run(words)
@@ -147,9 +147,9 @@ class Sandbox:
         return cli.main([word, *arguments])
 
     def _train_or_evaluate(self, word, arguments):
-        if word == "evaluate":  # of a training with the same sizes
+        if word == "evaluate":  # a training with the same sizes
             self.run(shlex.join(["hourglass", "train", *arguments]))
-        if "--config.data.source=packed" in arguments:  # on another machine, where nothing is trained yet
+        if "--config.data.source=packed" in arguments:  # on another machine, without a training
             (workdir,) = (a.partition("=")[2] for a in arguments if a.startswith("--workdir="))
             shutil.rmtree(workdir, ignore_errors=True)
         given = {argument.partition("=")[0] for argument in arguments}
@@ -158,7 +158,7 @@ class Sandbox:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-            patch.setattr(sys, "argv", sys.argv)  # back to it in the end
+            patch.setattr(sys, "argv", sys.argv)  # restored at the end
             cli.main([word, *arguments, *small])
         return ended.value.code or 0
 
@@ -167,7 +167,7 @@ class Sandbox:
         scripts = self.folder / "scripts"
         scripts.mkdir(exist_ok=True)
         (scripts / "quickstart.sh").write_text((ROOT / "launch" / "quickstart.sh").read_text())
-        # In the place of the real one: python prints how it is called.
+        # Replaces the real Python: prints its arguments.
         printing = 'python() { printf "%q " python "$@"; echo; }'
         (scripts / "setup.sh").write_text(f"set -euo pipefail\n{printing}\n")
         done = subprocess.run(["bash", scripts / "quickstart.sh"], capture_output=True, text=True, check=True)
@@ -196,7 +196,7 @@ def test_command_of_a_page_works(sandbox, command):
         assert words[0] != "bash" or (ROOT / words[1]).exists()
         return
     if "--distributed" in words:
-        # Its processes are test_two_processes_give_the_run_of_one's; here only that the flags are these.
+        # test_two_processes_give_the_run_of_one runs such processes; this checks only the flags.
         used = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert used == DISTRIBUTED | {"--config", "--workdir"}
         assert all(name.removeprefix("--") in flags.FLAGS for name in used)
@@ -240,7 +240,7 @@ def test_python_of_a_page_works(sandbox, page):
         assert found["joints"].shape == (14, 2) and found["scores"].shape == (14,)
         assert printed.getvalue().splitlines()[-2:] == [f"photos/{n} (1, 14, 2)" for n in ("a.jpg", "b.png")]
         assert ((found["scores"] >= 0) & (found["scores"] <= 1)).all()
-        # The crop is the whole picture: a square of 70 px around its middle, (35, 25).
+        # The crop is the whole picture: a square of 70 px around its centre, (35, 25).
         assert (np.abs(found["joints"] - (35, 25)) <= 35).all()
 
 
@@ -273,7 +273,7 @@ def test_commands_within_the_text_have_these_options(capsys):
             words = ["hourglass", *words[2:]]
         word = words[1]
         if word in ("COMMAND", "--help") or word in ("train", "evaluate"):
-            continue  # test_configs_and_fields_that_are_named_exist
+            continue  # test_named_configs_and_fields_exist
         assert word in {command.word for command in cli.COMMANDS}, command
         with pytest.raises(SystemExit) as ended:
             cli.main([word, "--help"])
@@ -283,7 +283,7 @@ def test_commands_within_the_text_have_these_options(capsys):
             assert option.partition("=")[0] in explained, command
 
 
-def test_configs_and_fields_that_are_named_exist():
+def test_named_configs_and_fields_exist():
     named = re.findall(r"--config=([\w/.]+)(?::([\w=,+.]*))?", ALL)
     assert len(named) >= 15
     for name, arguments in named:
@@ -314,13 +314,13 @@ def test_files_and_links_of_the_pages_exist():
         names = re.findall(r"`((?:launch|configs|hourglass_jax|tests|docs)/[\w/]+\.(?:sh|py|md))`", text)
         names += re.findall(r"bash (launch/\w+\.sh)", text)
         names += re.findall(r"-r (requirements[\w-]*\.txt)", text)
-        names = [name for name in names if "mine.py" not in name]  # of the recipes
+        names = [name for name in names if "mine.py" not in name]  # mine.py is in recipes
         assert not [name for name in names if not (ROOT / name).exists()], page
     shown = re.findall(r"docs/images/\w+\.\w+|\(images/(\w+\.\w+)\)", ALL)
     assert shown and set(os.listdir(ROOT / "docs" / "images")) == {"figures.jpg", "tpu_cycles.png"}
 
 
-def test_extras_that_are_named_exist():
+def test_named_extras_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {
         name for group in re.findall(r"pip\s+install\s+[^\n`]*\[([\w,]+)\]", ALL) for name in group.split(",")
@@ -331,7 +331,7 @@ def test_extras_that_are_named_exist():
 API = re.findall(r"^\| `([\w.]+)(?:\(([^`]*)\))?` \|", PAGES["docs/api.md"], re.MULTILINE)
 
 
-def test_the_page_of_public_functions_is_that_of_the_code():
+def test_the_page_of_public_functions_agrees_with_the_code():
     assert len(API) >= 40
     for name, arguments in API:
         parts = name.split(".")
@@ -371,7 +371,7 @@ def test_launch_scripts(name):
 
 
 def test_the_notebook_runs(cache, tmp_path):
-    """docs/tour.ipynb, its cells of code one after the other in a process of its own."""
+    """Runs the code cells of docs/tour.ipynb one after the other in their own process."""
     notebook = json.loads((ROOT / "docs" / "tour.ipynb").read_text())
     assert notebook["nbformat"] == 4 and not any(cell.get("outputs") for cell in notebook["cells"])
     code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")

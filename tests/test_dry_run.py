@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
 @pytest.fixture
 def programs(tmp_path):
-    """The kept programs of a folder of their own, by name."""
+    """The cached programs, by name, in a separate folder."""
     from jax.experimental.compilation_cache import compilation_cache
 
     before = jax.config.values["jax_compilation_cache_dir"]
@@ -47,7 +47,7 @@ def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, t
     assert "has a checkpoint of step 1, after which" in capsys.readouterr().out
 
 
-def test_what_a_training_is_refused_for_is_refused(tiny, monkeypatch, tmp_path):
+def test_a_dry_run_refuses_the_same_as_a_training(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="--workdir=.*file cannot be written"):
         dry_run.dry_run(tiny(), tmp_path / "file" / "w")

@@ -42,7 +42,7 @@ class Exact(nn.Module):
 
 
 class Source:
-    """Examples that `Exact` knows: random joints in pictures of various frames."""
+    """Examples that `Exact` knows: random joints in pictures with various frames."""
 
     name, canvas, margin, loader = "exact", CANVAS, MARGIN, "threads"
 
@@ -52,7 +52,7 @@ class Source:
         k = len(skeleton)
         self.center = rng.uniform(50, 500, (n, 2)).astype(np.float32)
         self.scale = rng.uniform(0.5, 3, n).astype(np.float32)
-        # The truth in input pixels; a cell at the border is not decoded to a quarter.
+        # The annotations in input pixels; cells at the border are not refined by a quarter.
         self.inputs = rng.uniform(4, 24, (n, k, 2))
         frames = crop.square(self.center.astype(float), self.scale.astype(float) * 200, SIZE)
         self.joints = crop.apply(crop.invert(frames), self.inputs).astype(np.float32)
@@ -84,21 +84,21 @@ def predict(network, source, batch_size=8, flip=False, variables=None, **options
     return evaluator.predict(variables or {}, **options)
 
 
-# A network that knows the answer.
+# A network that knows the annotations.
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_perfect_network_scores_100_and_is_off_by_the_cells_alone(flip):
+def test_a_perfect_network_scores_100_and_errs_only_by_the_cells(flip):
     source = Source(10)
     predictions = predict(exact(source), source, flip=flip)
     scores = results.score_predictions(predictions, source.skeleton)
     assert scores["metric"] == "PCKh@0.5" and scores["examples"] == 10 and scores["left_out"] == 0
     assert set(scores["table"].values()) == {100.0} and set(scores["joints"].values()) == {100.0}
-    # Decoding knows the cell and the higher neighbour: a quarter cell of 4 px of the input in x and in y.
+    # Decoding resolves a quarter of a cell, which has 4 px of the input, in x and in y.
     cell = 4 * 200 * source.scale / SIZE  # image pixels
     error = np.abs(predictions.joints[:, -1] - source.joints) / cell[:, None, None]
     assert 0.2 < error.max() <= 0.2501
-    # A peak that lies at most half a cell away in x and y: exp(-(0.5^2 + 0.5^2) / 2) = 0.78 and more.
+    # A peak is at most half a cell away in x and y: at least exp(-(0.5^2 + 0.5^2) / 2) = 0.78.
     assert (predictions.scores >= 0.777).all() and (predictions.scores <= 1).all()
     np.testing.assert_array_equal(predictions.truth, source.joints)
     assert predictions.joints.dtype == np.float64
@@ -118,7 +118,7 @@ def test_predictions_do_not_depend_on_the_batch():
         for field in ("joints", "scores", "truth", "visible", "head_size"):
             np.testing.assert_array_equal(getattr(part, field), getattr(whole, field))
         assert done == [min(b * batch_size, 10) for b in range(1, -(-10 // batch_size) + 1)]
-    assert len(whole.joints) == len(whole.truth) == 10  # the padding of 6 is gone
+    assert len(whole.joints) == len(whole.truth) == 10  # without the padding of 6
 
 
 def test_trained_network_does_not_depend_on_the_batch(trained):
@@ -132,9 +132,9 @@ def test_trained_network_does_not_depend_on_the_batch(trained):
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-def test_flip_averages_with_the_mirrored_picture():
+def test_flip_averages_with_the_flipped_picture():
     class Uneven(nn.Module):
-        """Heatmaps that differ for a mirrored picture."""
+        """Heatmaps that differ for a flipped picture."""
 
         @nn.compact
         def __call__(self, image, train=False):
@@ -173,9 +173,9 @@ def test_flip_averages_attention_like_heatmaps():
     network = Network(Attending(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=False)
     images = np.random.default_rng(0).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     plain, both = (network.outputs({}, images, flip=flip).attention for flip in (False, True))
-    # Every cell follows its pixels, so that mirroring there and back gives the same map.
+    # Every cell follows its pixels, so that flipping twice gives the same map.
     np.testing.assert_allclose(both["stack1_refined"], plain["stack1_refined"], rtol=1e-5)
-    # The right ankle is joint 0 and the left one 5, with the factors 1 and 6: both get 3.5. Joint 6, the
+    # The right ankle is joint 0 and the left ankle 5, with the factors 1 and 6: both get 3.5. Joint 6, the
     # pelvis, has no side.
     cells = np.asarray(plain["stack1_refined"])[..., 0]
     for joint, factor in ((0, 3.5), (5, 3.5), (6, 7.0)):
@@ -195,7 +195,7 @@ def test_kept_pictures_hold_their_attention():
         np.testing.assert_allclose(kept["attention"]["stack1_refined"], 8 * i / 255, atol=1e-3)
     sheet = sheets.attention_sheet(predictions)
     one = draw.attention_sheet(predictions.pictures[0]["crop"], predictions.pictures[0]["attention"])
-    assert sheet.shape == (4 * one.shape[0], *one.shape[1:])  # of the first four
+    assert sheet.shape == (4 * one.shape[0], *one.shape[1:])  # the first four examples
     np.testing.assert_array_equal(sheet[: len(one)], one)
     assert sheets.attention_sheet(predict(exact(source), source, pictures=2)) is None
     assert sheets.attention_sheet(predict(network, source)) is None
@@ -212,7 +212,7 @@ def test_logits_become_heatmaps_before_they_are_averaged():
     network = Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
     images = np.zeros((1, SIZE, SIZE, 3), np.float32)
     (maps,) = network.outputs({}, images, flip=False).heatmaps
-    # The share of a Gaussian's sum times 2 pi sigma^2: its peak, but for what the border cuts off.
+    # The share of a Gaussian's sum times 2 pi sigma^2 is its peak, except for the part beyond the border.
     assert float(maps.max()) == pytest.approx(1.0, abs=0.03)
     (both,) = network.outputs({}, images, flip=True).heatmaps
     np.testing.assert_allclose(
@@ -222,7 +222,7 @@ def test_logits_become_heatmaps_before_they_are_averaged():
 
 def test_each_stack_has_its_table():
     source = Source(6)
-    # One cell off in x and y is 5.66 px of the input, more than the 1.6 that count as right.
+    # An error of one cell in x and y is 5.66 px of the input, more than the limit of 1.6 px.
     predictions = predict(exact(source, offsets=(1.0, 0.0)), source)
     scores = results.score_predictions(predictions, source.skeleton)
     assert predictions.joints.shape == (6, 2, 16, 2)
@@ -267,11 +267,11 @@ def test_every_systems_stacks_can_be_drawn(name):
     assert (tiles[1] != tiles[2]).any()
 
 
-def test_kept_pictures_hold_crop_truth_and_answer():
+def test_kept_pictures_hold_crop_annotation_and_prediction():
     source = Source(5)
     source.visible[1, 3] = 0
     predictions = predict(exact(source), source, batch_size=4, pictures=5)
-    assert len(predictions.pictures) == 5  # also from the second batch, but none of its padding
+    assert len(predictions.pictures) == 5  # also from the second batch, but without its padding
     for i, kept in enumerate(predictions.pictures):
         np.testing.assert_allclose(kept["truth"], source.inputs[i], atol=1e-3)
         assert np.abs(kept["joints"] - source.inputs[i]).max() <= 1.001
@@ -285,18 +285,18 @@ def test_kept_pictures_hold_crop_truth_and_answer():
 # Scores.
 
 
-def test_presence_pools_a_row_and_leaves_out_what_says_nothing(tmp_path):
+def test_presence_pools_a_row_and_leaves_out_rows_without_information(tmp_path):
     predictions = dataclasses.replace(made([0.0, 0.0]), visible=np.full((2, 16), 2, np.int8))
     predictions.visible[0, [0, 5]] = [0, 1]  # ankles: right not labelled, left occluded
-    predictions.visible[:, [1, 4]] = -1  # the set has no knees
-    predictions.visible[1, [10, 15]] = -1  # nor, in the second picture, wrists: all others are labelled
+    predictions.visible[:, [1, 4]] = -1  # the dataset has no knees
+    predictions.visible[1, [10, 15]] = -1  # and, in the second picture, no wrists; all others are labelled
     predictions.scores[:, 0, [0, 5]] = [[0.4, 0.3], [0.8, 0.9]]
     predictions = dataclasses.replace(predictions, means=np.ones((2, 16), np.float32))
     found = results.presence(predictions, skeletons.MPII)
     assert list(found) == ["Ank"]
-    # Falling: 0.9 and 0.8 labelled, 0.4 not, 0.3 labelled.
+    # In falling order: 0.9 and 0.8 labelled, 0.4 not, 0.3 labelled.
     np.testing.assert_allclose(found["Ank"]["max"]["precision"], [1, 1, 2 / 3, 3 / 4])
-    # One threshold for equal means: everything is found, three of four rightly.
+    # Equal means have one threshold: all joints are found, three of four correctly.
     np.testing.assert_allclose(found["Ank"]["mean"]["precision"], [3 / 4])
     scores = results.score_predictions(predictions, skeletons.MPII)
     average = 100 * (1 + 1 + 3 / 4) / 3
@@ -349,19 +349,19 @@ def test_unlabelled_joints_and_torsos_are_left_out():
     predictions.visible[1, 0] = 0  # its right ankle does not count
     scores = results.score_predictions(predictions, skeletons.MPII)
     assert scores["left_out"] == 1
-    assert scores["joints"]["right_ankle"] == 50.0  # of the third and the fourth
+    assert scores["joints"]["right_ankle"] == 50.0  # the third and the fourth person
     assert scores["joints"]["left_ankle"] == pytest.approx(100 / 3)
 
 
 def spread(skeleton, moved):
-    """Two stacks, one person, every tenth px a joint; the first stack moves every joint."""
+    """Two stacks and one person with a joint every ten px; the first stack moves every joint."""
     n = len(skeleton)
     truth = 10.0 * np.stack([np.arange(n), np.arange(n) ** 2 % 7], axis=-1)[None]
     joints = np.stack([truth + moved, truth], axis=1)
     return evaluate.Predictions(joints, np.ones((1, 2, n)), truth, np.full((1, n), 2), np.zeros(1), [])
 
 
-def test_limbs_are_reported_beside_the_joints_for_lsp():
+def test_limbs_are_reported_in_addition_to_joints_for_lsp():
     split = spread(skeletons.LSP, moved=1000)
     scores = results.score_predictions(split, skeletons.LSP)
     assert (scores["metric"], scores["table"]["Mean"]) == ("PCK@0.2", 100)
@@ -391,12 +391,12 @@ def test_people_of_an_activity_have_tables_of_their_own():
     ]
 
 
-def test_joint_sets_without_limbs_report_joints_alone():
+def test_joint_sets_without_limbs_report_only_joints():
     scores = results.score_predictions(spread(skeletons.MPII, moved=0), skeletons.MPII)
     assert scores.pcp is None and "PCP" not in evaluate.report(scores)
 
 
-def test_confidence_is_of_the_last_stack_and_of_joints_that_count():
+def test_confidence_uses_the_last_stack_and_joints_that_count():
     predictions = made([6.0, 6.0, 0.0, 0.0])  # wrong, wrong, right, right
     other = dataclasses.replace(predictions, joints=predictions.joints[::-1]).joints
     scores = np.broadcast_to(np.array([0.1, 0.3, 0.3, 0.9])[:, None, None], predictions.scores.shape)
@@ -405,11 +405,11 @@ def test_confidence_is_of_the_last_stack_and_of_joints_that_count():
         joints=np.concatenate([other, predictions.joints], axis=1),
         scores=np.concatenate([1 - scores, scores], axis=1),
     )
-    # Of a wrong and a right one: (0.1, 0.3), (0.1, 0.9), (0.3, 0.9) are in order, (0.3, 0.3) is a half.
-    # F1 from 0.3 on: 2 * 2 / (3 + 2) = 0.8; from 0.9 on: 2 * 1 / (1 + 2) = 0.67; from 0.1 on: 0.67.
+    # Pairs of a wrong and a correct joint: (0.1, 0.3), (0.1, 0.9), (0.3, 0.9) are in order, (0.3, 0.3) counts
+    # half. F1 from 0.3 on: 2 * 2 / (3 + 2) = 0.8; from 0.9 on: 2 * 1 / (1 + 2) = 0.67; from 0.1 on: 0.67.
     sure = results.score_predictions(both, skeletons.MPII)["confidence"]
     assert sure == {"auroc": 3.5 / 4, "threshold": 0.3}
-    both.visible[0] = 0  # the wrong one of 0.1 does not count: one of (0.3, 0.3), (0.3, 0.9) is a half
+    both.visible[0] = 0  # the wrong joint with 0.1 does not count: of (0.3, 0.3), (0.3, 0.9) one counts half
     sure = results.score_predictions(both, skeletons.MPII)["confidence"]
     assert sure == {"auroc": 1.5 / 2, "threshold": 0.3}
 
@@ -423,9 +423,9 @@ def test_report_has_a_row_for_each_stack():
         "PCKh@0.5      Head     Sho     Elb     Wri     Hip    Knee     Ank    Mean",
         "stack 1       0.00    0.00    0.00    0.00    0.00    0.00    0.00    0.00",
         "stack 2      75.00   75.00   75.00   75.00   75.00   75.00   75.00   75.00",
-        # Of four joints, three are exact and the other is 6 px of a head of 10 px away.
+        # Of four joints, three are exact and one is 6 px off, with a head of 10 px.
         "Macro mean 75.00, AUC 75.00, occluded 75.00",
-        # All scores are alike: a coin would do as well.
+        # All scores are equal, as good as chance.
         "Scores separate correct joints from wrong ones with an AUROC of 0.500; best F1 at 1.000.",
     ]
     left_out = evaluate.report(dataclasses.replace(scores, left_out=2))
@@ -437,7 +437,7 @@ def test_report_has_a_row_for_each_stack():
 # Files.
 
 
-def test_files_hold_what_was_predicted(tmp_path):
+def test_files_hold_the_predictions(tmp_path):
     predictions = made([1.0, 2.0])
     predictions.joints[1, 0, 5] = np.nan
     predictions.visible[:, [11, 14]] = 0  # no elbow is labelled
@@ -462,7 +462,7 @@ def test_files_hold_what_was_predicted(tmp_path):
     assert people[0]["joints"][12] == [0.6, 50.8] and people[0]["scores"][0] == 0.1235
     assert people[1]["joints"][5] == [None, None]
     assert people[0]["stacks"] == [{"joints": people[0]["joints"], "scores": people[0]["scores"]}]
-    # Errors of 1 px and 2 px of a head of 10 px: none is right below 0.1, the first from there on.
+    # Errors of 1 px and 2 px with a head of 10 px: none is correct below 0.1, the first one from 0.1 on.
     rows = [line.split(",") for line in (tmp_path / "curves.csv").read_text().splitlines()]
     assert rows[0] == ["thresholds", *"Head Sho Elb Wri Hip Knee Ank Mean".split()] and len(rows) == 52
     assert [(row[0], row[1], row[3]) for row in (rows[1], rows[11], rows[51])] == [
@@ -497,7 +497,7 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     hits, counts = metrics.correct(metrics.distances(joints, truth), visible > 0, head, 0.5)
     assert metrics.table(hits, counts, source.skeleton) == scores["table"]
     assert (tmp_path / "pictures" / "evaluation.png").exists()
-    # Other data, flip and batch than in training are the caller's choice.
+    # Data, flip and batch may differ from those of the training.
     other = tiny({"data.examples": (40, 3), "evaluate.flip": True, "evaluate.batch_size": 2})
     flipped = evaluate.evaluate(other, tmp_path / "other", workdir)
     assert flipped["examples"] == 3

@@ -1,4 +1,4 @@
-"""Exported networks, each run by its own runtime, against ours."""
+"""Exported networks, each run by its own runtime, compared with ours."""
 
 import collections
 import functools
@@ -34,7 +34,7 @@ def test_no_system_is_missing():
 
 @functools.cache
 def drawn(name):
-    """A tiny network of a system, its variables without default values, three images and what it says."""
+    """A tiny network of a system, its variables without default values, three images and its outputs."""
     config = {"model": {"name": name, "width": 8, "depth": 1, **SYSTEMS[name]}}
     config |= {"data": {"size": SIZE, "mean": (0.5, 0.4, 0.3)}, "train": {"average_decay": 0.0}}
     config["loss"] = {"kind": "cross_entropy" if name == "newell" else "mean_squared_error", "sigma": 1.0}
@@ -47,12 +47,12 @@ def drawn(name):
         if kind in ("scale", "var"):
             return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         spread = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if kind == "kernel" else 0.3
-        # Rounded as a file of weights rounds it.
+        # Rounded as in a file of weights.
         return (spread * rng.normal(size=leaf.shape)).astype(np.float16).astype(np.float32)
 
     variables = jax.tree_util.tree_map_with_path(draw, abstract(network, None))
     images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
-    # The three pictures' canvases are their crops: what a predictor would see.
+    # The canvases of the three pictures are their crops, as in a predictor.
     estimate = jax.jit(inference.Estimator(network, canvas=SIZE, margin=1.0, flip=False))
     joints, scores, seen = jax.device_get(estimate(variables, images))
     expected = {"joints": joints[:, -1], "scores": scores[:, -1], "heatmaps": seen["heatmaps"]}
@@ -60,7 +60,7 @@ def drawn(name):
 
 
 def agrees(run, name, outputs, counts):
-    """Asserts that run(images) -> {name: array} is what our network says, for batches of these sizes."""
+    """Asserts that run(images) -> {name: array} agrees with our network, for batches of these sizes."""
     _, _, _, images, expected = drawn(name)
     for count in counts:
         found = run(images[:count])
@@ -105,8 +105,8 @@ def test_every_runtime_finds_our_joints(kind, name, tmp_path):
     except ImportError as error:
         if kind != "savedmodel" or jax.__version_info__ < (0, 12):
             raise
-        pytest.skip(str(error))  # TensorFlow is behind
-    # Each batch of StableHLO is a compilation.
+        pytest.skip(str(error))  # TensorFlow is too old
+    # Each batch size of StableHLO needs a compilation.
     counts = (3,) if kind == "stablehlo" and name != "newell" else (1, 3)
     agrees(RUNTIMES[kind](tmp_path / "a"), name, JOINTS, counts)
 
@@ -123,7 +123,7 @@ def test_tflite_finds_our_joints_in_its_one_batch(name, batches, tmp_path):
             np.testing.assert_allclose(found[key], expected[key][:batch], atol=1e-4, err_msg=key)
 
 
-# ONNX alone.
+# Only ONNX.
 
 
 @functools.cache
@@ -151,7 +151,7 @@ def test_onnx_finds_ours_and_has_each_weight_once_in_its_own_layout(name, tmp_pa
     agrees(run_onnx(tmp_path / "a"), name, (*JOINTS, "heatmaps"), (1, 3))
     _, network, variables, _, _ = drawn(name)
     parameters = sum(value.size for value in jax.tree.leaves(fold_norms.fold(network, variables)[1]))
-    # Beside the parameters zeros and ones of norms, and shapes.
+    # In addition to the parameters: zeros and ones of norms, and shapes.
     assert 0.98 * 4 * parameters < stored(model) < 4 * parameters + 16_000
     counts = operations(model)
     # Bytes of the image in; heatmaps out, but those of one channel or that Tang stacks joint by joint; and
@@ -161,7 +161,7 @@ def test_onnx_finds_ours_and_has_each_weight_once_in_its_own_layout(name, tmp_pa
     assert [(p.key, p.value) for p in model.metadata_props] == [("size", "32")]
 
 
-def test_onnx_of_an_hourglass_has_its_layers_alone():
+def test_onnx_of_an_hourglass_has_only_its_layers():
     # By hand, for two stacks of depth 1: the stem's convolution and three units of which two widen (a
     # convolution more), each stack's hourglass of four units, one unit after it, and two 1x1; between the
     # stacks two more.
@@ -218,7 +218,7 @@ def test_int8_computes_on_bytes_and_finds_about_the_same(file, tmp_path, capsys)
     assert Skeleton.from_dict(json.loads(props["skeleton"])) == MPII
 
 
-def test_precision_is_onnx_alone(file, tmp_path, capsys):
+def test_precision_is_only_for_onnx(file, tmp_path, capsys):
     arguments = [f"--workdir={file}", "--format=stablehlo", f"--output={tmp_path / 'a'}"]
     assert export.main([*arguments, "--precision=float16"]) == 1
     assert "--precision=float16 is for --format=onnx" in capsys.readouterr().err
@@ -247,7 +247,7 @@ def test_command_writes_heatmaps_and_says_how_to_load(file, tmp_path, capsys):
     assert [path.name for path in output.parent.iterdir()] == ["a.stablehlo"]
 
 
-def test_what_is_there_already_survives(file, tmp_path, capsys, monkeypatch):
+def test_existing_files_survive(file, tmp_path, capsys, monkeypatch):
     (tmp_path / "folder").mkdir()
     arguments = [f"--workdir={file}", "--format=savedmodel", f"--output={tmp_path / 'folder'}"]
     assert export.main(arguments) == 1
@@ -280,7 +280,7 @@ def test_operation_that_tflite_lacks_is_named():
         ("stablehlo", "flatbuffers", "pip install 'hourglass_jax[export]'"),
     ],
 )
-def test_missing_converters_are_said_in_one_line(file, tmp_path, kind, module, needs, capsys, monkeypatch):
+def test_missing_converters_are_named_in_one_line(file, tmp_path, kind, module, needs, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     assert export.main([f"--workdir={file}", f"--format={kind}", f"--output={tmp_path / 'a'}"]) == 1
     assert needs in capsys.readouterr().err and not (tmp_path / "a").exists()

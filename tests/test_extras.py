@@ -1,4 +1,4 @@
-"""Optional packages: a missing one names its extra, and one that does not load another line."""
+"""Optional packages: different errors for a missing package and for one that does not load."""
 
 import importlib
 import pathlib
@@ -16,7 +16,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-d
 
 
 @pytest.mark.parametrize("module, extra", extras.EXTRAS.items())
-def test_an_extra_installs_what_it_is_said_to(module, extra):
+def test_an_extra_installs_the_named_package(module, extra):
     names = {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"][extra]}
     assert names & {DISTRIBUTIONS.get(module, module), f"{module}-cpu"}
 

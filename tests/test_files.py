@@ -1,4 +1,4 @@
-"""Files: whole or not at all, and json that any reader takes."""
+"""Files: atomic writes, and json for every reader."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_only_a_regular_file_is_replaced(tmp_path):
 
 
 def test_temporary_files_of_killed_processes_are_removed(tmp_path):
-    kept = [".data.0a1b2c3d.partial", ".settings.12345678", "data.partial"]  # a young one, and users' own
+    kept = [".data.0a1b2c3d.partial", ".settings.12345678", "data.partial"]  # a recent one, and users' own
     for name in [*kept, ".gone.01234567.partial"]:
         (tmp_path / name).write_bytes(b"")
         if name != kept[0]:
@@ -88,7 +88,7 @@ def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch, step):
+def test_a_failure_leaves_only_the_old_file(tmp_path, monkeypatch, step):
     path = tmp_path / "data"
     files.write(path, b"old")
 
@@ -130,7 +130,7 @@ def test_without_a_home_there_is_no_cache_and_no_folder_called_tilde(monkeypatch
     assert files.expanded("~/data") == Path("/home/x/data")
 
 
-def test_json_of_numpy_and_jax_values_reads_back_as_pythons(tmp_path):
+def test_json_of_numpy_and_jax_values_is_read_as_python_values(tmp_path):
     value = {
         "array": np.arange(4, dtype=np.float32).reshape(2, 2) / 2,
         "scalar": np.int64(7),
@@ -158,7 +158,7 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path):
     assert json.loads(text) == {"score": None, "row": [1.0, None], "one": None}
 
 
-def test_a_name_that_comes_twice_is_refused_where_that_is_asked_for(tmp_path):
+def test_a_duplicate_name_is_refused_on_demand(tmp_path):
     (tmp_path / "a.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
     assert files.read_json(tmp_path / "a.json") == {"a": [{"b": 3, "c": 2}]}
     with pytest.raises(ValueError, match=r"a.json: not readable as json, .*\('b' comes twice\)"):

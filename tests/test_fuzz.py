@@ -1,4 +1,4 @@
-"""Every reader of untrusted files against damaged and malicious ones: one line of error, or a right result.
+"""Every reader of untrusted files, with damaged and malicious ones: one line of error, or a correct result.
 
     FUZZ_CASES=10000 python -m pytest tests/test_fuzz.py
 
@@ -563,7 +563,7 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_the_file_before_the_damage_is_accepted(name, tmp_path):
+def test_the_undamaged_file_is_accepted(name, tmp_path):
     (tmp_path / name).write_bytes(SOUND[name])
     assert reads(READERS[name][0], tmp_path / name)
 
@@ -739,7 +739,7 @@ def test_trap(name, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-# Outputs stay in their folder, whatever names the files contain.
+# Outputs stay in their folder, with any names in the files.
 
 
 @pytest.mark.parametrize("picture", ["../../etc/passwd", "/etc/passwd", "a/b.jpg", "a\nb.jpg"])
@@ -749,7 +749,7 @@ def test_pictures_elsewhere_are_refused(tmp_path, picture):
         mpii_annotations.read(tmp_path / "mpii.json")
 
 
-def test_names_of_overlays_are_no_paths():
+def test_names_of_overlays_are_not_paths():
     paths = ["../../a.jpg", "/etc/..jpg", "b/...png", "b/c.mp4", "d\n.jpg", "a.jpg"]
     names = [
         name for both in predict._names(map(pathlib.Path, paths), ("heatmaps",)).values() for name in both

@@ -1,4 +1,4 @@
-"""A run that resumes on other devices than it started on."""
+"""A run that resumes on different devices."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def test_a_run_of_eight_devices_resumes_on_any_number(run_python, start, tiny, s
     config = tiny(changes | {"data.examples": (40, 13)})
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads(config.to_json())
 
-    # And in two processes of two devices.
+    # It also resumes in two processes with two devices each.
     shutil.copytree(tmp_path / "begun", tmp_path / "processes")
     flags = [
         "--distributed",
@@ -35,7 +35,7 @@ def test_a_run_of_eight_devices_resumes_on_any_number(run_python, start, tiny, s
     for name, state in states.items():
         assert state.step == 4
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(states["8"]), strict=True):
-            # The devices' parts of a sum are added in another order, and Adam divides by small numbers.
+            # The devices' parts of a sum are added in another order, and Adam divides by small numbers, too.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=name)
 
     scores = [

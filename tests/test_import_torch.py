@@ -1,4 +1,4 @@
-"""The port's checkpoints: numbers that the port itself computed, names, and what is refused."""
+"""The port's checkpoints: numbers computed by the port itself, names, and refused files."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ SMALL = {"name": "newell", "stacks": 2, "width": 8, "depth": 2, "units": 2, "ste
 
 
 def network(skeleton=LSP, size=32, **fields):
-    """Ours, with what the port's checkpoints imply."""
+    """Our network with the properties that the port's checkpoints imply."""
     config = {"model": SMALL | fields, "data": {"size": size, "mean": (0.4404, 0.4440, 0.4327)}}
     config["loss"] = {"kind": "mean_squared_error", "sigma": 1.0}
     return network_of({"config": config, "skeleton": skeleton.to_dict()})
@@ -45,7 +45,7 @@ def drawn(net):
 
 
 def state_dict(flat, depth=2):
-    """As the port would save them: out, in, height, width; a counter for each norm."""
+    """Variables as the port saves them: out, in, height, width; a counter for each norm."""
     found = {}
     for name, value in flat.items():
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
@@ -82,7 +82,7 @@ def test_outputs_are_the_ports(quick_compiles):
     assert (net.model.stacks, net.model.width, net.model.depth, net.model.units) == (2, 64, 4, 1)
     with np.load(GOLDEN / "hg_s2_b1_narrow_io.npz") as known:
         images = known["image_nchw"].transpose(0, 2, 3, 1)
-        # They entered the network as they are; ours subtracts the mean itself.
+        # The port got them as they are; our network subtracts the mean itself.
         found = jax.jit(lambda x: net.outputs(variables, x + np.array(net.mean), flip=False).heatmaps)(images)
         for stack, maps in enumerate(found):
             expected = known[f"heatmaps_stack{stack}_nchw"].transpose(0, 2, 3, 1)
@@ -93,7 +93,7 @@ def test_outputs_are_the_ports(quick_compiles):
 def test_the_authors_own_versions_outputs_are_theirs(quick_compiles):
     net, variables, _ = loading.load(GOLDEN / "princeton_2hg_narrow_checkpoint.pt")
     assert (net.model.stacks, net.model.width, net.model.depth, net.model.stem) == (2, 64, 4, "princeton")
-    assert net.mean == (0.0, 0.0, 0.0)  # images in [0, 1] enter as they are
+    assert net.mean == (0.0, 0.0, 0.0)  # images in [0, 1] without normalisation
     with np.load(GOLDEN / "princeton_2hg_narrow_io.npz") as known:
         found = jax.jit(lambda x: net.outputs(variables, x, flip=False).heatmaps)(known["image_nhwc"])
         for stack, maps in enumerate(found):
@@ -140,7 +140,7 @@ def test_names_and_shapes_are_those_of_the_full_network():
 
 
 def test_names_by_hand():
-    # Level 0 of ours is the finest of four; the port's is the coarsest. 0 skip, 1 down, 2 up, 3 bottom.
+    # Our level 0 is the finest of four; the port's is the coarsest. 0 skip, 1 down, 2 up, 3 bottom.
     known = {
         "params/stem/conv/kernel": "conv1.weight",
         "batch_stats/stem/norm/mean": "bn1.running_mean",
@@ -159,7 +159,7 @@ def test_names_by_hand():
     assert {name: pytorch.foreign_name(name, 4) for name in known} == known
 
 
-# What comes back.
+# Round trips.
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     assert net.sigma == 1.0 and not net.logits and net.skeleton == LSP
     jax.tree.map(np.testing.assert_array_equal, variables, direct)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == metadata["config"]
-    # The commands that it proposes are of this network.
+    # The proposed commands are for this network.
     evaluate, further = re.findall(r"hourglass (?:evaluate|train) --config=newell:(\S+) (.*)", said)
     config = newell.get_config(evaluate[0])
     fields = re.findall(r"--config\.([\w.]+)=(\w+)", evaluate[1])
@@ -213,7 +213,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     assert "--skeleton=coco: choose mpii, lsp, " in capsys.readouterr().err
 
 
-def test_training_goes_on_with_the_trunk_alone_on_other_joints(tmp_path):
+def test_training_on_other_joints_starts_from_the_trunk_only(tmp_path):
     flat = drawn(network(MPII))
     torch.save(state_dict(flat), tmp_path / "hg.pth")
     taken, said = finetune.load(tmp_path / "hg.pth", network(LSP), None)
@@ -226,7 +226,7 @@ def test_training_goes_on_with_the_trunk_alone_on_other_joints(tmp_path):
         finetune.load(tmp_path / "hg.pth", network(LSP, stem="newell"), None)
 
 
-# What is refused.
+# Refused input.
 
 
 def test_every_name_that_does_not_fit_is_listed(saved):
@@ -245,10 +245,10 @@ def test_every_name_that_does_not_fit_is_listed(saved):
         "layer1.0.bn2.bias is (3,) instead of (2,)",
     ):
         assert text in message
-    assert message.count(";") == 4  # and nothing else
+    assert message.count(";") == 4  # nothing else is listed
 
 
-def test_joints_have_to_be_said_where_they_are_not_mpiis(saved):
+def test_joints_other_than_mpiis_must_be_given(saved):
     message = refused(saved[1])
     assert "has 14 joints, mpii has 16; say which they are: python -m hourglass_jax.import_torch" in message
     assert "--skeleton=mpii|lsp|" in message
@@ -260,7 +260,7 @@ def test_a_file_of_other_joints_is_loaded_only_with_their_names(saved):
 
 
 class Harmful:
-    """A pickle of it makes a folder when it is loaded."""
+    """A pickle of this makes a folder when it is loaded."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -275,7 +275,7 @@ def test_a_program_in_a_pickle_is_never_run(saved, tmp_path):
     assert "no state_dict of tensors alone (" in refused(path, skeleton=LSP)
     assert not (tmp_path / "harm").exists()
     torch.load(path, weights_only=False)
-    assert (tmp_path / "harm").exists()  # it would have
+    assert (tmp_path / "harm").exists()  # plain pickle would run it
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", [1, 2], {"a": 3}, {"fc.0.0.weight": torch.zeros(2)}])
@@ -285,7 +285,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
     refused(path)
 
 
-def test_a_missing_file_or_pytorch_is_said_in_one_line(saved, monkeypatch, tmp_path, capsys):
+def test_a_missing_file_or_pytorch_is_named_in_one_line(saved, monkeypatch, tmp_path, capsys):
     assert import_torch.main([str(tmp_path / "none.pth"), f"--workdir={tmp_path / 'run'}"]) == 1
     assert "none.pth" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch", None)

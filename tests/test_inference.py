@@ -32,9 +32,9 @@ def centroid(values):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_what_a_view_shows_lands_where_it_belongs(scale):
+def test_a_view_is_mapped_to_its_place(scale):
     # In the nominal crop at (76.4, 83.7) of 160 cells; a view shows it `scale` times farther from (80, 80).
-    # So wide that neither the samples' spacing nor the border moves the centroid.
+    # Wide enough that neither the sampling nor the border moves the centroid.
     place = np.array([76.4, 83.7])
     view = gaussian(80 + scale * (place - 80), 9.0 * scale, size=160)
     found = np.asarray(inference.nominal(view, scale))
@@ -49,7 +49,7 @@ def test_resampling_is_exact_on_slopes_and_agrees_with_the_map_of_points():
     y, x = np.mgrid[:10, :12] + 0.5
     found = np.asarray(inference.nominal((2 * x - 3 * y)[None, :, :, None].astype(np.float32), scale))
     view_x, view_y = 6 + scale * (x - 6), 5 + scale * (y - 5)
-    # Beyond the outermost cells' centres there is no slope to follow.
+    # There is no slope beyond the centres of the outermost cells.
     inner = (view_x >= 0.5) & (view_x <= 11.5) & (view_y >= 0.5) & (view_y <= 9.5)
     assert inner.sum() == 6 * 6  # x from 3 to 8, y from 2 to 7
     np.testing.assert_allclose(found[0, :, :, 0][inner], (2 * view_x - 3 * view_y)[inner], atol=1e-5)
@@ -58,14 +58,15 @@ def test_resampling_is_exact_on_slopes_and_agrees_with_the_map_of_points():
 
 
 def test_cells_average_the_views_that_see_them():
-    # Two views that say 1 and 3 everywhere. A view of 2 sees the middle half: (1 + 3) / 2 there, 1 elsewhere.
+    # Two views with 1 and 3 everywhere. The view with scale 2 sees the middle half: (1 + 3) / 2 there, 1
+    # elsewhere.
     views = np.stack([np.full((8, 8, 1), 1.0), np.full((8, 8, 1), 3.0)])
     (maps,), _, attention = inference.merged(Outputs((views,), None, {"a": 2 * views}), (1.0, 2.0))
     expected = np.ones((1, 8, 8, 1))
     expected[:, 2:6, 2:6] = 2
     np.testing.assert_allclose(maps, expected, rtol=1e-6)
     np.testing.assert_allclose(attention["a"], 2 * expected, rtol=1e-6)
-    # No view sees the border: nothing is there, and no 0 / 0.
+    # No view sees the border: 0, not 0 / 0.
     (maps,), _, _ = inference.merged(Outputs((views,)), (2.0, 2.0))
     np.testing.assert_allclose(maps[0, :, :, 0], np.where(expected[0, :, :, 0] == 2, 2, 0), rtol=1e-6)
 
@@ -79,7 +80,7 @@ def test_coordinates_are_averaged_in_the_nominal_crop():
 
 
 class Dots(nn.Module):
-    """In the place of a network: the first two channels as heatmaps of 16 and 32 cells, or centroids."""
+    """Replaces a network: the first two channels as heatmaps of 16 and 32 cells, or centroids."""
 
     coordinates: bool = False
 
@@ -115,12 +116,12 @@ def spots():
         ("quarter", True, True),
     ],
 )
-def test_a_pyramid_finds_what_one_view_finds(spots, decode, flip, coordinates):
+def test_a_pyramid_finds_the_same_as_one_view(spots, decode, flip, coordinates):
     canvases, places = spots
     network = Network(Dots(coordinates), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     # The canvas of 96 px shows 1.5 times the nominal crop: 64 px of it are the input's, one to one.
     truth = places - 16
-    if flip:  # a mirrored picture's sides are swapped, and so are these colours': both spots count half
+    if flip:  # a flipped picture's sides are swapped, as are these colours: both spots count half
         canvases = np.concatenate([canvases[..., :1], canvases[..., :1], canvases[..., 2:]], axis=-1)
         truth = truth[:, [0, 0]]
     for scales in ((1.0,), SCALES):
@@ -140,7 +141,7 @@ def test_a_pyramid_finds_what_one_view_finds(spots, decode, flip, coordinates):
         assert (error < limits).all(), (scales, error)
 
 
-def test_one_scale_is_the_plain_protocol_and_costs_nothing(spots):
+def test_one_scale_is_the_plain_protocol_without_extra_cost(spots):
     canvases, _ = spots
     network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     programs = [
@@ -193,7 +194,7 @@ def test_the_papers_crops_are_factors_of_the_nominal_one(spots):
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
-def test_scales_that_are_none_are_refused(scales):
+def test_invalid_scales_are_refused(scales):
     network = Network(Dots(), TWO, 64, (0.0, 0.0, 0.0), 2.0, logits=False)
     with pytest.raises(ValueError, match="must be one or more numbers from 0.1 to 10"):
         inference.Estimator(network, canvas=96, margin=1.5, flip=False, scales=scales)

@@ -1,4 +1,4 @@
-"""Facts that are kept between processes, and what a start-up computes again."""
+"""Facts that are kept between processes, and facts that a start-up computes again."""
 
 import dataclasses
 import os
@@ -30,7 +30,7 @@ def folder(tmp_path):
     kept.keep(None)
 
 
-def test_a_fact_is_computed_once_for_all_that_it_depends_on(folder, monkeypatch):
+def test_a_fact_is_computed_once_per_set_of_inputs(folder, monkeypatch):
     asked = []
 
     def compute():
@@ -63,7 +63,7 @@ def test_the_oldest_go_first(tmp_path):
     kept.prune(tmp_path, "*.json", count=8, size=800)
     assert len(list(tmp_path.iterdir())) == 8  # within the limits
     kept.prune(tmp_path, "*.json", size=799)  # to three quarters: five files
-    # Used at 0 3 6 1 4 7 2 5: the oldest three are 0, 3 and 6.
+    # Used in the order 0 3 6 1 4 7 2 5: the oldest three are 0, 3 and 6.
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["1", "2", "4", "5", "7"]
     kept.prune(tmp_path / "none", "*", count=0)
 
@@ -88,7 +88,7 @@ def test_a_network_is_the_same_with_kept_facts(folder, monkeypatch):
 
 
 def test_a_model_from_elsewhere_is_traced_whatever_its_config():
-    """Another may have the same config, and nothing watches its source."""
+    """Another model may have the same config, and its source is not watched."""
     of = network.network_of(METADATA)
     assert network.about(of, METADATA) is not None and network.about(of, network.Metadata()) is None
     assert network.about(dataclasses.replace(of, model=conftest.Small()), METADATA) is None

@@ -1,4 +1,4 @@
-"""The launch scripts against recorded stand-ins for gcloud and SLURM's commands: each call, in order."""
+"""The launch scripts with stand-ins for gcloud's and SLURM's commands: each call, in order."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ DESCRIBE = "compute tpus queued-resources describe hg8 --zone=us-west4-a --forma
 COPY = "compute tpus tpu-vm scp ARCHIVE hg8:hourglass_jax.tar.gz --zone=us-west4-a --worker=all"
 SSH = "compute tpus tpu-vm ssh hg8 --zone=us-west4-a --worker="
 DELETE = "compute tpus queued-resources delete hg8 --zone=us-west4-a --force --quiet"
-# Records its arguments, one call a line, and gives the next of the answers that fit.
+# Records its arguments, one call per line, and gives the next matching reply.
 STANDIN = """#!/usr/bin/env bash
 printf '%q ' "$@" >> RECORD; echo >> RECORD
 case "$*" in
@@ -73,7 +73,7 @@ def short(calls):
     return [next(kind for text, kind in kinds.items() if text in call) for call in calls]
 
 
-def test_a_slice_that_is_taken_away_is_made_again_until_the_training_has_ended(launch):
+def test_a_preempted_slice_is_created_again_until_the_training_has_ended(launch):
     code, errors, calls = launch(
         "tpu_vm.sh",
         *flags("run", "--type=v5litepod-16", "--spot"),
@@ -142,7 +142,7 @@ def test_a_dry_run_prints_the_commands_and_runs_none(launch):
         ),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_asked_for(launch, words, message):
+def test_wrong_arguments_are_refused_before_any_request(launch, words, message):
     code, errors, calls = launch("tpu_vm.sh", *words)
     assert (code, calls) == (2, []) and errors.startswith(f"Error: {message}")
 

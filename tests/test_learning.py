@@ -16,7 +16,7 @@ SMALL = "stacks=1,width=8,dataset=lspet,size=32,quick=true"
 
 
 class Encoded(SyntheticPeople):
-    """Drawn people as a prepared dataset has them, their canvases as JPEGs."""
+    """Drawn people as in a prepared dataset, with canvases as JPEGs."""
 
     def __init__(self, split, count):
         super().__init__(split=split, examples=count, canvas=192, margin=1.5, variety=0.2)
@@ -35,7 +35,7 @@ def test_a_recipe_changes_the_shipped_config():
 
 
 @pytest.mark.parametrize("recipe", ["optimizer.rate=1", "train.batch_size", "train.batch_size=many"])
-def test_what_is_no_recipe_is_refused(recipe):
+def test_invalid_recipes_are_refused(recipe):
     with pytest.raises(ValueError, match="--recipe"):
         learning.recipe_config(learning.BASE, "packed", recipe, 0)
 

@@ -15,11 +15,11 @@ QUICK, W = "--config=configs/quickstart.py:width=4", "--workdir=TMP/w"
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs main.py in this process: (exit code, what it prints on stderr as its last word)."""
+    """Runs main.py in this process: (exit code, its last line on stderr)."""
 
     def run(*arguments):
         arguments = [a.replace("TMP", str(tmp_path)) for a in arguments]
-        # A new process' flags: none of them set, and none for the values of a config.
+        # The flags of a new process: none is set, and none is for a config's values.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
@@ -98,7 +98,7 @@ def test_a_wrong_flag_is_a_one_line_error(command, tmp_path, capfd, arguments, m
 
 @pytest.mark.parametrize("field", [["model.name=foo"], ["model.dtype=float16"], ["model.stem=other"]])
 def test_a_wrong_value_of_the_model_is_a_one_line_error(command, monkeypatch, field):
-    monkeypatch.undo()  # the real models
+    monkeypatch.undo()  # restores the real models
     values = [f"--config.{value}" for value in field]
     code, said = command("--config=configs/newell.py:dataset=synthetic,width=4", W, *values)
     assert code == 1 and said.startswith("Error: ") and "\n" not in said
@@ -128,7 +128,7 @@ def test_training_and_evaluation_from_the_command(
     assert command(*more, "--allow_changed_config") == (0, "")
     assert "Goes on after step 2 of 3." in capsys.readouterr().out
 
-    # A checkpoint by its path, into another workdir; any config with this model.
+    # A checkpoint by its path, with another workdir and any config with this model.
     checkpoint = "--checkpoint=TMP/w/checkpoints/2"
     assert command(config_file, "--workdir=TMP/e", "--mode=evaluate", checkpoint) == (0, "")
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["step"] == 2

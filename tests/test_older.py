@@ -27,12 +27,12 @@ def test_an_older_run_and_older_weights_load(workdir):
     assert network == other and jax.tree.structure(variables) == jax.tree.structure(weights)
 
 
-def test_an_older_run_goes_on_to_the_same_weights(workdir, tiny, capsys):
+def test_an_older_run_continues_to_the_same_weights(workdir, tiny, capsys):
     train.train(tiny(), workdir)
     assert "Goes on after step 2 of 4." in capsys.readouterr().out
     _, variables, _ = loading.load(workdir / "checkpoints" / "4")
     _, expected, _ = loading.load(FIXTURES / "weights_0.1.npz")
     for (path, a), b in zip(jax.tree.leaves_with_path(variables), jax.tree.leaves(expected), strict=True):
-        # The same bits on the machine that made them; elsewhere a sum may be rounded otherwise, and Adam's
+        # The same bits on the machine that made them; elsewhere a sum may be rounded differently, and Adam's
         # first steps, of 1e-3, may then turn where a gradient is 0 but for rounding.
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=4e-3, err_msg=jax.tree_util.keystr(path))

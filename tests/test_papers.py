@@ -1,4 +1,4 @@
-"""The page of the papers' elements: complete, and its configs, commands and files are there."""
+"""The page of the papers' elements: it is complete, and its configs, commands and files exist."""
 
 import pathlib
 import re
@@ -31,10 +31,10 @@ def test_every_figure_table_and_equation_has_its_row(paper):
             assert re.search(r"exact|decided|missing|not trained|not possible", row.split("|")[3]), row
 
 
-def test_configs_and_files_of_the_page_are_there():
+def test_configs_and_files_of_the_page_exist():
     configs = re.findall(r"`((?:newell|chu|selvam|mssh|tang):[^`]+)`", TEXT)
     for name, _, arguments in (config.partition(":") for config in configs):
-        config_base.named(name).get_config(arguments)  # which refuses what it does not know
+        config_base.named(name).get_config(arguments)  # refuses unknown arguments
     files = re.findall(r"`(hourglass_jax/[^`]+)`", TEXT)
     assert len(configs) > 40 and len(files) > 30
     assert all((ROOT / file).is_file() for file in files)

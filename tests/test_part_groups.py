@@ -1,4 +1,4 @@
-"""Groups of related parts: hand-worked mutual information, and the paper's five on MPII's annotations."""
+"""Groups of related parts: mutual information by hand, and the paper's groups from MPII's annotations."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ def person(joints, **fields):
 
 
 def scattered(count):
-    """MPII's list with persons whose joints lie anywhere in their boxes."""
+    """MPII's list with people whose joints lie anywhere in their boxes."""
     places = np.random.default_rng(0).uniform(1, 300, (count, 16, 2))
     return [person([[x, y, 1.0] for x, y in joints]) for joints in places.tolist()]
 
@@ -53,7 +53,7 @@ def run(capsys, *flags):
 
 
 def test_cells_of_hand_made_places():
-    # A box of 200 * 1.6 = 320 px is 20 px a cell; its corner is (100, 200) - 160 = (-60, 40).
+    # A box of 200 * 1.6 = 320 px has 20 px per cell; its corner is (100, 200) - 160 = (-60, 40).
     joints = [[-60, 40], [-41, 40], [-39, 40], [-60, 61], [100, 200], [259.9, 359.9], [-61, 39], [9e9, 39]]
     found = part_groups.cells(np.array([joints]), np.array([[100, 200]]), np.array([1.6]))
     # Row by row: (0, 0), (0, 0), (1, 0), (0, 1), (8, 8), the last; outside, the nearest cell.
@@ -68,7 +68,7 @@ def test_cells_do_not_change_with_the_persons_size_and_place():
 
 
 def test_mutual_information_of_known_variables():
-    coin, die = np.divmod(np.arange(12), 6)  # all pairs of a coin's and a die's faces, once
+    coin, die = np.divmod(np.arange(12), 6)  # all pairs of faces of a coin and a die, once each
     variables = np.stack([coin, die, die, (die * 5 + 3) % 6, die % 2, die * 2 + coin], axis=1)
     information = part_groups.mutual_information(variables)
     log = np.log
@@ -79,7 +79,7 @@ def test_mutual_information_of_known_variables():
     assert abs(information[0, 1]) < 1e-12  # independent
     np.testing.assert_allclose(information[1, 2], log(6))  # identical
     np.testing.assert_allclose(information[1, 3], log(6))  # one to one
-    np.testing.assert_allclose(information[1, 4], log(2))  # a function of the die: all that it knows
+    np.testing.assert_allclose(information[1, 4], log(2))  # a function of the die: its own entropy
     np.testing.assert_allclose(information[0, 5], log(2))
     np.testing.assert_allclose(information[1, 5], log(6))
 
@@ -138,7 +138,7 @@ def test_named_groups_of_lsp_have_no_pelvis_and_no_thorax():
 
 @pytest.mark.parametrize("skeleton", [skeletons.MPII, skeletons.LSP], ids=lambda s: s.name)  # whole bodies
 @pytest.mark.parametrize("name", [*named_groups.NAMED, "each"])
-def test_named_groups_hold_every_joint_and_treat_sides_alike(name, skeleton):
+def test_named_groups_cover_all_joints_and_are_symmetric(name, skeleton):
     groups = named_groups.named(name, skeleton)
     named_groups.check(groups, len(skeleton))
     mirrored = {frozenset(skeleton.flip[list(group)].tolist()) for group in groups}
@@ -154,7 +154,7 @@ def test_named_refuses_unknown_names_and_foreign_joints():
         named_groups.named("data5", nose)
 
 
-def test_default_groups_go_by_the_number_of_joints():
+def test_default_groups_depend_on_the_number_of_joints():
     assert named_groups.default(16) == FIVE
     assert named_groups.default(14) == named_groups.named("data5", skeletons.LSP)
     with pytest.raises(ValueError, match="no part groups for 11 joints"):
@@ -203,7 +203,7 @@ def test_read_keeps_the_persons_with_all_joints(tmp_path):
         (json.dumps([person([[1.0, 1.0, 1.0]] * 16)]).encode(), "more people are needed"),
     ],
 )
-def test_command_answers_bad_files_in_one_line(tmp_path, capsys, content, message):
+def test_the_command_reports_bad_files_in_one_line(tmp_path, capsys, content, message):
     path = tmp_path / "annotations"
     path.write_bytes(content)
     code, printed = run(capsys, "--annotations", path)
@@ -211,7 +211,7 @@ def test_command_answers_bad_files_in_one_line(tmp_path, capsys, content, messag
     assert printed.err.count("\n") == 1
 
 
-def test_command_answers_missing_files_and_bad_numbers_in_one_line(tmp_path, capsys):
+def test_the_command_reports_missing_files_and_bad_numbers_in_one_line(tmp_path, capsys):
     code, printed = run(capsys, "--annotations", tmp_path / "none.json")
     assert code == 1 and printed.err == f"Error: There is no file {tmp_path / 'none.json'}.\n"
     path = write(tmp_path / "people.json.gz", scattered(3))
@@ -254,7 +254,7 @@ def test_mutual_information_of_mpii(mpii_information):
 
 
 @needs_mpii
-def test_groups_of_mpii_are_those_of_figure_2b_whatever_the_seed(mpii_information):
+def test_groups_of_mpii_are_those_of_figure_2b_with_every_seed(mpii_information):
     pytest.importorskip("sklearn")
     affinity = part_groups.affinity(mpii_information)
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""Our training step beside PyTorch's own: loss, batch norm, RMSprop."""
+"""Our training step compared with PyTorch's: loss, batch norm, RMSprop."""
 
 import functools
 
@@ -46,7 +46,7 @@ def test_in_float64_both_are_one_training(name, quick_compiles):
     mine = peers.ours(model, dtype="float64", **sizes)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(mine.state.params)} == {"float64"}
     found = peers.Differences.between(mine, peers.theirs(model, twin_of, dtype="float64", **sizes))
-    # Measured: 9e-15, 6e-11 and 2e-14 of the hourglass, less of the unit; heatmaps that are rounded to
+    # Measured: 9e-15, 6e-11 and 2e-14 for the hourglass, less for the unit; heatmaps that are rounded to
     # float32 on their way to the loss make it 1e-9, 4e-9 and 4e-9.
     assert found.loss_error.max() < 1e-12
     assert found.mean_error.max() < 1e-8
@@ -54,7 +54,7 @@ def test_in_float64_both_are_one_training(name, quick_compiles):
 
 
 def test_float32_parts_at_the_relus_kink():
-    """Why the tolerance of ten steps is wide: with a smooth function in its place it could be 1e-5."""
+    """The reason for the wide tolerance of ten steps: with a smooth function it could be 1e-5."""
     model, twin_of = peers.networks(**NETWORKS)["hourglass"]
     train = functools.partial(peers.theirs, model, twin_of, size=64, count=4, steps=5)
 
@@ -66,11 +66,11 @@ def test_float32_parts_at_the_relus_kink():
     assert difference() > 1e-4  # measured: 3e-3
 
 
-def test_what_the_choice_of_the_running_variance_is_worth(quick_compiles):
+def test_the_effect_of_the_choice_of_the_running_variance(quick_compiles):
     model, _ = peers.networks(**NETWORKS)["hourglass unit"]
     run = peers.ours(model, size=32, count=2, steps=1)
     # Unbiased it would be 0.9 + (var - 0.9) * n / (n - 1), with n = 2 * 4 * 4 of the pooled features. Where
-    # each norm sees two values a channel, twice the batch's variance, the heatmaps change a lot.
+    # each norm sees two values per channel, twice the batch's variance, the heatmaps change a lot.
     many, few = (peers.evaluated(model, run, dict.fromkeys(run.variances, n), size=32) for n in (10**9, 2))
     assert many < 1e-6 and few > 1e-2
 

@@ -1,4 +1,4 @@
-"""Training in pieces: what one leaves, the next goes on from."""
+"""Training in pieces: each piece continues from the files of the previous one."""
 
 import pathlib
 import sys
@@ -25,7 +25,7 @@ def call(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_the_next_machine_goes_on_from_the_parts(call, tmp_path):
+def test_the_next_machine_continues_from_the_parts(call, tmp_path):
     pieces.PART = 10_000  # the fixture's patch is undone at the end
     assert call("first", 100)[0] == 0
     (step,) = pieces.steps(tmp_path / "first")
@@ -37,10 +37,10 @@ def test_the_next_machine_goes_on_from_the_parts(call, tmp_path):
     assert (tmp_path / "second/checkpoints" / str(step) / "model").read_bytes() == bytes(range(256)) * 100
     log = (tmp_path / "second/metrics.jsonl").read_text().split()
     assert log == list(map(str, pieces.steps(tmp_path / "second")))
-    # The same machine again: what it has is newer than nothing, and as new as the state.
+    # The same machine again: its workdir is as new as the state.
     newest = pieces.steps(tmp_path / "second")[-1]
     assert pieces.unpack(tmp_path / "state", tmp_path / "second") == newest
-    assert len(list((tmp_path / "state").iterdir())) == 6  # parts of the state before are gone
+    assert len(list((tmp_path / "state").iterdir())) == 6  # parts of the previous state are removed
 
 
 def test_damaged_missing_and_large_states_are_refused(call, tmp_path):

@@ -1,4 +1,4 @@
-"""The command: what it draws, writes, skips and refuses."""
+"""The command predict: drawings, files, skipped and refused input."""
 
 import csv
 import fractions
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "one_look")
 
 @pytest.fixture
 def one_look(monkeypatch):
-    """The tests' spots are no body, whose extent would say how large a person is."""
+    """One look only: the tests' spots are not a body, so their extent is not a person's size."""
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 99)
 
 
@@ -79,14 +79,14 @@ def test_files_are_cocos_results_or_a_data_set(spots, tmp_path, form):
             assert person["num_keypoints"] == (keypoints(person)[:, 2] == 2).sum()
     else:
         assert [p["file_name"] for p in people] == ["a.png", "a.png", "b.png"]
-    assert isinstance(people, list)  # which `loadRes` asks for
+    assert isinstance(people, list)  # as `loadRes` needs it
     assert [(p["image_id"], p["category_id"]) for p in people] == [(1, 1), (1, 1), (2, 1)]
     for person in people:
         points, scores = keypoints(person), np.array(person["keypoint_scores"])
         assert len(person["keypoints"]) == 48
         np.testing.assert_array_equal(points[:, 2], np.where(scores >= 0.1, 2, 0))  # 1 would be occluded
         assert person["score"] == pytest.approx(scores.mean(), abs=1e-4)
-    # The boxes that were given, or the picture's, and not the network's squares.
+    # The given boxes, or the picture's, and not the network's squares.
     assert people[0]["bbox"] == [20, 10, 40, 40] and people[1]["bbox"] == [100, 40, 40, 20]
     assert people[2]["bbox"] == [0, 0, 60, 60]
     assert np.abs(keypoints(people[0])[RED, :2] - (40, 30)).max() < 3
@@ -94,8 +94,8 @@ def test_files_are_cocos_results_or_a_data_set(spots, tmp_path, form):
     assert keypoints(people[0])[GREEN, 2] == 0  # the green spot is not in this crop
 
 
-def test_names_tell_files_of_one_name_apart_and_are_cocos_ids(spots, tmp_path):
-    for name in ("a/1.png", "b/1.png", "b/\udce9.png"):  # the last is no UTF-8
+def test_names_distinguish_files_of_one_name_and_are_cocos_ids(spots, tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/\udce9.png"):  # the last one is not UTF-8
         save(tmp_path / name, picture(40, 40, (20, 20)))
     code, people = run(tmp_path, tmp_path / "a", tmp_path / "b", "--csv")
     assert code == 0 and [p["file_name"] for p in people] == ["a/1.png", "b/1.png", "b/\udce9.png"]
@@ -166,7 +166,7 @@ def test_videos_come_out_as_videos(spots, tmp_path, capsys):
     save(tmp_path / "in/a.png", picture(60, 60, (30, 30)))
     (tmp_path / "in/broken.mov").write_bytes(b"no video")
     code, result = run(tmp_path, tmp_path / "in", "--csv", batch_size=2)
-    assert code == 1  # of the broken one
+    assert code == 1  # because of the broken one
     assert sorted(os.listdir(tmp_path / "out")) == [
         "a.png",
         "clip.mp4",
@@ -193,7 +193,7 @@ def test_videos_come_out_as_videos(spots, tmp_path, capsys):
 
 
 class Webcam:
-    """In the place of `cv2.VideoCapture`: the user stops after five frames."""
+    """Replaces `cv2.VideoCapture`; the user stops after five frames."""
 
     read_ = 0
 
@@ -214,7 +214,7 @@ class Webcam:
         pass
 
 
-def test_a_cameras_film_ends_whole_with_an_interruption(spots, tmp_path, capsys, monkeypatch):
+def test_a_cameras_video_is_complete_after_an_interruption(spots, tmp_path, capsys, monkeypatch):
     pytest.importorskip("av")
     monkeypatch.setattr(predict.live.cv2, "VideoCapture", Webcam)
     monkeypatch.chdir(tmp_path)
@@ -243,7 +243,7 @@ def test_a_cameras_film_ends_whole_with_an_interruption(spots, tmp_path, capsys,
 
 
 class Attending(nn.Module):
-    """`Spots`, with attention where it is red."""
+    """`Spots`, with attention on red pixels."""
 
     @nn.compact
     def __call__(self, image, train=False):
@@ -268,13 +268,13 @@ def test_attention_is_drawn_for_each_person_and_joint(spots, monkeypatch, tmp_pa
     assert sheet.shape[0] % 2 == 0 and sheet.shape[1] == 18 * 164
     last = sheet[: sheet.shape[0] // 2, 17 * 164 :].sum(-1)[-162:]  # without its title
     y, x = np.unravel_index(cv2.blur(last[:160, 2:162].astype(np.float32), (9, 9)).argmax(), (160, 160))
-    # The crop is 50 px from (15, 5) on, in 160 px, and the spot at (40, 30) is its middle; 0.01 at most, it
-    # is seen as bright as any.
+    # The crop is 50 px from (15, 5) on, in 160 px, and the spot at (40, 30) is its centre; 0.01 at most, it
+    # is drawn as bright as any other.
     np.testing.assert_allclose([x, y], 80, atol=12)
     assert last[y, x + 2] > 500  # of 0.01 it would be 102 of the red spot and little else
 
 
-def test_attention_of_a_network_without_is_refused_before_anything_is_written(spots, tmp_path, capsys):
+def test_attention_of_a_network_without_it_is_refused_before_anything_is_written(spots, tmp_path, capsys):
     save(tmp_path / "a.png", picture(60, 60, (40, 30)))
     code, _ = run(tmp_path, tmp_path / "a.png", "--attention")
     assert code == 1 and not (tmp_path / "out").exists()
@@ -307,7 +307,7 @@ def test_heatmaps_are_drawn_for_each_person_and_joint(spots, tmp_path):
         y, x = np.unravel_index(cv2.blur(cell.sum(-1).astype(np.float32), (9, 9)).argmax(), cell.shape[:2])
         return x, y
 
-    # The first person's crop is 50 px from (15, 5) on: (40, 30) is its middle.
+    # The first person's crop is 50 px from (15, 5) on: (40, 30) is its centre.
     np.testing.assert_allclose(brightest(RED), [predict._TILE / 2] * 2, atol=15)
 
 
@@ -333,7 +333,7 @@ def test_boxes_may_be_cocos_detections(spots, tmp_path, capfd, form):
     (tmp_path / "boxes.json").write_text(json.dumps(records))
     code, people = run(tmp_path, tmp_path / "in", boxes=tmp_path / "boxes.json")
     assert code == 0
-    # One of two boxes of a person, none below 0.5, no dog.
+    # One of two boxes of the same person, no box below 0.5, no dog.
     assert [(p["file_name"], p["bbox"]) for p in people] == [
         ("12.png", boxes[0]), ("12.png", boxes[2]), ("b.png", [3, 4, 50, 60])
     ]  # fmt: skip
@@ -351,7 +351,7 @@ def test_boxes_may_be_cocos_detections(spots, tmp_path, capfd, form):
     assert [p["bbox"] for p in people[:3]] == boxes[:3] and len(people) == 4
 
 
-def test_a_detector_is_asked_by_its_name(spots, tmp_path, capsys, monkeypatch):
+def test_a_detector_is_chosen_by_its_name(spots, tmp_path, capsys, monkeypatch):
     asked = []
 
     def named(name):
@@ -369,7 +369,7 @@ def test_a_detector_is_asked_by_its_name(spots, tmp_path, capsys, monkeypatch):
     assert code == 1 and "Error: threshold=2.0: give a number from 0 to 1." in capsys.readouterr().err
     (tmp_path / "boxes.json").write_text('{"a.png": [[0, 0, 160, 100]]}')
     run(tmp_path, tmp_path / "a.png", boxes=tmp_path / "boxes.json")
-    assert "1 crop in 1 picture ->" in capsys.readouterr().out  # which is the whole picture
+    assert "1 crop in 1 picture ->" in capsys.readouterr().out  # the crop is the whole picture
 
 
 def test_both_people_of_a_picture_are_drawn_in_one_overlay(spots, tmp_path):
@@ -399,7 +399,7 @@ def test_pictures_of_the_same_name_do_not_collide(spots, tmp_path):
     for name, size in (("a/x.png", 340), ("b/x.png", 350), ("b/x.jpg", 360), ("b/x_2.png", 370)):
         save(tmp_path / name, picture(size, size, (20, 20)))
     code, result = run(tmp_path, tmp_path / "a", tmp_path / "b", tmp_path / "a/x.png")
-    assert code == 0 and len(result) == 4  # given twice, taken once
+    assert code == 0 and len(result) == 4  # given twice, used once
     overlays = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
     assert overlays == ["x.png", "x_2.png", "x_2_2.png", "x_3.png"]
     for file, size in (("x.png", 340), ("x_2.png", 360), ("x_3.png", 350), ("x_2_2.png", 370)):
@@ -438,7 +438,7 @@ def test_input_files_are_never_overwritten(spots, tmp_path, capsys, what):
     assert error.startswith("Error: ") and "overwrite" in error and error.count("\n") == 1
 
 
-def test_an_interruption_leaves_whole_files_and_is_reported(spots, tmp_path, monkeypatch, capsys):
+def test_an_interruption_leaves_complete_files_and_is_reported(spots, tmp_path, monkeypatch, capsys):
     for name in ("a", "b", "c"):
         save(tmp_path / f"in/{name}.png", picture(50, 50, (20, 20)))
     skeleton, calls = draw.skeleton, []
@@ -456,7 +456,7 @@ def test_an_interruption_leaves_whole_files_and_is_reported(spots, tmp_path, mon
     assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; what has been written is whole."
 
 
-# What is refused.
+# Refused input.
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ def test_command_explains_itself(capsys):
         assert flag in text
 
 
-def test_progress_knows_how_much_there_is(tmp_path):
+def test_progress_knows_the_total(tmp_path):
     pytest.importorskip("av")
     save(tmp_path / "a.png", picture(50, 50, (20, 20)))
     with videos.writing(tmp_path / "b.mp4", fractions.Fraction(10)) as write:

@@ -1,4 +1,4 @@
-"""Joints in pictures from Python: where they are, from which sources, in which batches."""
+"""Joints in pictures from Python: places, sources and batches."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "one_look")
 
 @pytest.fixture
 def one_look(monkeypatch):
-    """The tests' spots are no body, whose extent would say how large a person is."""
+    """One look only: the tests' spots are not a body, so their extent is not a person's size."""
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 99)
 
 
@@ -41,7 +41,7 @@ def save(path, image):
     return path
 
 
-# Where joints are.
+# Places of joints.
 
 
 @pytest.mark.filterwarnings("ignore:an array of 517 x 33 px is taken for one person")
@@ -62,19 +62,19 @@ def test_joints_are_in_pixels_of_the_picture(spots, shape):
         assert (result.scores[0, [RED, GREEN, BLUE]] > 0.3).all()
 
 
-def test_boxes_are_enlarged_by_a_quarter_around_their_middle(spots):
+def test_boxes_are_enlarged_by_a_quarter_around_their_centre(spots):
     np.testing.assert_allclose(predictor.around([[10, 20, 80, 40]]), [[0, -10, 100]])
     np.testing.assert_allclose(predictor.whole((200, 120)), [0, -40, 200])
     image = picture(120, 200, (60, 50), (140, 70))
     side = 200 / predictor.ENLARGEMENT
-    box = [100 - side / 2, 60 - 10, side, 20]  # whose crop is the whole picture's
+    box = [100 - side / 2, 60 - 10, side, 20]  # its crop is that of the whole picture
     find = Predictor("any")
     one, other = find(image), find(image, boxes=box)
     np.testing.assert_allclose(one.crop, other.crop)
     np.testing.assert_allclose(one.joints, other.joints, atol=1e-3)
 
 
-def test_moved_boxes_leave_joints_where_they_are(spots):
+def test_moved_boxes_do_not_move_joints(spots):
     image = picture(300, 400, (210, 160), radius=0.02)
     squares = np.array([(100, 60, 200), (150, 100, 120), (190.5, 140.25, 64)])
     inner = squares[:, 2:] / predictor.ENLARGEMENT
@@ -96,7 +96,7 @@ def test_joints_of_a_reduced_picture_are_in_its_own_pixels(spots, tmp_path, monk
         last = result.joints[-1]
         assert np.abs(result.joints[0, RED] - (300, 200)).max() < cell
         assert np.abs(last[GREEN] - (800, 500)).max() < cell
-        # The overlay is in the pixels that are held, and shows the joint at its place there.
+        # The overlay has the reduced pixels, and shows the joint at its place in them.
         overlay = result.draw()
         assert overlay.shape == (200, 334, 3)
         x, y = (last[GREEN] * result.picture.zoom).astype(int)
@@ -104,7 +104,7 @@ def test_joints_of_a_reduced_picture_are_in_its_own_pixels(spots, tmp_path, monk
 
 
 class Bright(nn.Module):
-    """All heatmaps are the mean of the whole input in their middle: 15 cells of 4 px."""
+    """All heatmaps have the mean of the whole input in their middle: 15 cells of 4 px."""
 
     @nn.compact
     def __call__(self, image, train=False):
@@ -135,7 +135,7 @@ def replaced(monkeypatch, model):
         ((0.7,), (86, 86 / 60)),  # 85.7: 12.9 and so 13 px more on each side
     ],
 )
-def test_canvases_hold_what_the_smallest_scale_sees(scales, expected):
+def test_canvases_cover_the_view_of_the_smallest_scale(scales, expected):
     assert predictor.surroundings(60, scales) == expected
 
 
@@ -144,7 +144,7 @@ def test_scales_below_1_see_the_picture_around_the_crop(monkeypatch):
     white, box = np.full((300, 300, 3), 255, np.uint8), [102, 102, 96, 96]  # the crop's side is 120
     find = Predictor("any", scales=(0.8, 1.0), decode="dark")
     np.testing.assert_allclose(find(white, boxes=box).scores, 1, atol=1e-6)
-    # Where the picture ends with the crop, 0.8 * 0.8 of the smaller view is white: (0.64 + 1) / 2.
+    # If the picture ends with the crop, 0.8 * 0.8 of the smaller view is white: (0.64 + 1) / 2.
     np.testing.assert_allclose(find(white).scores, 0.82, atol=1e-6)
 
 
@@ -158,19 +158,20 @@ def test_all_protocols_find_the_same_joints(monkeypatch, scales, decode):
     )
     image = np.zeros((300, 400, 3), np.uint8)
     image[..., 0] = np.round(250 * np.outer(y, x))
-    # In the middle of the 15 cells, and 2 of them away from it, where a scale moves it between cells.
+    # In the middle of the 15 cells, and 2 cells from it, where a scale moves it between cells.
     for shift, exact in (((0, 0), True), ((16, -16), False)):
         corner = place - side / 2 + shift
         inner = side / predictor.ENLARGEMENT
         box = [*(corner + (side - inner) / 2), inner, inner]
         result = Predictor("any", scales=scales, decode=decode)(image, boxes=box)
         np.testing.assert_allclose(result.crop, [[*corner, side]])
-        # A quarter is as coarse as its name; of the others, linear resampling moves the peak a little.
+        # "quarter" has errors of a quarter of a cell; with the others, linear resampling moves the peak
+        # slightly.
         limit = 2.01 if decode == "quarter" else 0.1 if exact else 0.5
         assert np.abs(result.joints - place).max() < limit
 
 
-def test_scales_and_decodings_that_are_none_are_refused(spots):
+def test_invalid_scales_and_decodings_are_refused(spots):
     for scales in ((), (0.0,), (0.001,), (-1.0, 1.0), (np.nan,), (np.inf,)):
         with pytest.raises(ValueError, match="must be one or more numbers from 0.1 to 10"):
             Predictor("any", scales=scales)
@@ -233,7 +234,7 @@ def test_large_pictures_do_not_wait_for_a_whole_batch(spots, monkeypatch):
     find, made = Predictor("any", batch_size=16), []
     results = find(made.append(number) or image for number, image in enumerate(images))
     first = next(results)
-    assert len(made) <= 5  # of six: two in the batch, two ahead of it, one that was decoded meanwhile
+    assert len(made) <= 5  # of six: two in the batch, two ahead of it, one being decoded
     np.testing.assert_allclose([first.joints, *(r.joints for r in results)], expected, atol=1e-4)
 
 
@@ -243,7 +244,7 @@ def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
     spots.clear()  # it is traced once to be folded
     image = picture(40, 40, (20, 20))
     for people, made in (
-        (1, [1]),  # one picture does not pay for six
+        (1, [1]),  # one picture is not padded to six
         (1, [1]),
         (3, [1, 4]),
         (2, [1, 4, 2]),
@@ -257,7 +258,7 @@ def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
     fresh = Predictor("any", batch_size=6, flip=False)
     spots.clear()
     assert len(list(fresh([image] * 13))) == 13
-    assert spots == [6]  # the rest of a stream is padded: it would compile for longer than it computes
+    assert spots == [6]  # the rest of a stream is padded, because compiling would take longer
 
 
 def test_on_a_cpu_one_program_serves_all_batches(spots):
@@ -268,7 +269,7 @@ def test_on_a_cpu_one_program_serves_all_batches(spots):
     assert spots == [1]
 
 
-def test_a_stream_is_read_as_it_is_asked_for(spots):
+def test_a_stream_is_read_on_demand(spots):
     made, closed = [], []
 
     def camera():
@@ -288,13 +289,13 @@ def test_a_stream_is_read_as_it_is_asked_for(spots):
 
 
 def test_a_frame_comes_as_soon_as_it_is_done(spots):
-    """With batches of one a live stream is answered frame by frame."""
+    """With batches of one a live stream gives a result for each frame."""
     results = Predictor("any", batch_size=1)(picture(40, 40, (x, 20)) for x in (10, 20, 30))
     for x, result in zip((10, 20, 30), results, strict=True):
         assert abs(result.joints[0, RED, 0] - x) < 3
 
 
-def test_a_live_picture_is_taken_after_the_last_ones_result(spots):
+def test_a_live_picture_is_read_after_the_previous_result(spots):
     made = []
 
     def camera():
@@ -310,7 +311,7 @@ def test_a_live_picture_is_taken_after_the_last_ones_result(spots):
 
 
 def running():
-    """How many threads there are, without those that compute."""
+    """The number of threads, without those that compute."""
     return sum(not thread.name.startswith("example") for thread in threading.enumerate())
 
 
@@ -337,16 +338,16 @@ def test_iterators_of_images_are_live_and_those_of_files_are_not(spots, tmp_path
     assert list(find(iter([]))) == []
 
 
-# Films.
+# Videos.
 
 
 def moving(count, step=2, width=160, height=100, start=30):
-    """A spot that moves by `step` px a frame."""
+    """A spot that moves by `step` px per frame."""
     for t in range(count):
         yield picture(height, width, (start + step * t, 50), radius=0.03)
 
 
-def test_the_detector_is_asked_every_few_frames_and_joints_lead_in_between(spots):
+def test_the_detector_is_called_every_few_frames_and_boxes_follow_joints_in_between(spots):
     asked = []
 
     def detector(image):
@@ -363,14 +364,14 @@ def test_the_detector_is_asked_every_few_frames_and_joints_lead_in_between(spots
     assert (
         len(list(Predictor("any", detector=detector, detect_every=5)([picture(60, 90, (40, 30))] * 3))) == 3
     )
-    assert len(asked) == 3  # pictures are no film
+    assert len(asked) == 3  # pictures are not a video
     with pytest.raises(ValueError, match="detect_every=0 must be at least 1"):
         Predictor("any", detect_every=0)
     with pytest.raises(ValueError, match="follow=False: smooth"):
         Predictor("any", follow=False, smooth=True)
 
 
-def test_people_of_a_film_keep_their_ids_and_boxes_take_any_order(spots):
+def test_people_of_a_video_keep_their_ids_with_boxes_in_any_order(spots):
     def detector(image):
         (box,), (first, *_) = spotlight(image)[0][:1], [[1, 1, 20, 20]]
         turn = [box, first] if image[0, 0, 2] % 2 else [first, box]
@@ -384,12 +385,12 @@ def test_people_of_a_film_keep_their_ids_and_boxes_take_any_order(spots):
     find = Predictor("any", detector=detector, follow=True)
     ids = [dict(zip(result.ids, result.boxes[:, 0] == 1, strict=True)) for result in find(frames())]
     assert all(one == ids[0] for one in ids) and set(ids[0]) == {1, 2}
-    assert next(Predictor("any", detector=detector)(frames())).ids is None  # perhaps no film
+    assert next(Predictor("any", detector=detector)(frames())).ids is None  # perhaps not a video
     result = next(find(frames()))
     assert [p["track_id"] for p in result.to_coco()] == [1, 2] and result[1].id == 2
 
 
-def test_smooth_joints_move_as_the_picture_does(spots):
+def test_smooth_joints_follow_the_picture(spots):
     def jitter(results):
         places = np.array([result.joints[0, RED] for result in results])[10:]
         return np.linalg.norm(np.diff(places, axis=0) - [2, 0], axis=-1).mean()
@@ -398,7 +399,7 @@ def test_smooth_joints_move_as_the_picture_does(spots):
         for x in range(10, 90, 2):
             yield picture(100, 160, (x, 10), (x + 60, 50), (x + 30, 90), radius=0.03)
 
-    # A cell is 10 px, a quarter of one the least step.
+    # A cell is 10 px, and a quarter of it is the smallest step.
     before, after = (jitter(Predictor("any", smooth=smooth)(frames())) for smooth in (False, True))
     assert before > 2 and after < 0.8
 
@@ -410,7 +411,7 @@ def test_the_second_square_is_robust_and_bounded(monkeypatch):
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 4)
     joints = np.array([[x, y] for x in (100.0, 120, 140) for y in (200.0, 240, 280, 300)])
     scores, first = np.full(12, 0.5), np.array([0.0, 0, 400])
-    # Of 12 equal weights the middle of the first one lies at 1/24, above 2 %: the whole extent counts.
+    # With 12 equal weights the middle of the first one is at 1/24, above 2 %: the whole extent counts.
     x, y, side = predictor.second_square(joints, scores, first)
     np.testing.assert_allclose([x, y, side], [120 - 67.5, 250 - 67.5, 135])
     # A joint far off does not count below 0.15. With 0.2, of 6.2 in all, its middle lies at 1 - 0.1 / 6.2,
@@ -426,7 +427,7 @@ def test_the_second_square_is_robust_and_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_second_look_goes_where_the_first_found_joints(spots, monkeypatch, batch_size):
+def test_a_second_look_uses_the_joints_of_the_first(spots, monkeypatch, batch_size):
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 4)
     monkeypatch.setattr(predictor, "second_square", lambda joints, scores, square: np.array([90.0, 30, 40]))
     image = picture(120, 200, (110.3, 50.7), radius=0.02)
@@ -438,7 +439,7 @@ def test_a_second_look_goes_where_the_first_found_joints(spots, monkeypatch, bat
         np.testing.assert_array_equal(two.crop, [[90, 30, 40]])
         np.testing.assert_array_equal(two.boxes, [[0, 0, 200, 120]])
         assert np.abs(two.joints[0, RED] - (110.3, 50.7)).max() < 0.75 * 40 / CELLS
-    # By default it is for pictures that are taken for one person, not for given boxes.
+    # By default it is for pictures taken as one person, not for given boxes.
     box = [[20, 10, 80, 80]]
     assert [Predictor("any")(image, boxes=boxes).crop[0, 2] for boxes in (None, box)] == [40, 100]
     assert Predictor("any", second_look=True)(image, boxes=box).crop[0, 2] == 40
@@ -468,7 +469,7 @@ def test_one_picture_gives_one_result_and_many_a_generator(spots, tmp_path):
     assert [result.path.name for result in find([path.parent, str(path)])] == ["a.png", "a.png"]
 
 
-def test_grey_pictures_are_taken(spots):
+def test_grey_pictures_are_accepted(spots):
     grey = picture(60, 80, (40, 30))[..., 0]
     joints = Predictor("any")(grey).joints[0]
     # Grey spots are white: every colour's.
@@ -519,10 +520,10 @@ def test_unreadable_files_are_reported_and_the_others_predicted(spots, tmp_path)
 def test_boxes_go_with_their_pictures(spots, tmp_path):
     image = picture(60, 80, (40, 30))
     paths = [save(tmp_path / name, image) for name in ("a.png", "b.png", "in/a.png")]
-    (tmp_path / "b.png").write_bytes(b"no picture")  # its boxes go with it
+    (tmp_path / "b.png").write_bytes(b"no picture")  # its boxes are skipped, too
     find = Predictor("any")
     two, one, none = [[0, 0, 8, 8], [9, 9, 8, 8]], [5, 5, 16, 8], []
-    by_name = {"a.png": two, str(paths[2]): one}  # a path is nearer than a name
+    by_name = {"a.png": two, str(paths[2]): one}  # a path has priority over a name
     for boxes in (by_name, [two, none, one], [two, None, [one]]):
         found = list(find(paths, boxes=boxes, unreadable=lambda error: None))
         assert [result.path for result in found] == [paths[0], paths[2]]
@@ -571,7 +572,7 @@ def test_wrong_boxes_of_a_stream_are_refused_at_their_turn(spots):
         list(Predictor("any")(iter([image, image]), boxes=[None]))
 
 
-# What is drawn.
+# Drawings.
 
 
 def test_joints_from_the_threshold_on_are_drawn(spots):
@@ -679,7 +680,7 @@ def test_a_predictor_says_what_it_knows(spots):
 
 
 def spotlight(image):
-    """A detector: a box around all that is bright, and two to be dropped."""
+    """A detector: a box around all bright pixels, and two boxes to be dropped."""
     y, x = np.nonzero(image.max(axis=-1) > 60)
     pad = image.shape[0] // 8
     box = [x.min() - pad, y.min() - pad, np.ptp(x) + 2 * pad, np.ptp(y) + 2 * pad]
@@ -735,7 +736,7 @@ def test_a_wide_picture_without_boxes_gets_a_remark(spots):
     assert len(said) == 1
 
 
-def test_names_are_one_however_their_accents_are_stored(spots, tmp_path):
+def test_names_are_equal_in_all_encodings_of_accents(spots, tmp_path):
     path = save(tmp_path / "e\u0301.png", picture(60, 80, (40, 30)))  # as macOS stores it
     (result,) = Predictor("any")([path], boxes={"\u00e9.png": [0, 0, 8, 8]})
     np.testing.assert_array_equal(result.boxes, [[0, 0, 8, 8]])
@@ -748,7 +749,7 @@ def test_everybody_is_drawn(spots):
     assert changed[:100].any() and not changed[150:450].any() and changed[500:].any()
 
 
-# What is loaded.
+# Loading.
 
 
 def test_threshold_is_the_weights_own(spots, monkeypatch):
@@ -757,7 +758,7 @@ def test_threshold_is_the_weights_own(spots, monkeypatch):
     for evaluation, expected in (
         ({"confidence": {"auroc": 0.8, "threshold": 0.3}}, 0.3),
         ({"confidence": {"auroc": None, "threshold": None}}, 0.1),
-        ({}, 0.1),  # evaluated before there was confidence
+        ({}, 0.1),  # evaluated before confidence existed
     ):
         metadata = Metadata({}, {}, evaluation=evaluation)
         monkeypatch.setattr(loading, "load", lambda path, mesh, m=metadata: (network, variables, m))
@@ -776,7 +777,7 @@ def test_shipped_weights_are_the_default(spots, monkeypatch, tmp_path):
     assert loaded == [tmp_path / "lspet.npz"]
 
 
-def test_device_is_chosen_by_its_kind(spots, monkeypatch):
+def test_the_device_is_chosen_by_its_kind(spots, monkeypatch):
     import jax
 
     assert Predictor("any", device="cpu")(picture(60, 80, (40, 30))).joints.shape == (1, 16, 2)
@@ -804,5 +805,5 @@ def test_batch_sizes_out_of_range_are_refused(size):
 
 def test_opencv_reads_a_results_image(spots, tmp_path):
     path = save(tmp_path / "a.png", picture(600, 600, (300, 300)))
-    result = Predictor("any")(path)  # whose array is read-only
+    result = Predictor("any")(path)  # its array is read-only
     assert cv2.resize(result.image, (10, 10)).shape == (10, 10, 3)

@@ -1,4 +1,4 @@
-"""Published weights, served from localhost: whole, cut off, slow, wrong and gone."""
+"""Published weights, served from localhost: complete, truncated, slow, wrong and missing."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ CONFIG = {
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` in the way that `mode` says; `asked` has the Range of each request."""
+    """Serves `content` as `mode` says; `asked` has the Range of each request."""
 
     content, mode, asked = b"", "whole", ()
 
@@ -71,7 +71,7 @@ def server(monkeypatch, tmp_path):
     )
 
     def load(path):
-        """In the place of PyTorch's."""
+        """Replaces PyTorch's load."""
         with open(path, "rb") as file:
             if file.read(5) != b"right":
                 raise ValueError(f"{path}: no state_dict of tensors alone")
@@ -117,18 +117,18 @@ def test_weights_are_fetched_once_and_are_the_publishers_to_the_bit(server, same
     assert server.asked == asked and kept() == ["hg2.npz"]
 
 
-def test_a_download_goes_on_in_the_next_call(server, monkeypatch):
+def test_the_next_call_continues_a_download(server, monkeypatch):
     server.mode = "cut off"
     monkeypatch.setattr(published, "TRIES", 1)
     with pytest.raises(OSError, match=r"hg2: http://.* could not be fetched .* 150,002 bytes are kept; "):
         published.fetch("hg2")
-    server.mode = "no ranges"  # the file comes whole, from its beginning
+    server.mode = "no ranges"  # the whole file is sent, from its beginning
     published.fetch("hg2")
     assert kept() == ["hg2.npz"]
 
 
 @pytest.mark.parametrize("mode, reason", [("stalls", "timed out"), ("gone", "the server says 404 Not Found")])
-def test_what_cannot_be_fetched_is_one_line_that_says_where_to_put_the_file(server, mode, reason, tmp_path):
+def test_a_failed_download_is_one_line_that_says_where_to_put_the_file(server, mode, reason, tmp_path):
     server.mode = mode
     with pytest.raises(OSError) as error:
         loading.load("hg2")
@@ -139,7 +139,7 @@ def test_what_cannot_be_fetched_is_one_line_that_says_where_to_put_the_file(serv
     with open(place, "wb") as file:
         file.write(server.content)
     assert loading.load("hg2")[2].card["name"] == "hg2"
-    with open(place, "rb") as file:  # it is its owner's
+    with open(place, "rb") as file:  # the user's own file
         assert file.read() == server.content
 
 
@@ -181,7 +181,7 @@ def test_a_path_comes_before_a_name(server, monkeypatch, tmp_path):
 
 def test_without_a_home_there_is_one_line(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(published.files.os.path, "expanduser", lambda path: path)  # as of an unknown user
+    monkeypatch.setattr(published.files.os.path, "expanduser", lambda path: path)  # as for an unknown user
     with pytest.raises(OSError, match="neither XDG_CACHE_HOME nor HOME names one"):
         published.fetch("hg2")
     assert "hg2" in published.table()

@@ -33,7 +33,7 @@ class Model(nn.Module):
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A file models/mine.py, as if it lay in the package."""
+    """A file models/mine.py, as if it were in the package."""
     (tmp_path / "mine.py").write_text(MODEL)
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
     there = models.names()

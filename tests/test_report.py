@@ -1,4 +1,4 @@
-"""The report of a workdir: its numbers, its people, and what it says where something is missing."""
+"""The report of a workdir: its numbers, its people, and its errors for missing files."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from hourglass_jax.evaluation import scores
 
 @pytest.fixture
 def evaluated(tmp_path, tiny):
-    """A workdir as an evaluation leaves it: of every person all joints are right but those of the first."""
+    """A workdir after an evaluation: all joints are correct except those of the first person."""
     config = tiny()
     source = sources.open_source(config.data, train=False)
     examples = [source[i] for i in range(len(source))]
@@ -45,7 +45,7 @@ def test_the_page_has_the_numbers_and_the_worst_person(evaluated, capsys):
     wrong = 100 * int(worst[1]) / int(count)
     assert shares == [f"{100 - wrong:.1f}", "0.0", "0.0", "0.0", f"{wrong:.1f}"]
     assert "Learning curve: loss" in page
-    assert set(re.findall(r'(?:src|href)="(.{5})', page)) == {"data:"}  # nothing from elsewhere
+    assert set(re.findall(r'(?:src|href)="(.{5})', page)) == {"data:"}  # nothing external
 
 
 def test_other_data_and_missing_files_are_named(evaluated, capsys):

@@ -1,4 +1,4 @@
-"""The lock of the checks' packages: all that the ranges want, within the ranges, by hashes alone."""
+"""The lock of the checks' packages: all required packages, within their ranges, with hashes."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ LOCKED = {canonicalize_name(name): version for name, version in re.findall(r"^(\
 
 
 @pytest.mark.parametrize("name", ["requirements-minimal.txt", "requirements.txt"])
-def test_lock_has_what_the_ranges_want(name):
+def test_the_lock_satisfies_the_ranges(name):
     lines = (line.partition(" #")[0].strip() for line in (ROOT / name).read_text().splitlines())
     wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
     assert len(wanted) >= 10
@@ -48,7 +48,7 @@ def test_the_projects_file_has_the_same_ranges():
     assert len(alike) == 2  # TensorFlow's ranges
 
 
-def test_lock_is_of_hashes_and_names_no_server():
+def test_the_lock_has_hashes_and_names_no_server():
     packages = re.split(r"^(?=[a-z])", "\n".join(re.findall(r"^[^#].*", LOCK, re.M)), flags=re.M)[1:]
     assert len(packages) == len(LOCKED) > 80
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", package) for package in packages)
@@ -65,7 +65,7 @@ def test_lock_is_of_hashes_and_names_no_server():
         ("both", "lock", None),
     ],
 )
-def test_setup_installs_only_what_is_not_there(tmp_path, stamp, lock, installs):
+def test_setup_installs_only_missing_packages(tmp_path, stamp, lock, installs):
     folder = tmp_path / "launch"
     folder.mkdir()
     (folder / "setup.sh").write_text((ROOT / "launch" / "setup.sh").read_text())
@@ -76,7 +76,7 @@ def test_setup_installs_only_what_is_not_there(tmp_path, stamp, lock, installs):
         "ranges": "$(cat requirements-minimal.txt requirements.txt | sha256sum)",
         "both": "$(cat requirements-minimal.txt requirements.txt | sha256sum) $(sha256sum < lock)",
     }
-    # In the place of pip: an interpreter that prints its arguments.
+    # Replaces pip: an interpreter that prints its arguments.
     script = f"""
         cd {tmp_path}; mkdir -p .venv/bin; echo "{hashes[stamp]}" > .venv/requirements.sha256
         printf '#!/bin/sh\\necho "$@" >> called' > .venv/bin/python; chmod +x .venv/bin/python

@@ -1,4 +1,4 @@
-"""The rooms: imports point down the list of docs/architecture.md, and modules form no circle."""
+"""The rooms: imports point down the list of docs/architecture.md, and there are no circular imports."""
 
 import ast
 import graphlib
@@ -57,6 +57,6 @@ def test_imports_point_down():
     assert len(ARROWS) > 60 and not upward
 
 
-def test_modules_form_no_circle():
+def test_there_are_no_circular_imports():
     order = list(graphlib.TopologicalSorter(ARROWS).static_order())  # raises CycleError
     assert order.index("files") < order.index("cli")

@@ -1,4 +1,4 @@
-"""Scores of others' predictions: published figures, small files by hand, and what is refused."""
+"""Scores of predictions from elsewhere: published figures, small files by hand, and refused files."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def made(folder):
     """valid.h5 of 5 people, heads of 20 px: joint 0 is missing in the first, all of the last are occluded."""
     rng = np.random.default_rng(0)
     joints = rng.integers(50, 400, (N, K, 2)).astype(float)
-    joints[0, 0], joints[1, 9] = (0, 0), (30, -4)  # a head top above the picture is a true place
+    joints[0, 0], joints[1, 9] = (0, 0), (30, -4)  # a head top above the picture is valid
     visible = np.ones((N, K))
     visible[0, 0] = visible[4] = 0
     with h5py.File(folder / "valid.h5", "w") as file:
@@ -52,7 +52,7 @@ def write(path, joints):
 
 
 def scored(folder, capsys, path, **options):
-    """What --json says of a file of predictions."""
+    """The content of --json for a file of predictions."""
     files = {"annotations": folder / "valid.h5", "predictions": path, "json": folder / "score.json"}
     code, text = run(capsys, dataset="mpii", **files, **options)
     assert code == 0, text
@@ -60,7 +60,7 @@ def scored(folder, capsys, path, **options):
 
 
 def refused(folder, capsys, path, **options):
-    """The one line with which a file of predictions is refused."""
+    """The line of the error for a refused file of predictions."""
     options = {"dataset": "mpii", "annotations": folder / "valid.h5", "predictions": path} | options
     code, text = run(capsys, **options)
     assert code == 1 and text.startswith("Error: ") and text.count("\n") == 1, text
@@ -145,7 +145,7 @@ def test_scores_by_hand(tmp_path, capsys):
     joints[4, 6] += (99, 0)  # the pelvis is in no table
     options = {"curves": tmp_path / "curves.png"}
     found, text = scored(tmp_path, capsys, write(tmp_path / "preds.h5", joints), **options)
-    # 14 joints of 5 people but one; 14 of them occluded. Ankles (3/4 + 5/5) / 2, hips (4/5 + 5/5) / 2.
+    # 14 joints of 5 people, except one; 14 of them occluded. Ankles (3/4 + 5/5) / 2, hips (4/5 + 5/5) / 2.
     assert found["table"]["Mean"] == pytest.approx(100 * 66 / 69)
     assert found["table"] | {"Mean": 0} == dict(
         Head=100, Sho=100, Elb=100, Wri=100, Hip=90, Knee=90, Ank=87.5, Mean=0
@@ -195,7 +195,7 @@ def test_matlab_7_files_are_hdf5_with_their_axes_reversed(tmp_path, capsys):
 IDS = ["mpii-007-2", "mpii-007-0", "mpii-a-0", "mpii-b-0", "mpii-c-1"]
 
 
-def test_json_goes_by_id_by_picture_or_by_position(tmp_path, capsys):
+def test_json_is_matched_by_id_by_picture_or_by_position(tmp_path, capsys):
     joints = made(tmp_path).tolist()
     joints[3][4] = [None, None]
     own = [{"id": id_, "joints": places, "scores": []} for id_, places in zip(IDS, joints, strict=True)]
@@ -217,7 +217,7 @@ def test_json_goes_by_id_by_picture_or_by_position(tmp_path, capsys):
         assert found["table"]["Mean"] == pytest.approx(100 * 68 / 69)
 
 
-def test_ones_own_joints_by_hand(tmp_path, capsys):
+def test_a_users_own_joints_by_hand(tmp_path, capsys):
     category = {"id": 1, "name": "jumper", "keypoints": ["head", "l_hand", "r_hand"]}
     a, b = (
         [10, 10, 2, 110, 10, 2, 10, 60, 1],
@@ -254,7 +254,7 @@ def test_ones_own_joints_by_hand(tmp_path, capsys):
     found = said(results)
     assert found["metric"] == "PCK@0.2" and found["table"]["Mean"] == 100
     del category["torso"]
-    found = said(results[:1])  # no one in the other picture: three of its joints are wrong
+    found = said(results[:1])  # no prediction in the other picture: three of its joints are wrong
     assert found["people"] == {"missing": 1, "extra": 0} and found["not_a_number"] == 3
     assert found["table"]["Mean"] == pytest.approx(100 * 1 / 5)
     path.write_text(json.dumps([{"image_id": 77, "keypoints": near_a}]))
@@ -336,7 +336,7 @@ def test_the_case_of_people_in_order_of_score():
         assert score.score_against(predicted, annotated).mean == 100
 
 
-# What is refused.
+# Refused input.
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_two_people_in_an_order_that_may_be_two_are_refused(tmp_path, capsys):
     path = write(tmp_path / "p.h5", joints[:2])
     assert "may be (people, joints, 2) and (2, joints, people)" in refused(tmp_path, capsys, path, rows=":2")
     own = [{"id": id_, "joints": places} for id_, places in zip(IDS, made(tmp_path).tolist(), strict=True)]
-    path = write(tmp_path / "p.json", own[1::-1])  # by id there is no doubt
+    path = write(tmp_path / "p.json", own[1::-1])  # ids are not ambiguous
     assert scored(tmp_path, capsys, path, rows=":2")[0]["table"]["Mean"] == 100
 
 

@@ -1,4 +1,4 @@
-"""MPII's submission: read back by SciPy as the toolkit reads it, on a small file of the benchmark's form."""
+"""MPII's submission: read with SciPy as the toolkit reads it, with a small file in the benchmark's form."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_file_is_the_annotations_with_points(tmp_path, capsys):
     assert run(tmp_path) == 0
     assert "4 people, 3 of whom count, in 3 pictures" in capsys.readouterr().out
     content = scipy.io.loadmat(tmp_path / "pred.mat", struct_as_record=False)
-    pred = content["pred"]  # nothing squeezed: MATLAB's own shapes
+    pred = content["pred"]  # not squeezed, in MATLAB's own shapes
     assert pred.shape == (1, 3) and [p.image[0, 0].name[0] for p in pred[0]] == ["t.jpg", "u.jpg", "v.jpg"]
     assert [p.annorect.size for p in pred[0]] == [3, 0, 1]
     people = pred[0, 0].annorect
@@ -118,7 +118,7 @@ def test_other_predictions_are_refused(tmp_path, capsys, content, message):
     assert re.search(message, error) and error.count("\n") == 1 and not (tmp_path / "pred.mat").exists()
 
 
-def test_nobody_who_counts_is_no_submission(tmp_path, capsys):
+def test_a_submission_without_people_who_count_is_refused(tmp_path, capsys):
     annotations(tmp_path / "a.mat")
     predictions(tmp_path / "p.json", "mpii-t-1")
     assert run(tmp_path, "--allow_missing") == 1

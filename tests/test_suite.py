@@ -1,4 +1,4 @@
-"""The suite itself: what it leaves out of the inner loop exists."""
+"""The suite itself: the tests that the inner loop leaves out exist."""
 
 import pathlib
 import re
@@ -16,4 +16,4 @@ def test_every_test_of_slow_txt_exists():
     }
     gone = sorted(name for name in conftest.SLOW if name.partition("[")[0] not in functions)
     assert not gone, "rename or remove them in tests/slow.txt"
-    assert len(conftest.SLOW) < len(functions) / 4  # the inner loop has the most of the suite
+    assert len(conftest.SLOW) < len(functions) / 4  # the inner loop has most of the suite

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
 
 def losses_of(lines):
-    """{step: everything but the clock's} of the training lines, and of the evaluations."""
+    """{step: all values except times} of the training lines, and of the evaluations."""
     found = {}
     for line in lines:
         kind = "loss" if "loss" in line else "validation"
@@ -74,7 +74,7 @@ def test_steps_and_milestones_follow_from_epochs(tiny):
     assert last_step == 12
     np.testing.assert_allclose([rate(s) for s in (0, 4, 6, 9, 11)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     assert train.make_optimizer(tiny({"train.steps": 7}), 40)[0] == 7
-    # An epoch of 8 steps, whatever the examples: 20 steps, drops at 8 and 16.
+    # An epoch of 8 steps, for any number of examples: 20 steps, drops at 8 and 16.
     config.train.epoch_steps = 8
     last_step, rate, _ = train.make_optimizer(config, 40)
     assert last_step == 20
@@ -96,7 +96,7 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
     run.signal(signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
     assert set(saved_steps(workdir)) <= {3} and len(metrics_of(workdir)) == 5
-    # What a kill in the middle of a write can leave behind.
+    # Remains of a kill in the middle of a write.
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     started_at = max(saved_steps(workdir), default=0)
@@ -126,11 +126,11 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
     assert undisturbed.end() == 0, undisturbed.errors
     same(state_of(config, workdir, 12), state_of(config, whole, 12))
     lines, expected = (losses_of(metrics_of(path)) for path in (workdir, whole))
-    # A stop adds lines of its own only where nothing is logged at every step.
+    # A stop adds lines of its own only if not every step is logged.
     assert lines == expected and [s for s, kind in sorted(lines) if kind == "loss"] == list(range(1, 13))
 
 
-def test_evaluations_beside_a_training_score_its_checkpoints(tiny, start, metrics_of, alike, tmp_path):
+def test_evaluations_during_a_training_score_its_checkpoints(tiny, start, metrics_of, alike, tmp_path):
     config = tiny({"train.steps": 5, "train.save_every": 1, "train.evaluate_every": 1})
     workdir, seen = tmp_path / "run", []
     run = start(config, workdir, begins="step ")
@@ -152,7 +152,7 @@ def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tm
     config = tiny({"train.steps": 2, "train.save_every": 1})
     train.train(config, tmp_path / "whole")
     train.train(config, tmp_path / "a")
-    # As a kill during a save leaves it.
+    # As left by a kill during a save.
     (tmp_path / "a/checkpoints/2").rename(tmp_path / "a/checkpoints/2.orbax-checkpoint-tmp-7")
     network, variables, metadata = loading.load(tmp_path / "a")
     assert metadata.step == 1
@@ -166,7 +166,7 @@ def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tm
     same(state_of(config, tmp_path / "a", 2), state_of(config, tmp_path / "whole", 2))
 
 
-def test_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_resumes_later(
     tiny, monkeypatch, state_of, same, tmp_path
 ):
     config = tiny({"train.steps": 4, "train.save_every": 1})
@@ -240,7 +240,7 @@ def test_an_evaluation_that_is_cut_off_comes_first_in_the_next_start(
         assert name == "whole" or loading.load(tmp_path / "whole")[2].step == best
 
 
-# What is kept.
+# Kept checkpoints.
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_diverging_run_stops_before_the_bad_state_is_saved(tiny, monkeypatch, st
     ):
         train.train(config, tmp_path / "a")
     assert saved_steps(tmp_path / "a") == [2]
-    monkeypatch.setattr(train, "make_step", make_step)  # mended: as if nothing had happened
+    monkeypatch.setattr(train, "make_step", make_step)  # fixed: as if nothing had happened
     train.train(config, tmp_path / "a")
     train.train(config, tmp_path / "b")
     same(state_of(config, tmp_path / "a", 6), state_of(config, tmp_path / "b", 6))
@@ -297,7 +297,7 @@ def test_too_large_learning_rate_stops_the_run(tiny, tmp_path):
 
 
 def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tmp_path):
-    # The loss of a step is that before its update: at the step that breaks the parameters it is fine.
+    # The loss of a step is computed before its update: it is finite at the step that breaks the parameters.
     make_step = train.make_step
 
     def breaking(*args):
@@ -317,7 +317,7 @@ def test_gradient_that_is_not_a_number_is_not_saved_either(tiny, monkeypatch, tm
 
 @pytest.fixture
 def bad_step(monkeypatch):
-    """A run whose loss is not a number in step 3: joints far away stand for what it cannot take."""
+    """A run whose loss is nan in step 3: joints far away represent bad data."""
     create, put, count = losses.named, feed.Sent.put, []
 
     def fragile(**options):
@@ -330,7 +330,7 @@ def bad_step(monkeypatch):
         return wrapped
 
     def poisoned(self, batch, names):
-        count.append("joints" in names)  # of a step; an evaluation takes the image alone
+        count.append("joints" in names)  # in a step; an evaluation uses only the image
         if sum(count) == 3 and count[-1]:
             batch = batch | {"joints": np.full_like(batch["joints"], 1e9)}
         return put(self, batch, names)
@@ -340,7 +340,7 @@ def bad_step(monkeypatch):
 
 
 def test_a_bad_step_changes_nothing_and_names_its_batch(tiny, bad_step, state_of, same, tmp_path):
-    # Looked at after step 4: by then a plain step would have broken the parameters, and 4 gone on.
+    # Checked after step 4: a plain step 3 would have broken the parameters, and step 4 continued.
     config = tiny({"train.steps": 4, "train.log_every": 4, "train.save_every": 4})
     with pytest.raises(FloatingPointError, match=r"at step 3;.*diverged_0000003.npz: synthetic") as caught:
         train.train(config, tmp_path)
@@ -379,7 +379,7 @@ def test_second_training_in_a_workdir_is_refused_at_once(tiny, monkeypatch, tmp_
     with Workdir(tmp_path).locked(), pytest.raises(ValueError, match="another training"):
         with Workdir(tmp_path).locked():
             pass
-    with Workdir(tmp_path).locked():  # and it is free again
+    with Workdir(tmp_path).locked():  # the lock is free again
         pass
 
 
@@ -396,7 +396,7 @@ def test_changed_config_is_listed_refused_or_allowed(tiny, metrics_of, tmp_path,
     ):
         assert part in message
     assert "train.save_every" not in message and "\n" not in message
-    assert "train.steps" not in message  # which may grow
+    assert "train.steps" not in message  # it may grow
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 2
 
     train.train(tiny(changed), tmp_path, allow_changed_config=True)
@@ -426,7 +426,7 @@ def test_workdirs_of_other_versions_are_listed_refused_or_allowed(tiny, state_of
         train.train(config, workdir)
 
 
-def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):
+def test_values_that_change_no_future_step_are_free(tiny, tmp_path):
     config = json.loads(tiny().to_json())
     Workdir(tmp_path).check_config(config, allow_changed=False)
     for name in FREE:
@@ -442,7 +442,7 @@ def test_values_that_alter_no_coming_step_are_free(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "steps"])
-def test_a_training_may_be_longer_where_its_schedule_does_not_change(
+def test_a_training_may_be_longer_if_its_schedule_does_not_change(
     tiny, state_of, same, tmp_path, capsys, schedule
 ):
     changes = {"optimizer.schedule": schedule, "optimizer.milestones": (0.6,), "train.evaluate_every": 9}
@@ -454,7 +454,7 @@ def test_a_training_may_be_longer_where_its_schedule_does_not_change(
     same(state_of(whole, tmp_path / "longer", 4), state_of(whole, tmp_path / "whole", 4))
 
 
-def test_a_longer_training_says_what_its_schedule_does_with_it(tiny, tmp_path):
+def test_for_a_longer_training_the_error_describes_its_schedule(tiny, tmp_path):
     def config(**changes):
         return json.loads(tiny({"optimizer.schedule": "cosine"} | changes).to_json())
 
@@ -471,7 +471,7 @@ def test_a_longer_training_says_what_its_schedule_does_with_it(tiny, tmp_path):
         Workdir(tmp_path).check_config(longer, allow_changed=False)
 
 
-def test_a_workdir_may_have_any_name_and_its_checkpoint_is_read_back_at_once(
+def test_a_workdir_may_have_any_name_and_its_first_checkpoint_is_read_back(
     tiny, monkeypatch, tmp_path, capsys
 ):
     workdir = tmp_path / "lr=[0.1, 0.2]*?"
@@ -503,7 +503,7 @@ def test_a_lock_touches_nothing_but_a_file_of_its_own(tmp_path, make):
         assert (tmp_path / "used" / ".lock").read_text() == "kept"
 
 
-def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tiny, tmp_path):
+def test_a_workdir_older_than_a_field_continues_with_its_neutral_value(tiny, tmp_path):
     older = json.loads(tiny().to_json())
     del older["loss"]["activity_weight"], older["loss"]["adaptive"]
     (tmp_path / "config.json").write_text(json.dumps(older))
@@ -519,7 +519,7 @@ def test_a_workdir_from_before_a_field_goes_on_with_the_fields_neutral_value(tin
 def test_a_plateau_lowers_the_rate_that_is_logged(tiny, tmp_path):
     changes = {"schedule": "plateau", "patience": 1, "factor": 0.5, "learning_rate": 1e-12}
     changes = {f"optimizer.{key}": value for key, value in changes.items()}
-    # One step an epoch; the losses of equal weights go up and down with the augmentation.
+    # One step per epoch; the losses of equal weights vary with the augmentation.
     config = tiny({**changes, "train.steps": 12, "data.examples": (8, 8), "train.batch_size": 8})
     train.train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -571,7 +571,7 @@ def test_attention_has_a_sheet_in_training_and_in_evaluation(tiny, monkeypatch, 
     monkeypatch.setattr(logs.Log, "pictures", lambda self, step, pictures: shown.append((step, pictures)))
     config = tiny({"train.steps": 1, "train.pictures": 2})
     train.train(config, tmp_path)
-    # Scores are printed with how they came about in training, too.
+    # Scores are printed with their protocol in training, too.
     printed = capsys.readouterr().out
     assert "validation, step 1, 10 people; crop: image, no flip, scales 1, quarter\nPCKh@0.5 " in printed
     assert "\nAttention within the box of the labelled joints: " in printed
@@ -614,8 +614,8 @@ def test_tensorboard_gets_scalars_and_pictures(tiny, metrics_of, tmp_path):
     np.testing.assert_array_equal(shown, cv2.imread(str(tmp_path / "pictures" / "validation_0000002.png")))
 
 
-def test_a_training_without_better_scores_ends_also_where_it_goes_on(tiny, monkeypatch, capsys, tmp_path):
-    means = [10.0, 30.0, 20.0, float("nan"), 30.0]  # the best at step 2, none better at 3, 4 and 5
+def test_a_training_without_better_scores_ends_after_a_restart_too(tiny, monkeypatch, capsys, tmp_path):
+    means = [10.0, 30.0, 20.0, float("nan"), 30.0]  # the best is at step 2; 3, 4 and 5 are not better
     plain = results.score_predictions
 
     def scored(*args, **options):
@@ -627,7 +627,7 @@ def test_a_training_without_better_scores_ends_also_where_it_goes_on(tiny, monke
     config = tiny({"train.steps": 9, "train.evaluate_every": 1, "train.pictures": 0, "train.stop_after": 3})
     asked = train.Stop.asked
     monkeypatch.setattr(train.Stop, "asked", lambda self, step: step == 3 or asked(self, step))
-    train.train(config, tmp_path)  # stopped at step 3, whose evaluation is due
+    train.train(config, tmp_path)  # stopped at step 3; its evaluation is due
     monkeypatch.setattr(train.Stop, "asked", asked)
     for _ in range(2):  # the second time nothing is left to do
         train.train(config, tmp_path)
@@ -639,7 +639,7 @@ def test_a_training_without_better_scores_ends_also_where_it_goes_on(tiny, monke
         train.train(config, tmp_path / "b")
 
 
-def test_log_drops_what_comes_again(tmp_path):
+def test_the_log_drops_repeated_steps(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0}\n{"step": 3, "a": 3.0}\n{"step": 4, "')
     with logs.Log(tmp_path, 2, tensorboard=False) as log:
@@ -656,11 +656,11 @@ def test_progress_counts_training_time_only(monkeypatch):
     clock[0] += 5 + 10
     progress.away(5)
     pace, _, left = progress.lap(30)
-    assert pace == 1.0 and left == pytest.approx(35 / 20 * 80)  # what is left has evaluations, too
+    assert pace == 1.0 and left == pytest.approx(35 / 20 * 80)  # the rest has evaluations, too
     assert [console.duration(s) for s in (0, 59.6, 75, 3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
 
 
-def test_waiting_counts_where_the_devices_have_nothing_to_do(monkeypatch):
+def test_waiting_counts_while_the_devices_are_idle(monkeypatch):
     clock, idle = [0.0], iter([True, False, True])
     monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
 
@@ -674,7 +674,7 @@ def test_waiting_counts_where_the_devices_have_nothing_to_do(monkeypatch):
         seen.append(batch)
         clock[0] += 3.0  # the step
     assert seen == [1.0, 2.0, 4.0]
-    # Of 3 x 3 + 7 seconds the first and the third wait count; the last lap's do not count again.
+    # Of 3 x 3 + 7 seconds the first and the third wait count; those of the last lap do not count again.
     assert progress.lap(3)[1] == pytest.approx(5 / 16)
     clock[0] += 1.0
     assert progress.lap(4)[1] == 0.0
@@ -687,7 +687,7 @@ def test_a_slow_source_is_named(tiny, monkeypatch, metrics_of, tmp_path, capsys)
     def slow(source, *, train, **options):
         for batch in plain(source, train=train, **options):
             time.sleep(0.3 if train else 0)  # a step of `Small` takes milliseconds: the devices are idle
-            away[0] += 60.0 if train else 0.0  # minutes by the clock, however busy the machine is
+            away[0] += 60.0 if train else 0.0  # minutes by the clock, independent of the machine's load
             yield batch
 
     config = tiny({"train.steps": 4, "train.log_every": 2, "train.save_every": 9})
@@ -709,5 +709,5 @@ def test_picture_of_a_step_is_drawn_from_that_step(tiny, monkeypatch, tmp_path):
     assert seen[0][1].shape == (196, 6 * 196, 3) and (seen[0][1] != seen[1][1]).any()
     tiles = seen[0][1].reshape(196, 6, 196, 3).swapaxes(0, 1)
     seen_next = seen[1][1].reshape(196, 6, 196, 3).swapaxes(0, 1)
-    np.testing.assert_array_equal(tiles[[0, 3]], seen_next[[0, 3]])  # the annotations stay
+    np.testing.assert_array_equal(tiles[[0, 3]], seen_next[[0, 3]])  # the annotations are unchanged
     assert jax.process_count() == 1

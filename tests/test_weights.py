@@ -1,4 +1,4 @@
-"""Weights as one file: what comes back, what is refused, and the command."""
+"""Weights as one file: round trips, refused files, and the command."""
 
 import json
 import runpy
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("small_model")
 
 @pytest.fixture
 def workdir(tiny, tmp_path):
-    """A workdir with one checkpoint, step 7, of distinct numbers."""
+    """A workdir with one checkpoint, of step 7, with distinct numbers."""
     config = tiny({"data.manual_dir": "/home/somebody/downloads", "train.init_from": "/home/somebody/a.npz"})
     metadata = Metadata(config.to_dict(), skeletons.MPII.to_dict())
     network = network_of(metadata)
@@ -36,7 +36,7 @@ def workdir(tiny, tmp_path):
 
 @pytest.fixture
 def file(workdir, tmp_path):
-    """Its weights as a file."""
+    """The workdir's weights as a file."""
     assert command.main([f"--workdir={workdir}", f"--output={tmp_path / 'w.npz'}"]) == 0
     return tmp_path / "w.npz"
 
@@ -55,7 +55,7 @@ def test_file_gives_the_network_of_its_workdir(workdir, file):
             np.testing.assert_array_equal(a, b)
 
 
-def test_file_says_nothing_of_where_the_data_lay(file):
+def test_a_file_does_not_contain_the_paths_of_the_data(file):
     _, _, metadata = loading.load(file)
     assert metadata.config["data"]["manual_dir"] == "" and metadata.config["data"]["size"] == 32
     assert metadata.config["train"]["init_from"] == "a.npz"
@@ -81,7 +81,7 @@ def test_values_that_float16_does_not_hold_are_refused(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_flipped_byte_passes(file):
+def test_every_flipped_byte_is_noticed(file):
     data, rng = file.read_bytes(), np.random.default_rng(0)
     expected = weights.read(file)
     refused = 0
@@ -92,7 +92,7 @@ def test_no_flipped_byte_passes(file):
         except ValueError as error:
             assert str(error).startswith(f"{file}: damaged or no file of") and "\n" not in str(error)
             refused += 1
-        else:  # a byte that the archive does not use
+        else:  # a byte without use in the archive
             assert metadata == expected[0]
             jax.tree.map(np.testing.assert_array_equal, arrays, expected[1])
     assert refused > 30
@@ -180,10 +180,10 @@ def test_command_runs_as_a_module(monkeypatch, capsys):
     assert ended.value.code == 0 and "python -m hourglass_jax.weights" in capsys.readouterr().out
 
 
-# What comes with the package.
+# Weights in the package.
 
 
-def test_without_shipped_weights_it_is_said_what_to_pass(monkeypatch, tmp_path):
+def test_without_shipped_weights_the_error_says_what_to_pass(monkeypatch, tmp_path):
     monkeypatch.setitem(weights.SHIPPED, weights.DEFAULT, tmp_path / "lspet.npz")
     with pytest.raises(FileNotFoundError) as error:
         weights.shipped()
@@ -194,11 +194,11 @@ def test_without_shipped_weights_it_is_said_what_to_pass(monkeypatch, tmp_path):
 def test_shipped_weights_load_by_their_name(name, monkeypatch):
     if not (path := weights.SHIPPED[name]).is_file():
         pytest.skip("none in this checkout")
-    monkeypatch.undo()  # the true models
+    monkeypatch.undo()  # restores the real models
     network, variables, metadata = loading.load(name)
     assert path.stat().st_size <= 16 * 2**20
     assert path.with_suffix(".md").is_file()
-    assert metadata.config["model"]["dtype"] == "float32"  # whatever it was trained in
+    assert metadata.config["model"]["dtype"] == "float32"  # for every type of the training
     assert 0 <= metadata.evaluation["confidence"]["threshold"] <= 1
     assert f"{metadata.evaluation['table']['Mean']:.1f}" in published.table()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))

@@ -19,7 +19,7 @@ IMAGE = picture(100, 160, (40, 30), (120, 60), (80, 50), radius=0.02)
 
 @pytest.fixture
 def one_look(monkeypatch):
-    """The tests' spots are no body, whose extent would say how large a person is."""
+    """One look only: the tests' spots are not a body, so their extent is not a person's size."""
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 99)
 
 
