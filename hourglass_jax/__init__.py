@@ -5,19 +5,19 @@ In reading order:
     pose         crop: the four frames of coordinates and the maps between them; skeletons: joint sets;
                  heatmaps: joints -> Gaussians -> joints; augment
     models       layers: unit, hourglass, stem; newell and its descendants, one file for each paper
-    kernels      the operations of models, in the forms that a platform is fast at
-    transforms   a network rewritten: less memory, faster tracing, no batch norm; its operations counted
+    kernels      the operations of models, in forms that are fast on a platform
+    transforms   transforms of networks: less memory, faster tracing, no batch norm; counts of operations
     training     losses, optimizer, one step as one program, phases; train: the loop
     data         pipeline: from (seed, step) to a batch; its sources, and the preparation of datasets
     evaluation   metrics, tables; evaluate, score, compare: from joints to the papers' tables
     media        pictures, videos, drawing; inference, predictor, predict: the joints in your own pictures
-    people       boxes and the detectors that find them, people followed through films, smooth joints
+    people       boxes and the detectors that find them, tracking in videos, smooth joints
     weights      a network as one file; loading, checkpoint, network: every kind of trained network
     export, import_torch, submission, part_groups      other runtimes, PyTorch, MPII's server, Tang's groups
     main, cli    the commands; config_base: the fields of all configs; console, files, devices, extras
-    benchmarks   where speed is measured
+    benchmarks   measurements of speed
 
-Only what is used is imported: `Predictor` brings JAX, Orbax and OpenCV.
+Modules are imported only when they are used: `Predictor` imports JAX, Orbax and OpenCV.
 """
 
 import typing
@@ -30,7 +30,7 @@ __all__ = ["Predictor"]
 
 
 def __getattr__(name: str):
-    # Only when asked for: it brings JAX, Orbax and OpenCV with it.
+    # Only on demand, because it imports JAX, Orbax and OpenCV.
     if name != "Predictor":
         raise AttributeError(f"The module {__name__!r} has no attribute {name!r}.")
     from hourglass_jax.predictor import Predictor

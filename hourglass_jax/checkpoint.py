@@ -1,11 +1,12 @@
-"""Checkpoints by Orbax: the only file that knows its interface.
+"""Checkpoints with Orbax; only this file uses its interface.
 
 WORKDIR/checkpoints/<step>/ holds
     model      {"params", "batch_stats"}
-    averaged   the same, averaged over the steps (where the training averages)
+    averaged   the same, averaged over the steps (if the training averages)
     optimizer  the optimiser's state
     metadata   json: step, config, skeleton, checksums of all of this
-so that a network loads without its optimiser. Older checkpoints have no checksums and are not verified.
+so that a network can be loaded without its optimiser. Older checkpoints have no checksums and are not
+verified.
 """
 
 import contextlib
@@ -30,10 +31,11 @@ from hourglass_jax import files
 from hourglass_jax.network import Metadata
 from hourglass_jax.training.step import State
 
-# Orbax logs every step of its work, and warns of each checkpoint without a score and of reading only.
+# Orbax logs every step of its work, and warns about each checkpoint without a score and about read-only
+# access.
 _NOISE = ("tracked_metric", "read_only=True", "directory is read only")
-_NOISE += ("Reached preemption sync point",)  # which `training.stopping` has said
-# Each of its threads reports a save that fails; `Checkpoints` raises it as one error.
+_NOISE += ("Reached preemption sync point",)  # `training.stopping` reports it
+# Each of its threads reports a failed save; `Checkpoints` raises it as one error.
 _NOISE += ("_SignalingThread", "Handler Commit operations", "Save Finalize thread")
 logging.getLogger("absl").addFilter(
     lambda record: (
@@ -46,12 +48,12 @@ logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in r
 _SCORE = "score"
 _CLOSED = "Event loop is closed"
 _PLAIN = re.compile(r"[A-Za-z0-9_./=+,@~ -]*")
-_OVERHEAD = 4_000_000  # bytes of a checkpoint besides its arrays
-_LOOKS = 20  # at a folder in which a training is at work
+_OVERHEAD = 4_000_000  # bytes of a checkpoint in addition to its arrays
+_LOOKS = 20  # trials to list a folder in which a training is running
 
 
 class Checkpoints:
-    """The checkpoints of a workdir. Saving goes on in the background; use as a context manager."""
+    """The checkpoints of a workdir. Saving runs in the background; use this as a context manager."""
 
     def __init__(self, workdir, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
         self.directory = files.absolute(workdir) / "checkpoints"
@@ -82,7 +84,7 @@ class Checkpoints:
             try:
                 self._manager = ocp.CheckpointManager(opened, options=options)
                 break
-            except FileNotFoundError:  # a training removed a step that had just been listed
+            except FileNotFoundError:  # a training removed a step just after it was listed
                 if not left:
                     raise
 
@@ -92,7 +94,7 @@ class Checkpoints:
     def __exit__(self, kind, *exc_info):
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext(), self._saving():
             try:
-                self._manager.close()  # waits for what is being saved
+                self._manager.close()  # waits for running saves
             finally:
                 if self._link is not None:
                     self._link.cleanup()
@@ -107,7 +109,7 @@ class Checkpoints:
 
     @property
     def preferred(self) -> int | None:
-        """The best by validation score, or the latest where none has a score."""
+        """The best step by validation score, or the latest if none has a score."""
         return self.latest if self.best is None else self.best
 
     @property
@@ -115,7 +117,7 @@ class Checkpoints:
         return list(self._manager.all_steps())
 
     def save(self, state: State, metadata: Metadata | Mapping[str, Any], score: float | None) -> None:
-        """Starts to save; a step that is there already is left alone."""
+        """Starts to save; an existing step is not saved again."""
         step = int(state.step)
         if step in self.steps:
             return
@@ -131,14 +133,14 @@ class Checkpoints:
         content["checksum"] = _checksum_of_text(content)
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         items["metadata"] = ocp.args.JsonSave(content)
-        # Not a number where nothing is labelled; among others it would count as the best.
+        # The score is nan if nothing is labelled; nan would count as the best score.
         metrics = None if score is None or math.isnan(score) else {_SCORE: score}
         with self._saving():
             self._check_room(trees)
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def replace(self, state: State, metadata: Metadata, score: float | None) -> None:
-        """Saves the latest step once more, with a score; where it is the only one, it stays as it is."""
+        """Saves the latest step again, with a score; if it is the only step, it is not replaced."""
         if len(self.steps) > 1:
             with self._saving():
                 self._manager.delete(int(state.step))
@@ -149,7 +151,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def _found(self, error: Exception) -> str:
-        """An error's text on one line, with the folder's own name."""
+        """An error's text on one line, with the real name of the folder."""
         text = " ".join(str(error).split())
         return (
             text
@@ -158,10 +160,10 @@ class Checkpoints:
         )
 
     def read_back(self, state: State) -> None:
-        """Waits for the checkpoint of a state, and reads the network in it once.
+        """Waits for the checkpoint of a state, and reads its network once.
 
         Raises:
-          OSError: it cannot be read, or is not what was saved.
+          OSError: it cannot be read, or differs from the saved network.
         """
         self.wait()
         model = {"params": state.params, "batch_stats": state.batch_stats}
@@ -169,10 +171,10 @@ class Checkpoints:
         try:
             self.variables(int(state.step), "model", like)
         except ValueError as error:
-            raise OSError(f"A checkpoint was saved, but does not come back: {error}") from error
+            raise OSError(f"A checkpoint was saved, but cannot be read back: {error}") from error
 
     def _check_room(self, trees) -> None:
-        """A full disk is reported before a save begins: in its middle Orbax' threads fail one by one."""
+        """Reports a full disk before a save starts; during a save, Orbax's threads would fail one by one."""
         if files.in_bucket(self.directory):
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD
@@ -182,21 +184,21 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _saving(self):
-        """Raises OSError for what goes wrong meanwhile, or went wrong in the background since."""
+        """Turns errors of the block, and earlier ones of saves in the background, into OSError."""
         try:
             yield
-        except Exception as error:  # Orbax and TensorStore have no class of their own
+        except Exception as error:  # Orbax and TensorStore have no exceptions of their own
             found = self._found(error)[-200:]
             raise OSError(
-                f"{self.directory}: a checkpoint could not be saved ({found}). The earlier ones are "
-                "whole; once this is mended, the same command goes on after the latest."
+                f"{self.directory}: a checkpoint could not be saved ({found}). Earlier checkpoints are "
+                "complete; after this is fixed, the same command continues from the latest."
             ) from error
 
     def metadata(self, step: int) -> Metadata:
-        """Its metadata.
+        """The metadata of a step.
 
         Raises:
-          ValueError: they are damaged, of another step, or describe no network.
+          ValueError: they are damaged, belong to another step, or do not describe a network.
         """
         content = self._content(step)
         try:
@@ -210,13 +212,13 @@ class Checkpoints:
         path = self.directory / str(step)
         content = self._items(step, metadata=ocp.args.JsonRestore())["metadata"]
         if not isinstance(content, dict):
-            raise ValueError(f"{path}: the checkpoint describes no network (metadata: no object)")
+            raise ValueError(f"{path}: the checkpoint describes no network (metadata: not an object)")
         if content.pop("checksum", None) not in (None, _checksum_of_text(content)):
             raise ValueError(f"{path}: the checkpoint's metadata are damaged")
         if (known := content.get("step", step)) != step:
             raise ValueError(
                 f"{path}: the checkpoint is of step {str(known)[:20]}, so its folder was copied or renamed; "
-                "remove it, or give it its own name again."
+                "remove it, or restore its own name."
             )
         return content
 
@@ -242,7 +244,7 @@ class Checkpoints:
         )
 
     def variables(self, step: int, name: str, like: dict) -> dict:
-        """One of the items "model" and "averaged" alone."""
+        """Only the item `name`, "model" or "averaged"."""
         return self._restore(step, **{name: ocp.args.StandardRestore(like)})[name]
 
     def _restore(self, step, **items):
@@ -261,17 +263,17 @@ class Checkpoints:
             sys.unraisablehook = _Unraisable(sys.unraisablehook)
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax, TensorStore, zstd and json each have their own
+        except Exception as error:  # Orbax, TensorStore, zstd and json each have their own exceptions
             found = self._found(error)[:200]
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
 
 
 class _Unraisable:
-    """`sys.unraisablehook` without what TensorStore says of a read that failed.
+    """`sys.unraisablehook` without TensorStore's messages about a failed read.
 
-    Orbax closes its event loop at the first array that it cannot read. TensorStore then finds the loop closed
-    for every other array, with a traceback each, from its own threads and up to the end of the process.
+    Orbax closes its event loop at the first array that it cannot read. For every other array TensorStore then
+    prints a traceback, because the loop is closed, from its own threads and until the end of the process.
     """
 
     def __init__(self, before: Callable[[Any], Any]):
@@ -284,13 +286,13 @@ class _Unraisable:
 
 
 def _linked(directory: pathlib.Path) -> tuple[tempfile.TemporaryDirectory, pathlib.Path]:
-    """A link to a folder, under a name that Orbax can read.
+    """A link to a folder, with a name that Orbax can read.
 
-    Orbax and etils take a path for a pattern, so that a folder called [1] is never found, and TensorStore
-    takes UTF-8 only.
+    Orbax and etils use a path as a pattern, so that they never find a folder called [1], and TensorStore
+    accepts only UTF-8.
 
     Raises:
-      ValueError: the temporary folder has such a name, too.
+      ValueError: the temporary folder has a name that Orbax cannot read, either.
     """
     held = tempfile.TemporaryDirectory(prefix="hourglass_jax-")
     link = pathlib.Path(held.name) / "checkpoints"
@@ -303,13 +305,13 @@ def _linked(directory: pathlib.Path) -> tuple[tempfile.TemporaryDirectory, pathl
 
 
 def _checksum(tree) -> int:
-    """CRC-32 of all arrays in a row: Orbax' own chunks carry none, and flipped bits load silently."""
-    # Replicated arrays: any device's copy is the whole, also where there are several processes.
+    """CRC-32 of all arrays; Orbax's own chunks have no checksums, so that flipped bits load silently."""
+    # Arrays are replicated: every device has the whole array, also with several processes.
     leaves = jax.tree.leaves(tree)
     wholes = [leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
     for whole in wholes:
         if isinstance(whole, jax.Array):
-            whole.copy_to_host_async()  # all at once; waiting for each of 2,000 small arrays takes seconds
+            whole.copy_to_host_async()  # in parallel; waiting for each of 2,000 small arrays takes seconds
     total = 0
     for whole in wholes:
         total = zlib.crc32(np.ascontiguousarray(whole).tobytes(), total)

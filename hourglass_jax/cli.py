@@ -1,6 +1,6 @@
 """The command `hourglass`: one word for each of the package's commands.
 
-Nothing is imported before the word is known, so that help comes at once.
+A command's module is imported only when the word is known, so that help appears immediately.
 """
 
 import difflib
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A word of the command line."""
+    """A command of `hourglass`."""
 
     word: str
-    what: str  # it does
-    example: str  # arguments
-    module: str  # of hourglass_jax, whose `main` takes the arguments
+    what: str  # description
+    example: str  # example of its arguments
+    module: str  # module of hourglass_jax, whose `main` gets the arguments
 
 
 COMMANDS = (
@@ -57,7 +57,7 @@ COMMANDS = (
     ),
     Command(
         "compare",
-        "tables side by side, with the papers'",
+        "compare tables with each other and the papers'",
         "runs/a runs/b --output=compared",
         "compare",
     ),
@@ -120,7 +120,7 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; the process' exit code, 2 for a word that is none of them."""
+    """Runs a command; returns the exit code of the process, 2 for an unknown word."""
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if word in ("", "-h", "--help", "help"):
         print(usage())
@@ -134,18 +134,18 @@ def main(arguments: list[str] | None = None) -> int:
     if word not in modules:
         near = difflib.get_close_matches(word, modules, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
-        print(f"Error: no command {word!r}; there are {', '.join(modules)}.{guess}", file=sys.stderr)
+        print(f"Error: no command {word!r}; choose from {', '.join(modules)}.{guess}", file=sys.stderr)
         return 2
     try:
         return _run(word, modules[word], rest)
-    except KeyboardInterrupt:  # while the command is imported, which takes a second or two
+    except KeyboardInterrupt:  # during the import of the command, which takes a second or two
         print("Interrupted.", file=sys.stderr)
         return 130
 
 
 def _run(word: str, module: str, arguments: list[str]) -> int:
     command = importlib.import_module(f"hourglass_jax.{module}")
-    if module == "main":  # whose flags are absl's
+    if module == "main":  # it uses absl's flags
         command.run([f"hourglass {word}", f"--mode={word}", *arguments])
     if word in ("predict", "demo"):
         from hourglass_jax import devices

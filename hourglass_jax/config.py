@@ -1,4 +1,4 @@
-"""Configs compared: with a checkpoint's, and with the one that a workdir began with."""
+"""Compares configs: with that of a checkpoint, and with that of a workdir's start."""
 
 import json
 
@@ -7,9 +7,9 @@ from hourglass_jax.network import Metadata
 
 
 def check_model(path, metadata: Metadata, config) -> None:
-    """Raises ValueError when the config's model is not the checkpoint's; the message lists what differs.
+    """Raises ValueError if the config's model is not the checkpoint's; the message lists the differences.
 
-    A field that is younger than the checkpoint has its default there.
+    A field newer than the checkpoint has its default value there.
     """
     new = config.to_dict()
     if differ := differences(completed(metadata.config, new)["model"], new["model"], "model."):
@@ -17,7 +17,7 @@ def check_model(path, metadata: Metadata, config) -> None:
 
 
 def completed(old: dict, new: dict) -> dict:
-    """An older config with those fields of a newer one that it lacks: at the neutral value of
+    """An older config, completed with the fields that only a newer one has: with the neutral values of
     `config_base.base`, or of the model, with which it was trained."""
     neutral = config_base.base().to_dict()
     if "model" in old:

@@ -1,11 +1,11 @@
-"""A training up to its first step: config, data, folders and the compiled program.
+"""Runs a training up to its first step: config, data, folders and the compiled program.
 
     hourglass train --mode=compile --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
     hourglass train --mode=compile ... --topology=v5e:2x4
 
-Without a topology the step is compiled for the devices of this machine, and kept where the training finds it
-(`devices.keep_programs`). For a TPU's topology libtpu compiles it without a TPU, to see that it fits; a
-training on the slice compiles for itself, since JAX files programs by the machine's own devices.
+Without a topology the step is compiled for the devices of this machine, and cached where the training finds
+it (`devices.keep_programs`). For a TPU's topology libtpu compiles it without a TPU, to check that it fits. A
+training on the slice compiles again, because JAX caches programs by the machine's own devices.
 """
 
 import functools
@@ -25,24 +25,26 @@ from hourglass_jax.training.workdir import Workdir, changes
 
 
 def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
-    """Checks all that a training needs and compiles its step; nothing is written to the workdir.
+    """Checks everything that a training needs and compiles its step; writes nothing to the workdir.
 
     Args:
-      config: as `configs/common.py` describes.
-      workdir: where the training is going to write.
-      topology: of TPUs, such as "v5e:2x4"; "" for the devices of this machine.
+      config: see `config_base.py`.
+      workdir: the folder of the training.
+      topology: a topology of TPUs, such as "v5e:2x4"; "": the devices of this machine.
 
     Returns:
-      what is printed: bytes (that a device holds), temporary, sent ({kind of collective: bytes of each}),
+      the printed values: bytes (held by a device), temporary, sent ({kind of collective: bytes of each}),
       seconds (of compiling), checkpoint (bytes).
 
     Raises:
-      ValueError, OSError, ImportError: what a training would be refused for.
+      ValueError, OSError, ImportError: as the training would raise.
     """
     mesh = _mesh(topology) if topology else devices.mesh()
     run = train.prepare(config, mesh)
     if config.train.batch_size % mesh.size:
-        raise ValueError(f"train.batch_size={config.train.batch_size} is no multiple of {mesh.size} devices.")
+        raise ValueError(
+            f"train.batch_size={config.train.batch_size} is not a multiple of {mesh.size} devices."
+        )
     example = _first_batch(config, run)
     same, spread = devices.replicated(mesh), devices.sharded(mesh)
     fresh = functools.partial(
@@ -59,7 +61,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     _check_workdir(Workdir(workdir), run, size * (config.train.keep_latest + 2))
     say(
-        f"Checked: the config, {len(run.source)} people to train with and {len(run.validation)} to evaluate, "
+        f"Checked: the config, {len(run.source)} training and {len(run.validation)} validation people, "
         f"{workdir} and its disk; a checkpoint takes {size / 1e6:,.1f} MB."
     )
     batch = {
@@ -80,7 +82,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
         f"temporary) and sends {found or 'nothing'}. Compiled in {seconds:.0f} s."
     )
     if not topology and (folder := jax.config.values["jax_compilation_cache_dir"]):
-        say(f"The program is kept in {folder}, where the training finds it.")
+        say(f"The program is cached in {folder}, where the training finds it.")
     return {
         "bytes": held + memory.temp_size_in_bytes,
         "temporary": memory.temp_size_in_bytes,
@@ -93,13 +95,13 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
 def _mesh(topology: str) -> jax.sharding.Mesh:
     with extras.needed("libtpu", f"--topology={topology}"):
         import libtpu  # noqa: F401  JAX loads it by the topology's platform
-    os.environ.update(tpu.described(topology))  # which libtpu reads as it is loaded
+    os.environ.update(tpu.described(topology))  # libtpu reads it when it is loaded
     jax.config.update("jax_platforms", "cpu")
     return tpu.mesh_of(topology)
 
 
 def _first_batch(config, run: train.Prepared) -> dict:
-    """An example of training, as a batch of one, and one of validation, which is read as well."""
+    """A training example, as a batch of one; also reads a validation example."""
     read = {"batch_size": 1, "steps": 1, "threads": 1}
     next(pipeline.batches(run.validation, train=False, loader=run.validation.loader, **read))
     one = next(pipeline.batches(run.source, train=True, seed=config.seed, loader=run.source.loader, **read))
@@ -107,21 +109,21 @@ def _first_batch(config, run: train.Prepared) -> dict:
 
 
 def _check_workdir(workdir: Workdir, run: train.Prepared, needed: int) -> None:
-    """Raises OSError for a folder that cannot be written or has no room, ValueError for another run's."""
-    if files.in_bucket(workdir.path):  # which has no end
+    """Raises OSError for a folder that is not writable or too small, ValueError for that of another run."""
+    if files.in_bucket(workdir.path):  # a bucket has no size limit
         workdir.check_writable()
     else:
         _check_folder(workdir.path, needed)
     if workdir.config.exists() and (found := changes(files.read_json(workdir.config), run.metadata.config)):
-        raise ValueError(f"--workdir={workdir} began with another config: {'; '.join(found)}.")
+        raise ValueError(f"--workdir={workdir} started with another config: {'; '.join(found)}.")
     if workdir.begun:
         with checkpoint.Checkpoints(workdir, read_only=True) as saved:
             train.check_data(workdir, saved, run.metadata.data)
-            say(f"{workdir} has a checkpoint of step {saved.latest}, after which the training goes on.")
+            say(f"{workdir} has a checkpoint of step {saved.latest}, from which the training continues.")
 
 
 def _check_folder(workdir: pathlib.Path, needed: int) -> None:
-    """Raises OSError for a local folder that cannot be written, or whose disk lacks so many bytes."""
+    """Raises OSError for a local folder that is not writable, or whose disk has fewer free bytes."""
     folder = next(path for path in (workdir, *workdir.resolve().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"--workdir={workdir}: {folder} cannot be written; choose another one.")

@@ -1,9 +1,9 @@
-"""Checkpoints of the public PyTorch stacked hourglass.
+"""Imports checkpoints of the public PyTorch stacked hourglass.
 
     python -m hourglass_jax.import_torch hg_s2_b1.pth.tar --workdir=runs/imported
 
-reads those of bearpaw/pytorch-pose and anibali/pytorch-stacked-hourglass, and writes an ordinary workdir: its
-network predicts and is evaluated like one of our own.
+reads checkpoints of bearpaw/pytorch-pose and anibali/pytorch-stacked-hourglass, and writes an ordinary
+workdir. Its network is used for prediction and evaluation like one of our own.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from hourglass_jax.weights.pytorch import COMMAND
 
 
 def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) -> tuple[Network, dict]:
-    """A network of the port, of any number of stacks, units, levels, joints and any width.
+    """Loads a network of the port, with any number of stacks, units, levels and joints, and any width.
 
     Args:
-      path: of what `torch.save` wrote: a state_dict, or a dictionary with one at "state_dict" or "model";
-        plain or of a DataParallel. It is read without running any code that it may hold.
-      skeleton: its joints; None for MPII's 16, on which the public checkpoints were trained.
+      path: a file of `torch.save`: a state_dict, or a dictionary with one at "state_dict" or "model"; plain
+        or of a DataParallel. Reading it runs no code that it may contain.
+      skeleton: its joints; None: MPII's 16, on which the public checkpoints were trained.
       size: side of its input, px.
 
     Returns:
@@ -35,8 +35,8 @@ def load_checkpoint(path, *, skeleton: Skeleton | None = None, size: int = 256) 
 
     Raises:
       ImportError: PyTorch is not installed.
-      ValueError: no such checkpoint, or one that does not fit; all names that are missing, too much or of
-        another shape are listed.
+      ValueError: there is no such checkpoint, or it does not fit; the message lists all names that are
+        missing, unexpected or of another shape.
     """
     network, variables, _ = pytorch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
     return network, variables
@@ -49,13 +49,13 @@ def write(path, workdir, *, skeleton: Skeleton | None = None, size: int = 256) -
       the config.
 
     Raises:
-      ValueError: also where the workdir holds something already.
+      ValueError: as in `load_checkpoint`, or the workdir already holds a run.
     """
     workdir, path = Workdir(workdir), copies.fetched(path)
     workdir.check_writable()
     _, variables, metadata = pytorch.load(path, skeleton=skeleton, size=size, sharding=_everywhere())
     if workdir.used:
-        raise ValueError(f"--workdir={workdir} holds a run already; choose another folder.")
+        raise ValueError(f"--workdir={workdir} already holds a run; choose another folder.")
     with checkpoint.Checkpoints(workdir) as saved:
         state = State(step=jnp.int32(0), optimizer={"none": np.zeros(())}, averaged=None, **variables)
         saved.save(state, metadata, None)
@@ -85,8 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="Imports a checkpoint of the public PyTorch stacked hourglass."
     )
-    parser.add_argument("checkpoint", help="what torch.save wrote, by custom *.pth or *.pth.tar")
-    parser.add_argument("--workdir", required=True, help="a new folder, as a training would make it")
+    parser.add_argument("checkpoint", help="file of torch.save, usually *.pth or *.pth.tar")
+    parser.add_argument("--workdir", required=True, help="new folder, as of a training")
     parser.add_argument(
         "--skeleton", help=f"its joints: {', '.join(SKELETONS)}, or a json file (default: mpii)"
     )

@@ -1,13 +1,13 @@
-"""Trains or evaluates a network: flags and dispatch only.
+"""Trains or evaluates a network; this file has only flags and dispatch.
 
     hourglass train --config=quickstart --workdir=runs/quickstart
     hourglass train --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
     hourglass evaluate --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
 
-`hourglass train --mode=compile ...` checks all that the training needs and compiles its step, no more.
+`hourglass train --mode=compile ...` checks everything that the training needs, compiles its step, and stops.
 
 In a checkout `python main.py --config=configs/newell.py:stacks=2,dataset=lspet --workdir=runs/lspet` does the
-same, with `--mode=evaluate` to evaluate.
+same; add `--mode=evaluate` to evaluate.
 """
 
 import signal
@@ -20,43 +20,43 @@ from ml_collections import config_flags
 from hourglass_jax import config_base, console
 
 FLAGS = flags.FLAGS
-# A process that is lost is missed after 30 s instead of JAX's 100.
+# The loss of a process is noticed after 30 s instead of JAX's 100.
 PATIENCE: dict[str, Any] = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
 config_flags.DEFINE_config_file(
     "config",
     None,
-    "NAME[:key=value,...] of the package, or FILE.py[:...]; single values by --config.train.steps=100.",
+    "NAME[:key=value,...] of the package, or FILE.py[:...]; set single values with --config.train.steps=100.",
     lock_config=True,
 )
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, pictures, scores, TensorBoard.")
 flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate", "compile"], "compile: check, and stop before step 1."
 )
-flags.DEFINE_string("topology", "", "With --mode=compile: of TPUs that are not here, such as v5e:2x4.")
+flags.DEFINE_string("topology", "", "With --mode=compile: compile for such TPUs, for instance v5e:2x4.")
 flags.DEFINE_string(
     "checkpoint",
     None,
     "What to evaluate: a workdir, WORKDIR/checkpoints/STEP or weights. Default: --workdir.",
 )
-flags.DEFINE_bool("allow_changed_config", False, "Go on in a workdir that began with another config.")
-flags.DEFINE_bool("allow_changed_data", False, "Go on in a workdir that was trained on other examples.")
+flags.DEFINE_bool("allow_changed_config", False, "Continue in a workdir that started with another config.")
+flags.DEFINE_bool("allow_changed_data", False, "Continue in a workdir that was trained on other examples.")
 flags.DEFINE_bool("distributed", False, "One of several processes; on TPU pods they find each other.")
 flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of the first process.")
-flags.DEFINE_integer("processes", None, "With --distributed elsewhere: how many there are.")
-flags.DEFINE_integer("process", None, "With --distributed elsewhere: which one this is, from 0.")
+flags.DEFINE_integer("processes", None, "With --distributed elsewhere: the number of processes.")
+flags.DEFINE_integer("process", None, "With --distributed elsewhere: the index of this process, from 0.")
 
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax log each of their steps
     if len(argv) > 1:
-        raise ValueError(f"What is {argv[1]!r}? Flags look like --workdir=DIR.")
+        raise ValueError(f"Unknown argument {argv[1]!r}; flags look like --workdir=DIR.")
     if FLAGS.distributed:
         import jax
 
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **PATIENCE)
-        if FLAGS.mode != "train":  # which stops by JAX's handler, see `training.stopping`
+        if FLAGS.mode != "train":  # a training stops by JAX's handler, see `training.stopping`
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Only now: `--help` and wrong flags are answered at once.
+    # Imported here, so that `--help` and wrong flags do not have to wait.
     from hourglass_jax import devices, evaluate, train
 
     devices.keep_programs()
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what is wrong with them ends in one line instead of a traceback."""
+    """Parses the flags; errors become one line instead of a traceback."""
     if {"--help", "-help", "-h", "-?"}.intersection(argv):
         print(f"{__doc__}\nflags:\n{FLAGS.module_help(__name__)}")
         sys.exit()
@@ -82,21 +82,21 @@ def parse(argv: list[str]) -> list[str]:
         if missing := [f"--{name}" for name in ("config", "workdir") if FLAGS[name].value is None]:
             raise ValueError(
                 f"{' and '.join(missing)} must be given, for instance "
-                "--config=newell:stacks=2,dataset=lspet --workdir=runs/lspet; --help says more."
+                "--config=newell:stacks=2,dataset=lspet --workdir=runs/lspet; see --help."
             )
-        FLAGS.config.lock()  # a config file that cannot be loaded shows itself only when it is used
+        FLAGS.config.lock()  # a config file that cannot be loaded raises its error only here
     except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if isinstance(error, (AttributeError, KeyError)):  # the former wraps ml_collections' KeyError
+        if isinstance(error, (AttributeError, KeyError)):  # the former wraps a KeyError of ml_collections
             key = str(getattr(error.args[0], "args", error.args)[0])
             raise ValueError(f"--config has no key {' '.join(key.split())}") from None
-        # A traceback's last line says what is wrong, after the exception's name.
+        # The last line of a traceback has the message, after the exception's name.
         raise ValueError(lines[-1].partition(": ")[2] if len(lines) > 2 else lines[0]) from None
     return rest
 
 
 def _with_file(argv: list[str]) -> list[str]:
-    """The flags with a file for the config's name: ml_collections loads files alone."""
+    """The flags with a file instead of the config's name, because ml_collections loads only files."""
     argv = list(argv)
     for i, word in enumerate(argv):
         flag, equals, value = word.partition("=")
@@ -115,7 +115,7 @@ def run(argv: list[str] | None = None) -> None:
       argv: the program's name and its flags, by default those of the process.
     """
     if argv is not None:
-        sys.argv = argv  # ml_collections looks there for the fields of --config
+        sys.argv = argv  # ml_collections reads the fields of --config there
     sys.exit(console.run(app.run, main, flags_parser=parse))
 
 

@@ -1,4 +1,4 @@
-"""A trained network: the model with what its inputs and outputs mean, from its metadata and variables."""
+"""A trained network: the model, and the meaning of its inputs and outputs, from metadata and variables."""
 
 import dataclasses
 import math
@@ -16,24 +16,24 @@ from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
 from hourglass_jax.pose.skeletons import Skeleton
 
-# Above what any paper's network has, by a factor of ten.
+# Ten times as large as in any paper's network.
 MOST_LAYERS, MOST_WIDTH, MOST_SIZE = 1000, 8192, 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint or a file of weights records beside its arrays, as json.
+    """The json that a checkpoint or a file of weights has in addition to its arrays.
 
     Attributes:
-      config: of the training, nested dictionaries, see `configs/common.py`.
+      config: the training's config, nested dictionaries, see `config_base.py`.
       skeleton: the joints, see `Skeleton.to_dict`.
       step: the number of updates.
-      data: the fingerprint of the training's examples; "" where it is not known.
-      checksums: CRC-32 of each item of a checkpoint; {} where it has none.
-      evaluation: the scores of `evaluate.score`; {} where there are none.
-      card: how the weights were made, for readers; {} where nothing is written.
+      data: the fingerprint of the training's examples; "" if unknown.
+      checksums: CRC-32 of each item of a checkpoint; {} if there are none.
+      evaluation: the scores, see `evaluation.scores.Scores`; {} if there are none.
+      card: a description of how the weights were made; {} if there is none.
       stopping: the best score and the evaluations since then, see `training.stopping.Patience`; or {}.
-      due: "evaluation" where the training was stopped before it had evaluated this step; else "".
+      due: "evaluation" if the training was stopped before it evaluated this step; else "".
     """
 
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -48,10 +48,10 @@ class Metadata:
 
     @classmethod
     def from_dict(cls, content: Any) -> "Metadata":
-        """Reads the json; fields that it does not know are left out.
+        """Reads the json; unknown fields are ignored.
 
         Raises:
-          ValueError: a field is of another type.
+          ValueError: a field has another type.
         """
         if not isinstance(content, dict):
             raise ValueError(f"metadata: expected an object, found {type(content).__name__}")
@@ -67,12 +67,12 @@ class Metadata:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The json; optional fields without a value are left out."""
+        """The json, without optional fields that have no value."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         optional = ("config", "skeleton", "data", "checksums", "evaluation", "card", "due", "stopping")
         return {name: value for name, value in values.items() if value or name not in optional}
 
-    # Read like the dictionary that they were before 0.2.
+    # Items can be read by name, because metadata were a dictionary before version 0.2.
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]
 
@@ -90,7 +90,7 @@ class Metadata:
 
     @property
     def threshold(self) -> float | None:
-        """The least score of a joint that is drawn, from the evaluation; None where it is not known."""
+        """The lowest score of joints that are drawn, from the evaluation; None if unknown."""
         confidence = self.evaluation.get("confidence")
         value = confidence.get("threshold") if isinstance(confidence, dict) else None
         known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -99,17 +99,17 @@ class Metadata:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A model with what its inputs and outputs mean.
+    """A model and the meaning of its inputs and outputs.
 
     Attributes:
       model: returns `models.outputs.Outputs`.
       skeleton: its joints.
       size: side of its input, px.
-      mean: of the channels, subtracted from images in [0, 1].
-      sigma: of its targets, in cells.
-      logits: its heatmaps are those of a spatial cross-entropy.
-      signed: its targets are negative for occluded joints (MSSH, equation 1): a joint is where the heatmap
-        is far from 0. The paper does not say how it finds them.
+      mean: mean of the channels, which is subtracted from images in [0, 1].
+      sigma: sigma of its targets, in cells.
+      logits: whether its heatmaps are logits of a spatial cross-entropy.
+      signed: whether its targets are negative for occluded joints (MSSH, equation 1). Then a joint is where
+        the heatmap is far from 0. The paper does not say how it finds such joints.
     """
 
     model: nn.Module
@@ -121,35 +121,35 @@ class Network:
     signed: bool = False
 
     def outputs(self, variables: dict, images: jax.Array, *, flip: bool) -> Outputs:
-        """Heatmaps of each stack, (b, h, w, k) in about [0, 1] with one channel for all joints or one for
-        each, coordinates (b, k, 2) in [0, 1] of the input where the model regresses them, and attention
-        maps (b, h, w, m) in [0, 1] where it has any, m like k.
+        """The outputs for images: heatmaps of each stack, (b, h, w, k) in about [0, 1], with one channel for
+        all joints or one for each; coordinates (b, k, 2) in [0, 1] of the input, if the model regresses them;
+        and attention maps (b, h, w, m) in [0, 1], if it has any, with m as k.
 
         Args:
           variables: {"params", "batch_stats"}.
           images: (b, size, size, 3) in [0, 1].
-          flip: average with the mirrored image's outputs, mirrored back, sides swapped.
+          flip: average with the flipped image's outputs, which are flipped back, with sides swapped.
         """
         outputs = self.forward(variables, self.views(images, flip=flip))
         return self.averaged(outputs) if flip else outputs
 
     def views(self, images: jax.Array, *, flip: bool) -> jax.Array:
-        """The model's inputs: the images and, with `flip`, their mirror images after them."""
+        """The model's inputs: the images, followed by the flipped images if `flip`."""
         images = images - jnp.asarray(self.mean)
         return jnp.concatenate([images, images[:, :, ::-1]]) if flip else images
 
     def forward(self, variables: dict, views: jax.Array) -> Outputs:
-        """As `outputs`, for each of the `views` alone."""
+        """As `outputs`, for each of the `views` separately."""
         outputs: Any = self.model.apply(variables, views, train=False)
         maps, coordinates, attention = outputs
         if self.logits:
             maps = tuple(heatmaps.from_logits(m, sigma=self.sigma) for m in maps)
-        if self.signed:  # before the average: one of the two may take the joint for visible
+        if self.signed:  # before the average, because a joint may have opposite signs in the two images
             maps = tuple(jnp.abs(m) for m in maps)
         return Outputs(maps, coordinates, attention)
 
     def averaged(self, outputs: Outputs) -> Outputs:
-        """The means of the outputs of images and of their mirror images, which follow them."""
+        """The means of the outputs of images and of the flipped images that follow them."""
         maps, coordinates, attention = outputs
         b = len(maps[0]) // 2
         maps, attention = jax.tree.map(
@@ -161,12 +161,12 @@ class Network:
         return Outputs(maps, coordinates, attention)
 
     def _swap(self, values, axis):
-        """Left and right joints change places; a channel for all joints has no sides."""
+        """Swaps left and right joints; a channel for all joints has no sides."""
         return values if values.shape[axis] == 1 else jnp.take(values, self.skeleton.flip, axis=axis)
 
 
 def network_of(metadata: Metadata | Mapping[str, Any]) -> Network:
-    """The network that metadata describe, or their json."""
+    """The network that metadata, or their json, describe."""
     if not isinstance(metadata, Metadata):
         metadata = Metadata.from_dict(metadata)
     for name in ("config", "skeleton"):
@@ -185,36 +185,37 @@ def network_of(metadata: Metadata | Mapping[str, Any]) -> Network:
 
 
 def described(path, metadata: Metadata, sharding, count: float = math.inf) -> tuple[Network, dict]:
-    """The network of a checkpoint or of a file, which may be damaged or forged, and the shapes of its
-    variables (`abstract`).
+    """The network of a checkpoint or file, and the shapes of its variables (`abstract`).
+
+    The file may be damaged or forged.
 
     Args:
-      path: of the file, for the message.
+      path: path of the file, for the message.
       metadata: see `network_of`.
-      count: of the arrays in the file; no network is built that has more.
+      count: number of arrays in the file; a network with more is not built.
 
     Raises:
-      ValueError: the metadata describe no network, or a larger one; one line.
+      ValueError: the metadata do not describe a network, or describe a larger one; one line.
     """
     try:
         sizes = _sizes(metadata.config) if metadata.config else {}
-        # Before anything is built: thousands of stacks take minutes, and a huge side any memory.
+        # Check sizes before anything is built: thousands of stacks take minutes, and a huge side all memory.
         least = math.prod(sizes.get(name, 1) for name in ("stacks", "depth", "units"))
         if least > min(count, MOST_LAYERS):
             known = f"{count} arrays" if count < MOST_LAYERS else f"{MOST_LAYERS} are the most"
-            raise ValueError(f"{least} layers at least, but {known}")
+            raise ValueError(f"at least {least} layers, but {known}")
         for name, most in (("width", MOST_WIDTH), ("size", MOST_SIZE)):
             if sizes.get(name, 0) > most:
                 raise ValueError(f"{name} is {sizes[name]}, above {most}")
         network = network_of(metadata)
         return network, abstract(network, sharding, about=about(network, metadata))
-    except Exception as error:  # a wrong field may make any of Python's, Flax' and JAX'
+    except Exception as error:  # a wrong field may raise any exception of Python, Flax and JAX
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: describes no network ({type(error).__name__}: {reason}).") from error
 
 
 def _sizes(config: dict) -> dict[str, int]:
-    """The whole numbers in a config that the time and the memory of building its network depend on."""
+    """The integers in a config that determine the time and the memory of building its network."""
     found = {name: config["model"].get(name, 1) for name in ("stacks", "depth", "units", "width")}
     found["size"] = config["data"]["size"]
     for name, value in found.items():
@@ -224,9 +225,9 @@ def _sizes(config: dict) -> dict[str, int]:
 
 
 def about(network: Network, metadata: Metadata) -> list | None:
-    """The parts of the metadata that a network's structure depends on, for `kept.fact`.
+    """The parts of the metadata that determine a network's structure, for `kept.fact`.
 
-    None for a model from outside this package, whose source `kept` does not watch, and without a config.
+    None without a config, and for a model from outside this package, whose source `kept` does not watch.
     """
     if not metadata.config or type(network.model).__module__.partition(".")[0] != __package__:
         return None
@@ -237,7 +238,7 @@ def abstract(network: Network, sharding, *, about: list | None = None) -> dict:
     """Shapes of the network's variables, for restoring.
 
     Args:
-      about: see `about`; None traces the network in any case.
+      about: see `about`; None: always trace the network.
     """
 
     def traced() -> dict[str, list]:
@@ -254,21 +255,21 @@ def abstract(network: Network, sharding, *, about: list | None = None) -> dict:
 
 
 def flatten(tree, **options) -> dict[str, Any]:
-    """Variables by their path: {"params": {"stem": ...}} -> {"params/stem/...": leaf}."""
+    """Variables by path: {"params": {"stem": ...}} -> {"params/stem/...": leaf}."""
     return dict(traverse_util.flatten_dict(tree, sep="/", **options))
 
 
 def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
-    """Variables by their path -> the tree of a network, on its devices.
+    """Variables by path -> the tree of a network, on its devices.
 
     Args:
-      path: of the file, for the message.
+      path: path of the file, for the message.
       arrays: see `weights.read`.
       like: the network's variables as `jax.ShapeDtypeStruct` with shardings, see `abstract`.
 
     Raises:
-      ValueError: they are another network's; all names that are missing, too much or of another shape are
-        listed.
+      ValueError: the variables belong to another network; the message lists all names that are missing,
+        unexpected or of another shape.
     """
     wanted = flatten(like, keep_empty_nodes=True)
     shapes = {name: value.shape for name, value in wanted.items() if hasattr(value, "shape")}
@@ -279,9 +280,9 @@ def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
 
 
 def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """How named arrays differ from those that a network has, by their shapes: a line for each name that is
-    missing, too much or of another shape."""
+    """The differences between the shapes of named arrays and those of a network: a line for each name that is
+    missing, unexpected or of another shape."""
     lines = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
-    lines += [f"{name} is too much" for name in sorted(found.keys() - wanted.keys())]
+    lines += [f"{name} is unexpected" for name in sorted(found.keys() - wanted.keys())]
     both = sorted(wanted.keys() & found.keys())
     return lines + [f"{n} is {found[n]} instead of {wanted[n]}" for n in both if found[n] != wanted[n]]

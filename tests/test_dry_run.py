@@ -30,13 +30,13 @@ def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, t
     found = dry_run.dry_run(config, tmp_path / "w")
     assert not (tmp_path / "w").exists()
     checked, step, kept = capsys.readouterr().out.splitlines()
-    assert checked.startswith("Checked: the config, 40 people to train with and 10 to evaluate, ")
+    assert checked.startswith("Checked: the config, 40 training and 10 validation people, ")
     assert re.fullmatch(
         r"Step on 1 x cpu, batch 8: each holds \d\.\d{3} GB \(\d\.\d{3} of it temporary\) and "
         r"sends nothing\. Compiled in \d+ s\.",
         step,
     )
-    assert kept.startswith("The program is kept in ")
+    assert kept.startswith("The program is cached in ")
     assert found["bytes"] > found["temporary"] > 8 * 32 * 32 * 3 * 4 and found["sent"] == {}
     assert found["checkpoint"] > 4 * 688 * 4  # parameters, their averages, and Adam's two moments
     before = programs()

@@ -204,7 +204,7 @@ def test_an_imported_workdir_is_an_ordinary_one(saved, tmp_path, capsys):
     assert further[1].endswith(f"--config.train.init_from={tmp_path / 'run'} --workdir=NEW")
 
     assert import_torch.main([*arguments, "--skeleton=lsp"]) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
     other = [str(saved[1]), f"--workdir={tmp_path / 'other'}"]
     (tmp_path / "joints.json").write_text(json.dumps(LSP.to_dict()))
     assert import_torch.main([*other, f"--skeleton={tmp_path / 'joints.json'}"]) == 0
@@ -240,7 +240,7 @@ def test_every_name_that_does_not_fit_is_listed(saved):
     for text in (
         "fc_.0.weight is missing",
         "hg.1.hg.1.2.0.bn1.running_var is missing",
-        "more.weight is too much",
+        "more.weight is unexpected",
         "hg.0.hg.0.3.1.conv2.weight is (3, 3, 5, 4) instead of (3, 3, 4, 4)",
         "layer1.0.bn2.bias is (3,) instead of (2,)",
     ):

@@ -59,7 +59,7 @@ def config_file(tiny, tmp_path):
         ([QUICK, W, "--config.evaluate.flip=perhaps"], "perhaps"),
         ([QUICK, W, "--mode=test"], "test"),
         ([QUICK, W, "--works=1"], "works"),
-        ([QUICK, W, "train"], "What is 'train'? Flags look like --workdir=DIR."),
+        ([QUICK, W, "train"], "Unknown argument 'train'; flags look like --workdir=DIR."),
         ([QUICK, W, "--processes=two"], "processes"),
         ([QUICK, W, "--config.data.dataset=mpi"], "data.dataset='mpi' is unknown; choose from"),
         (

@@ -485,7 +485,7 @@ def test_a_workdir_may_have_any_name_and_its_first_checkpoint_is_read_back(
         raise ValueError(f"{self.directory / str(step)}: the checkpoint is damaged")
 
     monkeypatch.setattr(checkpoint.Checkpoints, "variables", lost)
-    with pytest.raises(OSError, match="does not come back: .*checkpoints/2: the checkpoint is damaged"):
+    with pytest.raises(OSError, match="cannot be read back: .*checkpoints/2: the checkpoint is damaged"):
         train.train(config, tmp_path / "other")
 
 

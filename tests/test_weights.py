@@ -127,7 +127,7 @@ def test_another_network_is_refused_with_every_name(file, tmp_path):
         loading.load(tmp_path / "other.npz")
     assert str(error.value) == (
         f"{tmp_path / 'other.npz'}: the weights are of another network: params/conv/kernel is missing; "
-        "params/more is too much; params/norm/scale is (9,) instead of (8,)."
+        "params/more is unexpected; params/norm/scale is (9,) instead of (8,)."
     )
 
 

@@ -111,7 +111,7 @@ def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, t
     ("change", "message"),
     [
         ({"model.width": 8}, r"bottom0/norm0/mean is \(4,\) instead of \(8,\);.*; and \d+ more"),
-        ({"model.stacks": 1}, "stack1.* is too much"),
+        ({"model.stacks": 1}, "stack1.* is unexpected"),
         ({"model.stacks": 3}, "stack2.* is missing"),
         ({"train.init_from": "nowhere"}, "nowhere holds no checkpoints"),
     ],
