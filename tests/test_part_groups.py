@@ -98,7 +98,7 @@ def test_affinity_scales_the_pairs_and_removes_the_diagonal():
 
 
 def test_affinity_of_one_person_is_refused():
-    with pytest.raises(ValueError, match="more persons"):
+    with pytest.raises(ValueError, match="more people"):
         part_groups.affinity(part_groups.mutual_information(np.arange(16)[None]))
 
 
