@@ -1,4 +1,4 @@
-"""Local copies of what is in a bucket: of what is read, kept in the user's cache, and of files that grow."""
+"""Local copies of files in a bucket: of input, kept in the user's cache, and of output that grows."""
 
 import contextlib
 import fcntl
@@ -18,13 +18,14 @@ _INDEX = ".fetched.json"
 
 
 def fetched(path: str | os.PathLike) -> pathlib.Path:
-    """A local copy of a file or folder in a bucket, in the user's cache; a local path as it is.
+    """A local copy of a file or folder in a bucket, in the user's cache; a local path is returned as it is.
 
-    It is copied once, and again where it has changed in the bucket or the copy has, by its checksum.
+    A file is copied once. It is copied again if it has changed in the bucket, or if the copy's checksum has
+    changed.
 
     Raises:
-      FileNotFoundError: there is nothing in the bucket.
-      OSError: it cannot be read, or the disk has no room.
+      FileNotFoundError: the bucket has no such file or folder.
+      OSError: it cannot be read, or the disk is full.
     """
     if not files.in_bucket(path):
         return pathlib.Path(path)
@@ -37,14 +38,14 @@ def fetched(path: str | os.PathLike) -> pathlib.Path:
     folder = root if single else root / name
     folder.mkdir(parents=True, exist_ok=True)
     with files.open_lock(root / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be copying it: wait for that
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits if another process is copying it
         index = root / _INDEX
         known = files.read_json(index) if index.is_file() else {}
         at = {one: folder / (one or name) for one in wanted}
         missing = [one for one in wanted if not _is_copy(at[one], known.get(one), wanted[one])]
         if (needed := sum(wanted[one]["size"] for one in missing)) > (room := shutil.disk_usage(root).free):
             raise OSError(
-                f"{address}: a copy takes {needed / 1e6:,.1f} MB, {room / 1e6:,.1f} MB are free in {root}; "
+                f"{address}: a copy takes {needed / 1e6:,.1f} MB, but {root} has {room / 1e6:,.1f} MB free; "
                 "set XDG_CACHE_HOME to another folder."
             )
 
@@ -65,7 +66,7 @@ def fetched(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _is_copy(path: pathlib.Path, known: list | None, wanted: dict) -> bool:
-    """Whether a file is what was copied, and that is what the bucket still has."""
+    """Whether a file is unchanged since it was copied, and the bucket still has the same version."""
     if not known or known[0] != buckets.version(wanted) or not path.is_file():
         return False
     return path.stat().st_size == wanted["size"] and _crc(path) == known[1]
@@ -80,11 +81,11 @@ def _crc(path: pathlib.Path) -> int:
 
 
 class Spool:
-    """A folder whose files grow: the folder itself, or for one in a bucket, which cannot append, a local one
-    whose files are uploaded whole.
+    """A folder for files that grow. A bucket cannot append to a file: for a folder in a bucket, this is a
+    local folder whose files are uploaded whole.
 
     Attributes:
-      folder: where to write.
+      folder: the local folder to write to.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -94,21 +95,23 @@ class Spool:
         if self._held:
             self.folder = (
                 pathlib.Path(self._held.name) / files.path(folder).name
-            )  # trackers take it for a name
+            )  # trackers use the folder's name as the run's name
             self.folder.mkdir()
         self._sent: dict[pathlib.Path, tuple[int, int]] = {}
         self._last = time.monotonic()
 
     def fetch(self, name: str) -> pathlib.Path:
-        """The path of a file to append to, with what is in it already."""
+        """The path of a file to append to, with the content that it already has."""
         if self._bucket:
             with contextlib.suppress(FileNotFoundError), files.opened(f"{self._bucket}/{name}") as file:
                 (self.folder / name).write_bytes(file.read())
         return self.folder / name
 
     def push(self, *, now: bool = True) -> None:
-        """Uploads what has changed since; without `now` only where the last upload is a while ago: a store
-        takes one a second of an object at most."""
+        """Uploads the files that have changed since the last upload.
+
+        Without `now`, it does so only if the last upload was some time ago: a store accepts at most one
+        upload of an object per second."""
         if not self._bucket or (not now and time.monotonic() - self._last < _PUSHED):
             return
         for path in sorted(self.folder.rglob("*")):

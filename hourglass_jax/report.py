@@ -1,4 +1,4 @@
-"""An evaluated workdir as one HTML page: the papers' tables, curves, the worst people, and kinds of errors.
+"""Writes an evaluated workdir as one HTML page: the papers' tables, curves, worst people, kinds of errors.
 
     python -m hourglass_jax.report runs/quickstart
 
@@ -28,7 +28,7 @@ from hourglass_jax.pose import crop
 
 COMMAND = "python -m hourglass_jax.report"
 WORST = 12  # people
-LEAST = 5  # labelled joints of a person that is shown
+LEAST = 5  # labelled joints that a person needs to be shown
 _SIDE = 256  # px of a person's picture
 
 _STYLE = """
@@ -73,7 +73,7 @@ def report(workdir, output=None) -> pathlib.Path:
         "<h2>Tables</h2>",
         _tables(found),
         "<h2>Curves</h2>",
-        _figure(_threshold_plot(found), "Right joints over the threshold."),
+        _figure(_threshold_plot(found), "Share of correct joints over the threshold."),
         _learning_curves(workdir),
         *_people(workdir, config, found),
         *_pictures(workdir),
@@ -99,7 +99,7 @@ def _table(rows: list[list], head: list) -> str:
 
 
 def _rate(value) -> str:
-    """A rate in per cent; empty where no joint counts."""
+    """A rate in per cent; empty if no joint counts."""
     return "" if value is None or value != value else f"{value:.1f}"
 
 
@@ -138,8 +138,8 @@ def _tables(found: Scores) -> str:
         text += f"<h3>By {_text(name)}</h3>" + _table(rows, [name, *head])
     if found.left_out:
         text += (
-            f'<p class="note">{found.left_out} of {found.examples} people are left out: the length that '
-            f"scales {_text(found.metric)} is not annotated.</p>"
+            f'<p class="note">{found.left_out} of {found.examples} people are left out: their reference '
+            f"length of {_text(found.metric)} is not annotated.</p>"
         )
     return text
 
@@ -169,7 +169,7 @@ def _threshold_plot(found: Scores) -> bytes:
             if title != "thresholds":
                 width = 2.5 if title == "Mean" else 1.2
                 axes.plot(found.curve["thresholds"], rates, label=title, linewidth=width)
-        axes.set(xlabel="threshold", ylabel="right (%)", ylim=(0, 100), title=found.metric)
+        axes.set(xlabel="threshold", ylabel="correct (%)", ylim=(0, 100), title=found.metric)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
 
@@ -179,7 +179,7 @@ def _threshold_plot(found: Scores) -> bytes:
 def _learning_curves(workdir) -> str:
     path, entries = workdir / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+        with contextlib.suppress(json.JSONDecodeError):  # the last line, if the run was killed
             entries.append(json.loads(line))
     text = ""
     for key, label in (("loss", "loss"), ("validation/Mean", "mean score on validation (%)")):
@@ -196,7 +196,7 @@ def _learning_curves(workdir) -> str:
 
 
 def _people(workdir, config, found: Scores) -> list[str]:
-    """Kinds of errors, and the worst people; a note where the data cannot be opened."""
+    """Kinds of errors, and the worst people; a note if the data cannot be opened."""
     try:
         source = sources.open_source(ConfigDict(config).data, train=False)
         by_id = {str(one["id"]): one for one in files.read_json(workdir / "predictions.json")}
@@ -235,14 +235,14 @@ def _kinds_table(found_kinds: np.ndarray, joints) -> str:
         ]
         rows.append([name, int(count), *map(_rate, shares)])
     note = (
-        "Per cent of the labelled joints. Mirrored: on the same joint of the other side. Near: within twice "
-        "the threshold. Another joint: on one of the same person's other joints."
+        "Per cent of the labelled joints. Mirrored: at the same joint of the other side. Near: within twice "
+        "the threshold. Another joint: at another joint of the same person."
     )
     return _table(rows, ["joint", "labelled", *errors.KINDS]) + f'<p class="note">{note}</p>'
 
 
 def _side_by_side(source, index: int, predicted: np.ndarray) -> bytes:
-    """JPEG of a person's canvas with the annotated and with the predicted joints."""
+    """A JPEG of a person's crop twice: with the annotated and with the predicted joints."""
     example, skeleton = pipeline.load(source, index), source.skeleton
     frame = crop.canvas_from_image(
         np.asarray(example["center"], np.float64),
@@ -262,7 +262,7 @@ def _pictures(workdir) -> list[str]:
     names = {
         "evaluation.png": "First people: annotated, predicted, heatmaps.",
         "evaluation_attention.png": "Attention of the first people.",
-        "presence.png": "Whether a joint is labelled at all, from its heatmap (Newell 5.3).",
+        "presence.png": "Telling from its heatmap whether a joint is labelled (Newell 5.3).",
     }
     found = [(workdir / "pictures" / name, caption) for name, caption in names.items()]
     figures = [_figure(path.read_bytes(), caption) for path, caption in found if path.is_file()]

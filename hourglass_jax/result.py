@@ -1,4 +1,4 @@
-"""The joints of one picture, and the forms that other programs read."""
+"""The joints of one picture, and their conversion to formats that other programs read."""
 
 import dataclasses
 import inspect
@@ -25,11 +25,11 @@ class Person:
     Attributes:
       joints: (k, 2) float64, x and y in pixels of the picture.
       scores: (k,) float32.
-      box: (4,) float64, x, y, width, height: the box that was given, found by a detector, or the picture's.
+      box: (4,) float64, x, y, width, height: the given box, the detector's box, or the whole picture.
       crop: (3,) float64, x, y, side: the square that the network saw.
       names: (k,) of the joints.
-      id: kept between the frames of a film; None where people are not followed.
-      box_score: of the detector; None where none was asked.
+      id: the same in all frames of a video; None if people are not tracked.
+      box_score: the detector's score; None without a detector.
     """
 
     joints: np.ndarray
@@ -59,22 +59,22 @@ class Person:
 class Result:
     """The people found in one picture, or one frame of a video; p people of k joints.
 
-    It has a length, and iterates over `Person`s.
+    `len` gives the number of people, and iteration gives each `Person`.
 
     Attributes:
       joints: (p, k, 2) float64, x and y in pixels of the picture (see `pose.crop`).
       scores: (p, k) float32, about 0 to 1.
-      crop: (p, 3) float64: upper left corner and side (x, y, side) of the square that the network saw of each
-        person, at the last look.
+      crop: (p, 3) float64: upper left corner and side (x, y, side) of each person's square that the network
+        saw, in its last look.
       skeleton: the joint set.
       threshold: joints with this score or more are drawn.
       picture: image, size, path and frame, see `pictures.Picture`.
       heatmaps: for each person (h, w, k) over the crop, or (h, w, 1) for all joints together.
-      attention: for each person maps (h, w, m) over the crop by name; none of a network without attention.
+      attention: for each person maps (h, w, m) over the crop by name; empty for a network without attention.
       boxes: (p, 4) float64, x, y, width, height: as given or found by a detector; else the whole picture.
-      ids: of people that are followed through a film; None elsewhere.
-      whole: the picture itself was the person's box, for none was given.
-      box_scores: (p,) float64, of the detector that found the boxes; None where none was asked.
+      ids: of people that are tracked through a video; otherwise None.
+      whole: no box was given, so the whole picture was the person's box.
+      box_scores: (p,) float64, of the detector that found the boxes; None without a detector.
     """
 
     joints: np.ndarray
@@ -97,17 +97,17 @@ class Result:
 
     @property
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB; reduced where the picture is huge."""
+        """(h, w, 3) uint8 RGB; reduced if the picture is huge."""
         return self.picture.image
 
     @property
     def path(self) -> pathlib.Path | None:
-        """Of the file; None for arrays."""
+        """The file's path; None for arrays."""
         return self.picture.path
 
     @property
     def frame(self) -> int | None:
-        """The number in the video, from 0; None for pictures."""
+        """The frame's number in the video, from 0; None for pictures."""
         return self.picture.frame
 
     @property
@@ -145,14 +145,14 @@ class Result:
         boxes: bool = False,
         colours: str = "side",
     ) -> np.ndarray:
-        """The image with everybody's skeleton, (h, w, 3) uint8, at its own size.
+        """The image with all skeletons, (h, w, 3) uint8, at its own size.
 
         Args:
           threshold: least score of a drawn joint; None for the result's own.
-          lines, points: of the limbs and of the joints.
-          labels: the joints' names.
-          boxes: of the people, with their ids where they are followed.
-          colours: by the person's own "side", or by "person".
+          lines, points: draw the limbs and the joints.
+          labels: draw the joints' names.
+          boxes: draw the people's boxes, with their ids if they are tracked.
+          colours: "side" for a colour per side of the body, or "person" for a colour per person.
         """
         if colours not in ("side", "person"):
             raise ValueError(f"colours={colours!r}: choose 'side' or 'person'.")
@@ -176,7 +176,7 @@ class Result:
         draw.save(path, self.draw(**options))
 
     def show(self, **options) -> None:
-        """Shows the drawn picture in the notebook, or in a window; `options` are those of `draw`."""
+        """Shows the drawn picture in the notebook or in a window; `options` are those of `draw`."""
         image = Image.fromarray(self.draw(**options))
         try:
             from IPython import display, get_ipython  # pyright: ignore[reportMissingImports]
@@ -189,7 +189,7 @@ class Result:
         image.show()
 
     def _repr_png_(self) -> bytes:
-        """Notebooks call it for a cell's last value."""
+        """Notebooks call this for a cell's last value."""
         file = io.BytesIO()
         Image.fromarray(self.draw()).save(file, "png")
         return file.getvalue()
@@ -208,8 +208,8 @@ class Result:
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """COCO's results, one for each person, as `pycocotools.coco.COCO.loadRes` reads them.
 
-        Joints below the threshold have the flag 0, not 1, which means occluded, and keep their place, which
-        the evaluation counts.
+        Joints below the threshold have the flag 0; 1 would mean occluded. They keep their place, because
+        COCO's evaluation counts them all the same.
         """
         people = []
         for person in self:
@@ -229,7 +229,7 @@ class Result:
         return people
 
     def rows(self) -> list[tuple]:
-        """A row for each joint, by `COLUMNS`; a person's number is from 1, or the id."""
+        """A row for each joint, with the values of `COLUMNS`; a person is the id, else a number from 1."""
         file = "" if self.path is None else str(self.path)
         rows = []
         for number, person in enumerate(self, start=1):
@@ -245,7 +245,7 @@ class Result:
     def to_supervision(self):
         """`supervision.KeyPoints`."""
         points = _optional("supervision", "supervision").KeyPoints
-        # Its name until 0.28.
+        # Until version 0.28 the argument was called `confidence`.
         known = inspect.signature(points).parameters
         name = "keypoint_confidence" if "keypoint_confidence" in known else "confidence"
         values: dict[str, Any] = {name: self.scores, "class_id": np.zeros(len(self), int)}

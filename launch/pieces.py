@@ -1,13 +1,13 @@
-"""Trains in pieces of minutes: each call goes on from the files that the previous one wrote.
+"""Trains in pieces of a few minutes: each call continues from the files that the previous one wrote.
 
     python launch/pieces.py --minutes=9 --state=state --output=state -- \\
         --config=configs/newell.py:stacks=2,dataset=lspet \\
         --config.data.source=device --config.data.packed_dir=packed
 
-All after `--` goes to main.py. A piece unpacks the state, trains until its time is over, saves, and
+The arguments after `--` go to main.py. A piece unpacks the state, trains until its time is over, saves, and
 writes the workdir's config, log and newest checkpoint as at most eight files of at most 16 MiB. On a
-machine that still has the workdir of the piece before, nothing is unpacked. A piece that is killed leaves
-the state as it was.
+machine that still has the workdir of the previous piece, it unpacks nothing. A piece that is killed leaves
+the state unchanged.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import sys
 import tarfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python searches launch/ only
 
 from hourglass_jax import console, files
 
@@ -30,16 +30,16 @@ PART = 2**24  # bytes of a file
 PARTS = 7  # and state.json
 COMMAND = [sys.executable, str(ROOT / "main.py")]
 SAVING = 45.0  # seconds that a piece keeps for its last checkpoint and for packing
-PATIENCE = 120.0  # seconds after SIGTERM, at most
+PATIENCE = 120.0  # the most seconds to wait after SIGTERM
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-    """The steps of the workdir's whole checkpoints, in order."""
+    """The steps of the workdir's complete checkpoints, in order."""
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
 
 
 def pack(workdir: pathlib.Path, state: pathlib.Path) -> dict:
-    """Writes the newest checkpoint, config and log of a workdir as parts, and what belongs together last.
+    """Writes the newest checkpoint, config and log of a workdir as parts, and then state.json.
 
     Returns:
       {"step", "parts" (SHA-256 of each), "bytes"}, which is also in state.json.
@@ -62,7 +62,7 @@ def pack(workdir: pathlib.Path, state: pathlib.Path) -> dict:
         )
     parts = [data[start : start + PART] for start in range(0, len(data), PART)]
     about = {"step": found[-1], "bytes": len(data), "parts": [hashlib.sha256(p).hexdigest() for p in parts]}
-    # Parts carry their checksum in their names: the previous ones stay whole until state.json names others.
+    # The name of a part contains its checksum: the previous parts stay until state.json names the new ones.
     for part, digest in zip(parts, about["parts"], strict=True):
         files.write(state / _name(digest), part)
     files.write_json(state / "state.json", about)
@@ -73,13 +73,13 @@ def pack(workdir: pathlib.Path, state: pathlib.Path) -> dict:
 
 
 def unpack(state: pathlib.Path, workdir: pathlib.Path) -> int | None:
-    """Makes the workdir of a state, unless it has that step or a later one already.
+    """Makes the workdir of a state, unless the workdir already has that step or a later one.
 
     Returns:
-      the step from which training goes on; None where there is neither a state nor a checkpoint.
+      the step from which training continues; None if there is neither a state nor a checkpoint.
 
     Raises:
-      ValueError: a part is missing or damaged; the workdir is left as it was.
+      ValueError: a part is missing or damaged; the workdir is unchanged.
     """
     here = max(steps(workdir), default=None)
     if not (state / "state.json").exists():
@@ -108,7 +108,7 @@ def _name(digest: str) -> str:
 
 
 def train(arguments: list[str], workdir: pathlib.Path, seconds: float) -> int:
-    """Runs main.py for so many seconds, then asks it to save and end; its exit code."""
+    """Runs main.py for the given number of seconds, then tells it to save and end; returns its exit code."""
     process = subprocess.Popen([*COMMAND, f"--workdir={workdir}", *arguments])
     try:
         return process.wait(timeout=max(seconds, 1))
@@ -116,7 +116,7 @@ def train(arguments: list[str], workdir: pathlib.Path, seconds: float) -> int:
         process.send_signal(signal.SIGTERM)
         return process.wait(timeout=PATIENCE)
     finally:
-        process.kill()  # where it did not end, or this process was interrupted
+        process.kill()  # if it did not end, or this process was interrupted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,8 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--minutes", type=float, default=9.0, help="of this piece in all (default: %(default)s)")
-    add("--state", type=pathlib.Path, required=True, help="folder of the state to go on from")
+    add("--minutes", type=float, default=9.0, help="total time of this piece (default: %(default)s)")
+    add("--state", type=pathlib.Path, required=True, help="folder of the state to continue from")
     add("--output", type=pathlib.Path, help="folder for the new state (default: --state)")
     add("--workdir", type=pathlib.Path, default=pathlib.Path("runs/pieces"), help="(default: %(default)s)")
     add("training", nargs="*", help="after --: main.py's flags without --workdir")
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def piece(args) -> int:
-    """One piece; its exit code."""
+    """Trains one piece; returns its exit code."""
     start = time.monotonic()
     before = unpack(args.state, args.workdir)
     code = train(args.training, args.workdir.resolve(), 60 * args.minutes - SAVING)

@@ -1,1 +1,1 @@
-"""A local page that finds joints in pictures, films and before a camera: hourglass demo"""
+"""A local page that finds joints in pictures, videos and camera images: hourglass demo"""

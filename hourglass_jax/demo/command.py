@@ -22,33 +22,33 @@ def _is_this_machine(host: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="hourglass demo",
-        description="Opens a local page: drop a picture or a video on it, or use the camera, and see the "
-        "joints and take them away. It needs Gradio (pip install 'hourglass_jax[demo]') and no network.",
-        epilog="hourglass demo --weights=runs/mine --detector=yolox_s.onnx offers your own network first; "
-        "hourglass demo --host=0.0.0.0 lets the local network in, without passwords: visitors may then "
-        "choose what the lists offer, and no other path.",
+        description="Opens a local page: drop a picture or a video on it, or use the camera, to see and "
+        "download the joints. The page needs Gradio (pip install 'hourglass_jax[demo]') but no network.",
+        epilog="hourglass demo --weights=runs/mine --detector=yolox_s.onnx lists your own network first; "
+        "hourglass demo --host=0.0.0.0 opens the page to the local network, without passwords: visitors "
+        "may then choose what the lists offer, but no other path.",
     )
     add = parser.add_argument
     add(
         "--weights", action="append", default=[], metavar="PATH",
-        help="a workdir, a checkpoint, a file of weights or a name, offered first; may be repeated",
+        help="a workdir, a checkpoint, a file of weights or a name, listed first; may be repeated",
     )  # fmt: skip
     add(
         "--detector", action="append", default=[], metavar="NAME",
-        help="a detector of people that is offered, such as FILE.onnx; may be repeated",
+        help="a detector of people to list, such as FILE.onnx; may be repeated",
     )  # fmt: skip
-    add("--host", default=HOST, help="the address to listen at (default: %(default)s, this machine alone)")
-    add("--port", type=int, default=PORT, help="(default: %(default)s)")
+    add("--host", default=HOST, help="the address to listen at (default: %(default)s, this machine only)")
+    add("--port", type=int, default=PORT, help="the port to listen at (default: %(default)s)")
     add(
         "--megabytes", type=float, default=MEGABYTES, metavar="MB",
-        help="of an uploaded file, at most (default: %(default)s)",
+        help="largest size of an uploaded file (default: %(default)s)",
     )  # fmt: skip
     add(
         "--frames", type=int, default=FRAMES, metavar="N",
-        help="of a video that are read, at most (default: %(default)s)",
+        help="read at most N frames of a video (default: %(default)s)",
     )  # fmt: skip
-    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
-    add("--browser", action="store_true", help="open the page in the browser, too")
+    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best available)")
+    add("--browser", action="store_true", help="also open the page in the browser")
     args = parser.parse_args(arguments)
     return console.run(_main, args, interrupted="The page is closed.")
 

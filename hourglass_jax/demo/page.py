@@ -1,4 +1,4 @@
-"""The page itself, by Gradio (`pip install 'hourglass_jax[demo]'`); it needs no network."""
+"""The page itself, made with Gradio (`pip install 'hourglass_jax[demo]'`); it needs no network."""
 
 import os
 import pathlib
@@ -9,10 +9,10 @@ from hourglass_jax import console, extras
 from hourglass_jax.demo.service import EVERY, HEAD, LOOKS, WHOLE, Choice, Outcome, Service, drawn
 
 HOST, PORT = "127.0.0.1", 7860
-MEGABYTES = 200  # of an upload
-_WAITING = 32  # visitors
-_CAMERA = 300  # s, after which a camera asks again
-_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # bad input; others are faults
+MEGABYTES = 200  # largest upload
+_WAITING = 32  # visitors in the queue
+_CAMERA = 300  # s, after which the visitor has to start the camera again
+_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # bad input; others are bugs
 _STYLE = """
 footer { display: none !important; }
 #note textarea { border: none; background: none; padding: 0; font-size: 1.05em; resize: none; }
@@ -33,12 +33,12 @@ def serve(
 
     Args:
       service: does the work.
-      host, port: to listen at.
-      megabytes: of an uploaded file, at most.
-      browser: open the page there.
+      host, port: the address to listen at.
+      megabytes: largest size of an uploaded file.
+      browser: also open the page in the browser.
 
     Returns:
-      the `gradio.Blocks`, whose `close` ends it, and its address.
+      the `gradio.Blocks`, whose `close` stops the server, and the page's address.
 
     Raises:
       ImportError: Gradio is not installed; OSError: the port is taken.
@@ -52,7 +52,7 @@ def serve(
         share=False,
         quiet=True,
         prevent_thread_lock=True,
-        ssr_mode=False,  # else a second server, of Node.js
+        ssr_mode=False,  # True would start a second server, of Node.js
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
@@ -68,7 +68,7 @@ def page(service: Service):
     Raises:
       ImportError: Gradio is not installed.
     """
-    # Read when Gradio is imported: no word to its makers' servers.
+    # Gradio reads these when it is imported: it then sends nothing to its makers' servers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with extras.needed("gradio", "The page"):
@@ -78,17 +78,17 @@ def page(service: Service):
         gr.Markdown(f"## {title}")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                picture, film, camera, buttons = _sources(gr)
+                picture, video, camera, buttons = _sources(gr)
                 options, maps = _options(gr, service)
             with gr.Column(scale=3, min_width=320):
                 shown = _results(gr)
         hidden: dict[str, Any] = {"api_visibility": "private"}
-        # One picture or film at a time goes through the network.
+        # The network processes one picture or video at a time.
         once = hidden | {"concurrency_id": "network", "concurrency_limit": 1}
         find = _finder(gr, service)
         running = [
             gr.on([button.click, source.upload], find, [source, *maps, *options], shown, **once)
-            for button, source in ((buttons[0], picture), (buttons[1], film))
+            for button, source in ((buttons[0], picture), (buttons[1], video))
         ]
         buttons[2].click(lambda: "Stopped.", None, shown[0], cancels=running, **hidden)
         state = gr.State(None)
@@ -100,28 +100,28 @@ def page(service: Service):
 
 
 def _sources(gr) -> tuple:
-    """Components of the picture, the film and the camera, and the buttons find, find and stop."""
+    """Components of the picture, the video and the camera, and the buttons find, find and stop."""
 
     with gr.Tab("Picture"):
         picture = gr.Image(
             label="Picture", sources=["upload", "webcam", "clipboard"], height=260, elem_id="picture",
             buttons=[],
         )  # fmt: skip
-        # The file as it came: Gradio's own reader would decode it first, without the limits of ours.
+        # Pass the uploaded file on as it is: Gradio's own reader would decode it without our limits.
         picture.preprocess = lambda payload: payload.path if payload else None
         of_picture = gr.Button("Find joints", variant="primary", elem_id="find")
     with gr.Tab("Video"):
-        film = gr.Video(label="Video", sources=["upload", "webcam"], height=320, elem_id="film", buttons=[])
+        video = gr.Video(label="Video", sources=["upload", "webcam"], height=320, elem_id="video", buttons=[])
         with gr.Row():
-            of_film = gr.Button("Find joints", variant="primary", elem_id="find_film")
+            of_video = gr.Button("Find joints", variant="primary", elem_id="find_video")
             stop = gr.Button("Stop")
     with gr.Tab("Camera"):
         camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260)
-    return picture, film, camera, (of_picture, of_film, stop)
+    return picture, video, camera, (of_picture, of_video, stop)
 
 
 def _options(gr, service: Service) -> tuple[list, list]:
-    """Components of a `Choice`, and of the maps to be drawn."""
+    """Components of a `Choice`, and of the maps to draw."""
     own = {"allow_custom_value": service.open_paths}
     with gr.Group():
         names = gr.Dropdown(
@@ -144,7 +144,7 @@ def _options(gr, service: Service) -> tuple[list, list]:
 
 
 def _results(gr) -> list:
-    """Components of the note, the drawn picture, the drawn film, people, json, heatmaps and attention."""
+    """Components of the note, the drawn picture, the drawn video, people, json, heatmaps and attention."""
     note = gr.Textbox(
         "Drop a picture or a video, or use the camera.", show_label=False, interactive=False, elem_id="note",
         lines=1, max_lines=4, container=False,
@@ -152,7 +152,7 @@ def _results(gr) -> list:
     picture = gr.Image(
         label="Joints", interactive=False, format="png", elem_id="joints", buttons=["download", "fullscreen"]
     )
-    film = gr.Video(label="Joints", interactive=False, visible=False, elem_id="played")
+    video = gr.Video(label="Joints", interactive=False, visible=False, elem_id="played")
     people = gr.Dataframe(
         headers=list(HEAD), interactive=False, visible=False, elem_id="people", buttons=[], label="People"
     )
@@ -164,7 +164,7 @@ def _results(gr) -> list:
         )
         for title in ("Heatmaps", "Attention")
     ]  # fmt: skip
-    return [note, picture, film, people, json, *maps]
+    return [note, picture, video, people, json, *maps]
 
 
 def _choice(names, detector, look, threshold, smooth) -> Choice:
@@ -176,17 +176,17 @@ def _choice(names, detector, look, threshold, smooth) -> Choice:
 
 
 def _finder(gr, service: Service):
-    """A function from a file and the options to updates of `_results`, while it works and in the end."""
+    """A function from a file and the options to updates of `_results`, during and after the work."""
 
     def updates(line: str, outcome: Outcome | None = None) -> list:
-        picture = film = people = json = heatmaps = attention = None
+        picture = video = people = json = heatmaps = attention = None
         if outcome:
-            film = str(outcome.overlay) if outcome.overlay.suffix == ".mp4" else None
-            picture = None if film else str(outcome.overlay)
+            video = str(outcome.overlay) if outcome.overlay.suffix == ".mp4" else None
+            picture = None if video else str(outcome.overlay)
             people, json = outcome.people or None, str(outcome.json)
             heatmaps, attention = outcome.heatmaps, outcome.attention
-        first = gr.update(value=picture, visible=film is None)
-        rest = (film, people, json, heatmaps, attention)
+        first = gr.update(value=picture, visible=video is None)
+        rest = (video, people, json, heatmaps, attention)
         return [line, first, *(gr.update(value=value, visible=value is not None) for value in rest)]
 
     def find(path, heatmaps, attention, *options) -> Iterator[list]:
@@ -200,7 +200,7 @@ def _finder(gr, service: Service):
                 else:
                     yield [step] + [gr.skip()] * 6
         except _ERRORS as error:
-            # The visitor knows the file's name, and not where uploads are kept.
+            # The visitor knows the file's name, but not the folder of uploads.
             line = console.message(error).replace(str(path), pathlib.Path(path).name)
             yield updates(f"Error: {line}")
 
@@ -208,7 +208,7 @@ def _finder(gr, service: Service):
 
 
 def _watcher(gr, service: Service):
-    """A function from the camera's picture, a visitor's state and the options to what is shown."""
+    """A function from the camera's picture, a visitor's state and the options to the updates of the page."""
 
     def watch(image, state, *options) -> tuple:
         if image is None:

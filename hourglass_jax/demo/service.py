@@ -1,4 +1,4 @@
-"""What the page does, without the page: choices, kept predictors, joints of a picture, a film, a camera."""
+"""The page's work without the page: choices, kept predictors, joints of pictures, videos and a camera."""
 
 import collections
 import contextlib
@@ -21,7 +21,7 @@ from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
 from hourglass_jax.weights import published
 
-FRAMES = 1500  # of a film: a minute
+FRAMES = 1500  # of a video: a minute
 KEPT_PREDICTORS, KEPT_OUTCOMES = 4, 16
 WHOLE = "none: the picture is one person"
 DETECTORS = ("torchvision", "transformers", "ultralytics")
@@ -32,13 +32,13 @@ EVERY = 0.2  # s, from one picture of the camera to the next
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What the page lets its visitor choose of a predictor.
+    """The options of a predictor that a visitor of the page can choose.
 
     Attributes:
       weights: a name, or a path; "" for the default.
       detector: a name of `people.detectors.named`; "" or `WHOLE` for none.
       second_look, threshold: see `Predictor`.
-      smooth: films and the camera.
+      smooth: smooth the joints of videos and of the camera.
     """
 
     weights: str = ""
@@ -49,15 +49,15 @@ class Choice:
 
 
 class Outcome(NamedTuple):
-    """What was found in one picture or film.
+    """The result of one picture or video.
 
     Attributes:
       overlay: a PNG or MP4 file with the joints drawn.
       json: `predictions.json` as `hourglass predict` writes it.
-      people: rows under `HEAD`.
-      note: a line.
-      heatmaps, attention: pictures (h, w, 3) uint8 of a picture's maps or a film's first frame's, where they
-        are asked for and there are any.
+      people: rows of the table whose head is `HEAD`.
+      note: one line of text.
+      heatmaps, attention: pictures (h, w, 3) uint8 of the maps of a picture, or of a video's first frame;
+        None if they were not requested or the network has none.
     """
 
     overlay: pathlib.Path
@@ -72,10 +72,11 @@ class Service:
     """The page's work without the page.
 
     Args:
-      folder: for what is drawn and written; the last `KEPT_OUTCOMES` are kept.
-      offered: names and paths of weights, and of detectors, beside the known ones.
+      folder: for the files of outcomes; the last `KEPT_OUTCOMES` are kept.
+      offered: names and paths of weights to offer before the known ones.
+      detectors: names and paths of detectors to offer before the known ones.
       open_paths: whether visitors may name any path and detector of this machine.
-      frames: of a film, at most.
+      frames: the most frames that are read of a video.
       device: see `Predictor`.
     """
 
@@ -100,10 +101,10 @@ class Service:
         self._alone, self._numbers = threading.Lock(), itertools.count(1)
 
     def predictor(self, choice: Choice) -> Predictor:
-        """The one of a choice, made once while it is among the last `KEPT_PREDICTORS`.
+        """The predictor of a choice; the last `KEPT_PREDICTORS` are kept and used again.
 
         Raises:
-          ValueError: weights or a detector that are not offered; OSError, ImportError: see `Predictor`.
+          ValueError: the weights or the detector are not offered; OSError, ImportError: see `Predictor`.
         """
         choice = dataclasses.replace(
             choice,
@@ -132,12 +133,12 @@ class Service:
     def look(
         self, path: str | os.PathLike, choice: Choice, *, heatmaps: bool = False, attention: bool = False
     ) -> Iterator[str | Outcome]:
-        """Finds joints in a picture or a film: lines on the way, and the outcome as the last item.
+        """Finds joints in a picture or a video: yields lines of progress, then the outcome.
 
         Args:
           path: of the file.
           choice: of the predictor.
-          heatmaps, attention: draw them, too.
+          heatmaps, attention: also draw these maps.
 
         Raises:
           ValueError, OSError, ImportError: one line, see `Predictor`; `pictures.Unreadable` is one.
@@ -145,17 +146,17 @@ class Service:
         path = pathlib.Path(path)
         yield "Loading the network ..."
         predictor = self.predictor(choice)
-        film, folder, notes = pictures.is_video(path), self._new_folder(), []
-        overlay = folder / (path.stem + (".mp4" if film else ".png"))
-        # A list: a film's frames come one by one, and so does a single picture.
+        video, folder, notes = pictures.is_video(path), self._new_folder(), []
+        overlay = folder / (path.stem + (".mp4" if video else ".png"))
+        # A list, so that a single picture comes as an iterator, too, like a video's frames.
         results: Any = predictor([path], unreadable=_raise, remark=notes.append)
         coco, sheets, seen = Coco(predictor.skeleton, {}), {}, collections.defaultdict(list)
-        with contextlib.closing(results), _writing(overlay, path, film) as write:
+        with contextlib.closing(results), _writing(overlay, path, video) as write:
             for number, result in enumerate(results):
                 if number == self._frames:
                     notes.append(f"Only the first {number} frames are read (--frames).")
                     break
-                if film and number % 10 == 0:
+                if video and number % 10 == 0:
                     yield f"Frame {number} ..."
                 write(result)
                 coco.add(result, path.name)
@@ -164,17 +165,17 @@ class Service:
                 if number == 0 and len(result):
                     sheets["heatmaps"] = heatmap_sheet(result) if heatmaps else None
                     if attention and not result.attention[0]:
-                        notes.append("This network has no attention maps; those of chu and selvam have.")
+                        notes.append("This network has no attention maps; chu and selvam have them.")
                     elif attention:
                         sheets["attention"] = attention_sheet(result)
         if not coco.dataset["images"]:
-            raise ValueError(f"{path.name}: holds no pictures.")
+            raise ValueError(f"{path.name}: contains no pictures.")
         files.write_json(folder / "predictions.json", coco.results)
         threshold = predictor.threshold
         people = [_row(who, found, threshold) for who, found in sorted(seen.items())]
         count = len(coco.dataset["images"])
         found = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
-        where = f" in {count} frame{'s' * (count != 1)}" if film else ""
+        where = f" in {count} frame{'s' * (count != 1)}" if video else ""
         line = f"{found}{where}; joints are drawn from a score of {threshold:.2f} on."
         yield Outcome(overlay, folder / "predictions.json", people, " ".join([line, *notes]), **sheets)
 
@@ -186,7 +187,7 @@ class Service:
             while waiting:
                 yield waiting.pop()
 
-        # A live predictor takes a picture only after the last one's result.
+        # A live predictor takes a picture only after it has returned the last one's result.
         results: Any = self.predictor(choice)(arriving(), live=True, remark=lambda line: None)
 
         def next_result(image: np.ndarray) -> Result:
@@ -208,9 +209,9 @@ def _raise(error: pictures.Unreadable) -> None:
 
 
 @contextlib.contextmanager
-def _writing(overlay: pathlib.Path, path: pathlib.Path, film: bool) -> Iterator[Callable[[Result], None]]:
-    """A function that draws a picture, or a film's next frame."""
-    if not film:
+def _writing(overlay: pathlib.Path, path: pathlib.Path, video: bool) -> Iterator[Callable[[Result], None]]:
+    """A function that writes the drawn picture, or a video's next frame."""
+    if not video:
         yield lambda result: draw.save(overlay, drawn(result))
         return
     about = videos.about(path)
@@ -219,13 +220,13 @@ def _writing(overlay: pathlib.Path, path: pathlib.Path, film: bool) -> Iterator[
 
 
 def drawn(result: Result) -> np.ndarray:
-    """The picture with the skeletons, (h, w, 3) uint8; several people have a colour each."""
+    """The picture with the skeletons, (h, w, 3) uint8; if there are several people, each has a colour."""
     several = len(result) > 1
     return result.draw(boxes=several, colours="person" if several else "side")
 
 
 def _row(who: int, found: list[tuple], threshold: float) -> list[str]:
-    """A person as a row of the page's table; `found` has times and `Person`s."""
+    """A person as a row of the page's table; `found` has pairs of a time and a `Person`."""
     scores = np.array([person.scores for _, person in found])
     shown = (scores >= threshold).sum(axis=1).mean()
     begin, end = found[0][0], found[-1][0]

@@ -1,28 +1,29 @@
-"""Joints of one person through a film without their jitter: the One-Euro filter.
+"""Removes the jitter of one person's joints in a video: the One-Euro filter.
 
 Casiez, Roussel, Vogel, "1 Euro Filter", CHI 2012: an exponential average whose cutoff grows with speed,
 
     x <- p + a (z - p),   a = r / (1 + r),   r = 2 pi (min_cutoff + beta |speed|) dt
 
-with three changes for networks that find joints. No frame is held back.
+with three changes for networks that find joints. The filter delays no frame.
 
-- A joint that jumps to the other leg and back does not move: the speed is the median of the last `window`
-  steps, times the cube of their efficiency, the length of the path's chord / the length of the path
+- A joint that jumps to the other leg and back counts as still: the speed is the median of the last `window`
+  steps, times the cube of their efficiency, which is the length of the path's chord / the length of the path
   (Kaufman's ratio).
-- p is the last x moved on by the motion that all joints have in common, so that a person who walks is not
-  followed with a lag.
-- A place z counts by its score s: a becomes w / W, where w = s^2 and W <- (1 - a) W + w sums the past. With
-  equal scores w / W tends to the paper's a. There is no threshold, so a joint whose score crosses one does
-  not jump. The first frames, and a joint that was hidden for long, are averaged over what was seen of them.
+- p is the last x plus the motion that all joints have in common, so that the joints do not lag behind a
+  person who walks.
+- The weight of a place z depends on its score s: a becomes w / W, where w = s^2 and W <- (1 - a) W + w sums
+  the past. With equal scores w / W tends to the paper's a. There is no threshold, so a joint whose score
+  crosses one does not jump. In the first frames, and for a joint that was hidden for long, the average is
+  over the frames in which the joint was seen.
 """
 
 import dataclasses
 
 import numpy as np
 
-_LEAST = 1e-3  # score: a joint that scores 0 throughout is averaged, too
-# Body lengths per second beyond the usual motion: a network that finds somebody else for a frame moves all
-# joints at once.
+_LEAST = 1e-3  # least score: a joint that always scores 0 is averaged, too
+# Body lengths per second beyond the usual motion. A faster common motion is ignored: when the network finds
+# another person for one frame, all joints jump together.
 _JUMP = 2.0
 
 
@@ -31,13 +32,13 @@ class OneEuro:
     """The filter's parameters; `Smoother` is one person's filter.
 
     Attributes:
-      min_cutoff: Hz, of a joint at rest. A lower one is steadier.
-      beta: Hz for each body length per second: by how much the cutoff grows with speed. A larger one lags
+      min_cutoff: Hz, of a joint at rest. A lower value jitters less.
+      beta: Hz for each body length per second: how fast the cutoff grows with speed. A larger value lags
         less.
       speed_cutoff: Hz, of the speed's own average.
-      common_cutoff: Hz, of the average of the motion that all joints share; 0 for no such motion.
-      window: steps that speeds are taken from.
-      rate: frames a second, for pictures without times.
+      common_cutoff: Hz, of the average of the motion that all joints share; 0 ignores that motion.
+      window: number of steps from which the speed is computed.
+      rate: frames per second, for pictures without times.
     """
 
     min_cutoff: float = 0.5
@@ -81,10 +82,10 @@ class Smoother:
 
         Args:
           joints: (k, 2) px, as found.
-          trusted: (k,) bool: joints whose motion counts. A joint that is not trusted for long follows its own
-            motion late, as at rest.
+          trusted: (k,) bool: joints whose motion counts. A joint that is untrusted for long is filtered like
+            a joint at rest, so it lags behind its own motion.
           time: s; None for one step of `OneEuro.rate` after the last frame.
-          scores: (k,) of the joints; None for 1 where they are trusted, else 0.
+          scores: (k,) of the joints; None for 1 for trusted joints and 0 for others.
 
         Returns:
           (k, 2) px.
@@ -107,7 +108,7 @@ class Smoother:
         self._time = time
         both = trusted & self._was_trusted
         moved = np.where(both[:, None], joints - self._found, 0) / step
-        if both.sum() >= 3:  # the median of fewer is one joint's own motion
+        if both.sum() >= 3:  # the median of fewer would be the motion of a single joint
             common = np.median(moved[both], axis=0)
             self._common_steps = np.concatenate([self._common_steps[1:], common[None]])
             usual = np.median(self._common_steps, axis=0)
@@ -117,7 +118,7 @@ class Smoother:
         self._measure(joints[trusted])
         own = np.where(both[:, None], moved - self._common, 0) / max(self._size, 1.0)
         self._steps = np.concatenate([self._steps[1:], own[None]])
-        # One jump that is far longer than the rest would be a path and its own chord.
+        # Shorten a step that is far longer than the others: it would be both the path and its chord.
         length = np.linalg.norm(self._steps, axis=-1, keepdims=True)
         longest = 2 * np.median(length, axis=0)
         steps = self._steps * np.minimum(1, longest / np.maximum(length, 1e-9))

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: joints over a dropped picture, a film, one line for errors, no network."""
+"""The page in a headless Chromium: joints on a dropped picture, a video, errors in one line, no network."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from hourglass_jax.media import videos
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compiles", "one_look"),
-    pytest.mark.filterwarnings("ignore"),  # of Gradio's own packages
+    pytest.mark.filterwarnings("ignore"),  # Gradio's own packages warn
     pytest.mark.slow,
 ]
 IMAGE = picture(100, 160, (40, 30), (120, 60), (80, 50), radius=0.02)
@@ -56,7 +56,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def opened(chromium, spots, tmp_path, monkeypatch):
-    """The page in the browser, and its address; `HOURGLASS_SHOTS` is a folder for a picture of its end."""
+    """The page in the browser, and its address; `HOURGLASS_SHOTS` is a folder for a final screenshot."""
     pytest.importorskip("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     blocks, address = page.serve(service.Service(tmp_path / "service"), port=free_port(), megabytes=0.05)
@@ -69,7 +69,7 @@ def opened(chromium, spots, tmp_path, monkeypatch):
 
 
 def wait(what, seconds=60):
-    """The first true value."""
+    """Calls `what` until it returns a true value; returns that value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := what():
@@ -111,7 +111,7 @@ def test_a_dropped_picture_shows_its_joints_without_a_network(opened, tmp_path):
     assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_errors_are_one_line_and_uploads_are_bounded(opened, tmp_path):
+def test_errors_take_one_line_and_uploads_are_limited(opened, tmp_path):
     driver, _ = opened
     (tmp_path / "bad.png").write_bytes(b"no picture")
     (tmp_path / "large.png").write_bytes(bytes(60_000))
@@ -124,7 +124,7 @@ def test_errors_are_one_line_and_uploads_are_bounded(opened, tmp_path):
     assert "maximum" in wait(lambda: driver.find_element("css selector", ".toast-wrap, .toast-body").text)
 
 
-def test_a_film_is_played_with_its_joints(opened, tmp_path):
+def test_the_page_plays_a_video_with_its_joints(opened, tmp_path):
     pytest.importorskip("av")
     driver, _ = opened
     with videos.writing(tmp_path / "a.mp4", Fraction(25)) as write:
@@ -132,7 +132,7 @@ def test_a_film_is_played_with_its_joints(opened, tmp_path):
             write(IMAGE)
     tabs = wait(lambda: driver.find_elements("css selector", "[role=tab]"))
     next(tab for tab in tabs if tab.text == "Video").click()
-    find(driver, "#film input[type=file]").send_keys(str(tmp_path / "a.mp4"))
+    find(driver, "#video input[type=file]").send_keys(str(tmp_path / "a.mp4"))
     assert "1 person in 12 frames" in note(driver, "joints are")
-    film = find(driver, "#played video")
-    assert wait(lambda: driver.execute_script("return arguments[0].duration", film)) == pytest.approx(0.48)
+    video = find(driver, "#played video")
+    assert wait(lambda: driver.execute_script("return arguments[0].duration", video)) == pytest.approx(0.48)

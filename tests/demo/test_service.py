@@ -1,4 +1,4 @@
-"""What the page does, without the page: the same as the command, one predictor a choice, bounds."""
+"""The page's work without the page: the same results as the command, one predictor per choice, limits."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ IMAGE = picture(100, 160, (40, 30), (120, 60), (80, 50), radius=0.02)
 
 @pytest.fixture
 def one_look(monkeypatch):
-    """One look only: the tests' spots are not a body, so their extent is not a person's size."""
+    """Allows one look only: the tests' spots are not a body, so their extent is not a person's size."""
     monkeypatch.setattr(predictor, "LEAST_JOINTS", 99)
 
 
@@ -30,9 +30,9 @@ def outcome(of, path, choice=None, **maps):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.mp4"])
-def test_a_file_gives_what_the_command_gives(tmp_path, name):
-    film = name.endswith("mp4")
-    if film:
+def test_the_page_gives_the_same_result_as_the_command(tmp_path, name):
+    video = name.endswith("mp4")
+    if video:
         pytest.importorskip("av")
         with videos.writing(tmp_path / name, Fraction(25)) as write:
             for _ in range(3):
@@ -46,14 +46,14 @@ def test_a_file_gives_what_the_command_gives(tmp_path, name):
     assert found.overlay.read_bytes() == (tmp_path / "out" / name).read_bytes()
     (row,) = found.people
     assert row[0] == "1" and row[2].endswith(" of 16")
-    assert row[3] == ("0.0 to 0.1 s" if film else "160 x 100 px at (0, 0)")
+    assert row[3] == ("0.0 to 0.1 s" if video else "160 x 100 px at (0, 0)")
     scores = [score for one in json.loads(found.json.read_text()) for score in one["keypoint_scores"]]
     assert row[1] == f"{np.mean(scores):.2f}"
-    where = " in 3 frames" if film else ""
+    where = " in 3 frames" if video else ""
     assert found.note.startswith(f"1 person{where}; joints are drawn from a score of 0.10 on.")
 
 
-def test_a_choice_keeps_its_predictor_and_the_oldest_goes(tmp_path, spots):
+def test_a_choice_keeps_its_predictor_and_the_oldest_is_dropped(tmp_path, spots):
     of = service.Service(tmp_path, open_paths=True)
     first = of.predictor(service.Choice())
     assert of.predictor(service.Choice(weights=" lspet ", detector=service.WHOLE)) is first
@@ -67,15 +67,15 @@ def test_a_choice_keeps_its_predictor_and_the_oldest_goes(tmp_path, spots):
     assert len(of._kept) == service.KEPT_PREDICTORS
 
 
-def test_maps_are_shown_where_the_network_has_them(tmp_path):
+def test_maps_are_shown_if_the_network_has_them(tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     found = outcome(service.Service(tmp_path / "service"), tmp_path / "a.png", heatmaps=True, attention=True)
     (result,) = service.Service(tmp_path / "other").predictor(service.Choice())([tmp_path / "a.png"])
     assert (found.heatmaps == predict.heatmap_sheet(result)).all() and found.attention is None
-    assert found.note.endswith("This network has no attention maps; those of chu and selvam have.")
+    assert found.note.endswith("This network has no attention maps; chu and selvam have them.")
 
 
-def test_bad_input_is_one_line(tmp_path):
+def test_bad_input_gives_an_error_of_one_line(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     closed = service.Service(tmp_path / "service", offered=("runs/mine",), detectors=("mine.onnx",))
     assert closed.weights[0] == "runs/mine" and closed.detectors[:2] == (service.WHOLE, "mine.onnx")
@@ -88,7 +88,7 @@ def test_bad_input_is_one_line(tmp_path):
         closed.predictor(service.Choice(threshold=7.0))
 
 
-def test_a_long_film_ends_at_the_limit_and_old_outcomes_go(tmp_path, monkeypatch):
+def test_a_long_video_stops_at_the_limit_and_old_outcomes_are_deleted(tmp_path, monkeypatch):
     pytest.importorskip("av")
     with videos.writing(tmp_path / "a.mp4", Fraction(25)) as write:
         for _ in range(5):
@@ -115,7 +115,7 @@ def test_a_camera_gives_each_picture_its_own_result(tmp_path):
     assert service.drawn(found).shape == (100, 160, 3)
 
 
-def test_without_gradio_the_remedy_is_named(monkeypatch, capsys):
+def test_without_gradio_the_error_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert command.main([]) == 1
     line = capsys.readouterr().err
@@ -143,5 +143,5 @@ def test_only_this_machine_may_name_any_path(host, opens, monkeypatch):
     assert options == {"host": host, "port": 7860, "megabytes": 3.0, "browser": False}
 
 
-def test_by_default_it_listens_to_this_machine_alone():
+def test_by_default_the_page_listens_to_this_machine_only():
     assert command.HOST == "127.0.0.1"

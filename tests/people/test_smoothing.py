@@ -1,4 +1,4 @@
-"""The One-Euro filter of a person's joints: jitter, lag, what is not trusted."""
+"""The One-Euro filter of a person's joints: jitter, lag, joints that are not trusted."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def jitter(frames, motion=(2, 0)):
 
 
 def test_a_still_picture_that_moves_by_2_px_a_frame_jitters_no_more():
-    """Joints are off by 3 px at random, and an ankle is found at the other one, 60 px away, now and then."""
+    """Joints have random errors of 3 px, and sometimes an ankle is found at the other one, 60 px away."""
     frames = BODY + 2 * np.arange(100)[:, None, None] * [1, 0] + RNG.normal(0, 3, (100, 14, 2))
     frames[RNG.random(100) < 0.3, 0] += [60, 0]
     before, after = jitter(frames), jitter(smoothed(frames))
     assert before[:, 0].max() > 59 and before[:, 0].mean() > 20
     assert after[20:, 0].mean() < 5 and after[20:, 0].max() < 20 and after[20:, 1:].mean() < 1
-    # And where it is, on average: neither behind nor ahead of the motion.
+    # On average the joints are neither behind nor ahead of the motion.
     off = (smoothed(frames) - BODY)[:, 1:, 0] - 2 * np.arange(100)[:, None]
     assert abs(off[20:].mean()) < 1
 
@@ -50,14 +50,14 @@ def test_a_joint_whose_score_crosses_the_threshold_does_not_jump():
     assert off.mean() == pytest.approx(12.2, abs=0.5)
 
 
-def test_a_network_that_finds_somebody_else_for_a_frame_moves_nobody():
+def test_finding_another_person_for_one_frame_hardly_moves_the_joints():
     frames = np.tile(BODY, (60, 1, 1))
     frames[20::7] += [150, 0]
     assert jitter(frames, (0, 0)).max() == pytest.approx(150)
     assert jitter(smoothed(frames), (0, 0))[20:].max() < 18
 
 
-def test_motion_is_followed_without_much_lag():
+def test_joints_follow_motion_with_little_lag():
     walk = BODY + 5 * np.arange(50)[:, None, None] * [1, 0.5]  # all joints, at 140 px/s
     assert np.abs(smoothed(walk) - walk)[25:].max() < 0.5
     # One joint of a person of length l that moves steadily at v l per second trails by (v l / 25) / r, where
@@ -81,17 +81,18 @@ def test_motion_is_followed_without_much_lag():
 
 
 def test_the_average_is_the_papers():
-    """Of a step of 10 px at rest, by hand: r = 2 pi 0.5 / 25 = 0.1257, a = r / (1 + r) = 0.1116.
+    """For a step of 10 px from rest, by hand: r = 2 pi 0.5 / 25 = 0.1257, a = r / (1 + r) = 0.1116.
 
-    In the second frame the first one weighs 1 - a: w / W = 1 / (1 + 0.8884) = 0.5295. After many it is a.
+    In the second frame the first one weighs 1 - a: w / W = 1 / (1 + 0.8884) = 0.5295. After many frames
+    w / W is a.
     """
     for before, share in ((1, 0.5295), (200, 0.1116)):
         frames = np.tile(BODY, (before + 1, 1, 1))
         frames[-1, 0] += [10, 0]  # the common motion and the median speed are 0
         np.testing.assert_allclose(smoothed(frames)[-1, 0] - BODY[0], [10 * share, 0], atol=1e-3)
-        # Equal scores of any size are equal weights.
-        alike = smoothed(frames, scores=np.full((before + 1, 14), 0.2))
-        np.testing.assert_allclose(alike, smoothed(frames), atol=1e-4)
+        # Equal scores of any size give equal weights.
+        equal = smoothed(frames, scores=np.full((before + 1, 14), 0.2))
+        np.testing.assert_allclose(equal, smoothed(frames), atol=1e-4)
 
 
 def test_joints_that_are_not_trusted_change_nothing():
@@ -99,7 +100,7 @@ def test_joints_that_are_not_trusted_change_nothing():
     trusted = np.tile(ALL, (90, 1))
     frames[10:14, 3], trusted[10:14, 3] = [900, 900], False
     np.testing.assert_allclose(smoothed(frames, trusted), np.tile(BODY, (90, 1, 1)), atol=0.1)
-    # Hidden for 1.6 s, with places of low scores, and found elsewhere: there within five frames.
+    # A joint is hidden for 1.6 s, with low scores, then found elsewhere: the filter is there in five frames.
     frames[20:, 3] += 50
     scores = np.where(trusted, 0.7, 0.02)
     frames[20:60, 3], scores[20:60, 3] = BODY[3] + [0, 30], 0.02
@@ -112,7 +113,7 @@ def test_joints_that_are_not_trusted_change_nothing():
     assert np.isfinite(smoothed(frames, trusted)[3:]).all()
 
 
-def test_times_count_and_parameters_are_checked():
+def test_times_are_used_and_parameters_are_checked():
     frames = np.tile(BODY, (2, 1, 1))
     frames[1, 0, 0] += 10
     slow = smoothed(frames, times=[0.0, 1.0])[1, 0, 0] - BODY[0, 0]
