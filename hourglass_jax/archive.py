@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import tqdm
 
-from hourglass_jax import copies, files, weights
+from hourglass_jax import copies, files, loading, weights
 from hourglass_jax.media import pictures
 from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
@@ -220,7 +220,7 @@ def _done(path, file: BinaryIO) -> set[int]:
 
 def _check_same(path: pathlib.Path, checkpoint, options: dict, *, fresh: bool) -> None:
     """Keeps what made the lines beside them, and refuses to go on with something else."""
-    source = weights.shipped() if checkpoint is None else pathlib.Path(checkpoint)
+    source = weights.shipped() if checkpoint is None else pathlib.Path(loading.located(checkpoint))
     about = {"network": str(source), "options": {k: repr(v) for k, v in sorted(options.items())}}
     if source.is_file():
         about["crc32"] = zlib.crc32(source.read_bytes())

@@ -2,7 +2,12 @@
 
 from hourglass_jax import copies, devices, files, weights
 from hourglass_jax.network import Metadata, Network, arrange, described
-from hourglass_jax.weights import published, pytorch
+from hourglass_jax.weights import hub, published, pytorch
+
+
+def located(path):
+    """The file of a repository's weights, downloaded where need be; any other path or name as it is."""
+    return hub.fetch(hub.Repository.parse(str(path))) if hub.is_name(path) else path
 
 
 def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
@@ -10,9 +15,9 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
 
     Args:
       path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
-        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), or the name
-        of weights that come with the package (`weights.SHIPPED`) or are published (`weights.published`) and
-        fetched once; a path of that name comes first.
+        WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), the name of
+        weights that come with the package (`weights.SHIPPED`) or are published (`weights.published`) and
+        fetched once, where a path of that name comes first, or "hf://owner/name" (`weights.hub`).
       mesh: whose devices get the variables; None for all.
 
     Returns:
@@ -21,7 +26,9 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     Raises:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
+      OSError: it is elsewhere, and cannot be fetched.
     """
+    path = located(path)
     if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.path(path).exists():
         path = weights.shipped(name) if name in weights.SHIPPED else published.fetch(name)
     path, same = files.path(path), devices.replicated(mesh or devices.mesh())
@@ -39,7 +46,8 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     if not (workdir / "checkpoints").is_dir():
         names = ", ".join([*weights.SHIPPED, *published.NAMES])
         raise FileNotFoundError(
-            f"{path} holds no checkpoints; is it the --workdir of a training? Weights by name are {names}."
+            f"{path} holds no checkpoints; is it the --workdir of a training? Weights by name are {names}; "
+            "hf://owner/name is a repository."
         )
     tried = None
     while True:

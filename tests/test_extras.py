@@ -12,7 +12,11 @@ from packaging.utils import canonicalize_name
 from hourglass_jax import extras
 
 PROJECT = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-datasets"}
+DISTRIBUTIONS = {
+    "huggingface_hub": "huggingface-hub",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
 
 
 @pytest.mark.parametrize("module, extra", extras.EXTRAS.items())

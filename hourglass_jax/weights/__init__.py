@@ -1,14 +1,19 @@
-"""Weights as one file: those that the package ships, and those that a training passes on.
+"""Weights as one file: the packaged ones, and those written from a training.
 
     python -m hourglass_jax.weights --workdir=runs/lspet --output=lspet.npz
 
-A NumPy archive without pickles: "metadata" is json (format, step, config, skeleton, and "evaluation", the
-scores with the threshold for drawing), "checksum" the SHA-256 of all the rest, and every other array a
-variable by its path. `loading.load` takes such a file in the place of a workdir.
+There are two formats with the same content, by the ending of the file's name. `loading.load` reads both.
+
+*.npz (or any other ending): a NumPy archive without pickles. "metadata" is json (format, step, config,
+  skeleton, and "evaluation", the scores with the threshold for drawing), "checksum" the SHA-256 of all the
+  rest, and every other array is a variable by its path.
+*.safetensors: the variables are tensors by their path. The header's metadata have the same json and, in
+  hexadecimal digits, the same checksum.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hourglass_jax import files
+from hourglass_jax import extras, files
 from hourglass_jax.network import Metadata, flatten
 
 FORMAT = "hourglass_jax-weights-1"
 COMMAND = "python -m hourglass_jax.weights"
-# By name: the full-size network, which is the default, and a small one for films and weak machines. Each has
+SAFETENSORS = ".safetensors"
+# By name: the full-size network, which is the default, and a small one for videos and slow machines. Each has
 # a card of that name, *.md.
 SHIPPED = {
     "lspet": pathlib.Path(__file__).with_name("lspet.npz"),
@@ -55,23 +61,34 @@ def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half
     vectors (biases, batch norm), of which there are few, in float32.
 
     Args:
-      path: of the file, by custom *.npz.
+      path: of the file. *.safetensors is of that format, any other name a NumPy archive, by custom *.npz.
       variables: {"params", "batch_stats"}.
       metadata: of the network, or their json.
       half: whether kernels are stored in float16; else in float32.
 
     Raises:
       ValueError: a value is not finite or too large for float16.
+      ImportError: the package safetensors is not installed, and the format needs it.
     """
     described = metadata.to_dict() if isinstance(metadata, Metadata) else dict(metadata)
-    content = {"metadata": np.frombuffer(json.dumps({"format": FORMAT} | described).encode(), np.uint8)}
+    text = json.dumps({"format": FORMAT} | described).encode()
+    content = {"metadata": np.frombuffer(text, np.uint8)}
     for name, value in flatten(jax.device_get(variables)).items():
         with np.errstate(over="ignore"):  # refused below
-            content[name] = value.astype(np.float16 if half and value.ndim > 1 else np.float32)
+            kind = np.float16 if half and value.ndim > 1 else np.float32
+            content[name] = value.astype(kind, order="C")
         if not np.isfinite(content[name]).all():
             raise ValueError(f"{name} holds values that are no numbers or beyond 65504; train more stably.")
+    checksum = _checksum(content)
+    if files.path(path).suffix == SAFETENSORS:
+        with extras.needed("safetensors", f"{path}: writing it"):
+            from safetensors import numpy as safetensors
+        del content["metadata"]
+        header = {"metadata": text.decode(), "checksum": checksum.tobytes().hex()}
+        files.write(path, safetensors.save(content, header))
+        return
     with files.replacing(path) as file:  # an open file: savez would change a name's ending
-        arrays: dict[str, Any] = content | {"checksum": _checksum(content)}
+        arrays: dict[str, Any] = content | {"checksum": checksum}
         np.savez(file, **arrays)
 
 
@@ -80,11 +97,14 @@ def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:
 
     Raises:
       ValueError: the file is damaged or something else.
+      ImportError: the package safetensors is not installed, and the file needs it.
     """
+    safe = files.path(path).suffix == SAFETENSORS and not _is_archive(path)
+    if safe:
+        with extras.needed("safetensors", f"{path}: reading it"):
+            import safetensors  # noqa: F401
     try:
-        files.check_archive(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
+        content = _read_safetensors(path) if safe else _read_archive(path)
         if (content.pop("checksum") != _checksum(content)).any():
             raise ValueError("its checksum is not the one that was stored")
         described = json.loads(content.pop("metadata").tobytes())
@@ -93,10 +113,35 @@ def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:
         metadata = Metadata.from_dict(described)
         if strange := [name for name, value in content.items() if value.dtype.kind != "f"]:
             raise ValueError(f"{min(strange)} is {content[min(strange)].dtype}, not floating point")
-    except Exception as error:  # zipfile, zlib, NumPy and json each have their own
+    except Exception as error:  # zipfile, zlib, NumPy, safetensors and json each have their own
         found = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: damaged or no file of {COMMAND} ({found})") from error
     return metadata, {name: value.astype(np.float32) for name, value in content.items()}
+
+
+def _is_archive(path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _read_archive(path) -> dict[str, np.ndarray]:
+    """The arrays of a NumPy archive, with "metadata" and "checksum" as uint8."""
+    files.check_archive(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _read_safetensors(path) -> dict[str, np.ndarray]:
+    """The same content; the library checks that the tensors lie within the file and do not overlap."""
+    import safetensors
+
+    with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+        header = file.metadata() or {}
+        if missing := {"metadata", "checksum"} - header.keys():
+            raise ValueError(f"its header has no {' and no '.join(sorted(missing))}")
+        content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    content["metadata"] = np.frombuffer(header["metadata"].encode(), np.uint8)
+    return content | {"checksum": np.frombuffer(bytes.fromhex(header["checksum"]), np.uint8)}
 
 
 def _checksum(content: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,26 +1,49 @@
-"""Writes a training's weights with their scores into one small file: python -m hourglass_jax.weights"""
+"""Writes a training's weights with their scores into one small file, or to the Hugging Face Hub and back.
+
+python -m hourglass_jax.weights --workdir=runs/lspet --output=lspet.npz
+hourglass weights push runs/lspet owner/name --license=apache-2.0
+hourglass weights pull owner/name
+"""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
+from flax import traverse_util
+
 from hourglass_jax import console, files, loading, weights
-from hourglass_jax.network import Metadata
+from hourglass_jax.network import Metadata, flatten
 from hourglass_jax.training.workdir import Workdir
-from hourglass_jax.weights import published
+from hourglass_jax.weights import hub, model_card, published
 
 
 def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     """Writes a training's averaged variables with their scores; see `main` for the arguments.
 
-    Whoever reads the file computes in float32; the card has the dtype of a training that used another.
-
     Returns:
       the metadata.
     """
-    workdir = files.path(workdir)
     files.check_writable(files.path(output).parent)
-    _, variables, metadata = loading.load(workdir)
+    variables, metadata = collect(workdir, evaluation=evaluation, card=card)
+    weights.write(output, variables, metadata)
+    return metadata
+
+
+def collect(source, *, evaluation=None, card=None) -> tuple[dict, Metadata]:
+    """A training's averaged variables, and the metadata to pass on with them.
+
+    Whoever reads them computes in float32; the card has the dtype of a training that used another.
+
+    Args:
+      source: as `loading.load` takes it.
+      evaluation: a file of scores; None for the source's own.
+      card: a file of further entries of the card.
+
+    Raises:
+      ValueError: the scores are of another step, or a file is no json object.
+    """
+    _, variables, metadata = loading.load(source)
     config = metadata.config
     # Users of the weights need not know where the data lay.
     places = ("_dir", "annotations", "images")
@@ -29,21 +52,26 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     config = config | {"data": data, "train": config["train"] | {"init_from": began}}
     trained_in = config["model"]["dtype"]
     config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less exact
-    root = workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir
-    scores, found = files.path(evaluation) if evaluation else Workdir(root).evaluation, {}
-    if evaluation or scores.exists():
-        found = _read_json(scores)
-        if found.get("step") != metadata.step:
-            raise ValueError(
-                f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
-                "evaluate these first (hourglass evaluate)."
-            )
-    written = _read_json(files.path(card)) if card else {}
+    scores = files.path(evaluation) if evaluation else _evaluation(source)
+    found = _read_json(scores) if scores else metadata.evaluation
+    if scores and found.get("step") != metadata.step:
+        raise ValueError(
+            f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
+            "evaluate these first (hourglass evaluate)."
+        )
+    written = metadata.card | (_read_json(files.path(card)) if card else {})
     if trained_in != "float32":
         written = {"trained in": trained_in} | written
-    metadata = Metadata(config, metadata.skeleton, metadata.step, evaluation=found, card=written)
-    weights.write(output, variables, metadata)
-    return metadata
+    return variables, Metadata(config, metadata.skeleton, metadata.step, evaluation=found, card=written)
+
+
+def _evaluation(source) -> pathlib.Path | None:
+    """The scores in the workdir of a training or of its checkpoint; None without any."""
+    if hub.is_name(source):
+        return None
+    workdir = files.path(source)
+    scores = Workdir(workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir).evaluation
+    return scores if scores.exists() else None
 
 
 def _read_json(path) -> dict:
@@ -54,26 +82,100 @@ def _read_json(path) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["list"]:
+        return console.run(lambda: print(published.table()))
+    if arguments[:1] == ["push"]:
+        return console.run(_push, _push_parser().parse_args(arguments[1:]))
+    if arguments[:1] == ["pull"]:
+        return console.run(_pull, _pull_parser().parse_args(arguments[1:]))
+    return console.run(_main, _parser().parse_args(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=weights.COMMAND,
         description="Writes a training's weights with their scores into one small file.",
-        epilog=f"{weights.COMMAND} list: published weights that are fetched by their name.",
+        epilog="hourglass weights list: published weights that are fetched by their name. hourglass weights "
+        "push, and pull: to and from repositories of the Hugging Face Hub; --help after each says more.",
     )
-    parser.add_argument("--workdir", required=True, help="a training's workdir, or one of its checkpoints")
-    parser.add_argument("--output", required=True, help="the file, by custom *.npz")
+    parser.add_argument(
+        "--workdir", required=True, help="a training's workdir, one of its checkpoints, or weights"
+    )
+    parser.add_argument(
+        "--output", required=True, help="the file, by custom *.npz; *.safetensors is of that format"
+    )
+    _add_content(parser)
+    return parser
+
+
+def _push_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hourglass weights push",
+        description="Uploads weights to a repository of the Hugging Face Hub, which is created where there "
+        "is none: model.safetensors, config.json and a model card, README.md, made from their metadata. It "
+        "needs pip install 'hourglass_jax[hub]'.",
+    )
+    parser.add_argument("source", help="a training's workdir, one of its checkpoints, or weights")
+    parser.add_argument("repository", metavar="owner/name")
+    parser.add_argument("--license", help="of the weights, by its id on the Hub, such as apache-2.0")
+    parser.add_argument("--private", action="store_true", help="a repository that is created is private")
+    parser.add_argument("--message", default="", help="of the commit")
+    _add_content(parser)
+    return parser
+
+
+def _pull_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hourglass weights pull",
+        description="Downloads weights from a repository of the Hugging Face Hub to its cache. Every command "
+        "takes them by the name hf://owner/name, which downloads them by itself.",
+    )
+    parser.add_argument("repository", metavar="owner/name[@revision]")
+    parser.add_argument("--output", help="also write them as a file, *.npz or *.safetensors")
+    return parser
+
+
+def _add_content(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation", help="scores to store (default: WORKDIR/evaluation.json if it is there)"
     )
     parser.add_argument("--card", help="json to store beside: data, command, device, time, ...")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["list"]:
-        return console.run(lambda: print(published.table()))
-    args = parser.parse_args(arguments)
-    return console.run(_main, args)
 
 
 def _main(args) -> None:
     metadata = export(**vars(args))
     size = files.size(args.output) / 2**20
-    known = "with its scores" if metadata.evaluation else "without scores: evaluate first to store them"
-    print(f"{args.output}: step {metadata.step}, {size:.1f} MiB, {known}")
+    print(f"{args.output}: step {metadata.step}, {size:.1f} MiB, {_scored(metadata)}")
+
+
+def _push(args) -> None:
+    repository = hub.Repository.parse(args.repository)
+    hub.check_can_push(repository)
+    variables, metadata = collect(args.source, evaluation=args.evaluation, card=args.card)
+    if args.license:
+        metadata = dataclasses.replace(metadata, card=metadata.card | {"license": args.license})
+    parameters = sum(value.size for value in flatten(variables["params"]).values())
+    card = model_card.text(repository.name, metadata, parameters)
+    address = hub.push(repository, variables, metadata, card, private=args.private, message=args.message)
+    print(f"{repository}: step {metadata.step}, {_scored(metadata)} -> {address}")
+    if not metadata.card.get("license"):
+        print("Note: no licence is stated; add one by --license=ID.", file=sys.stderr)
+
+
+def _pull(args) -> None:
+    repository = hub.Repository.parse(args.repository)
+    if args.output:
+        files.check_writable(files.path(args.output).parent)
+    path = hub.fetch(repository)
+    metadata, arrays = weights.read(path)
+    if args.output and files.path(args.output).suffix == weights.SAFETENSORS:
+        files.write(args.output, path.read_bytes())
+    elif args.output:
+        weights.write(args.output, traverse_util.unflatten_dict(arrays, sep="/"), metadata)
+    where = args.output or path
+    print(f"{repository}: step {metadata.step}, {_scored(metadata)} -> {where}")
+
+
+def _scored(metadata: Metadata) -> str:
+    return "with its scores" if metadata.evaluation else "without scores: evaluate first to store them"
