@@ -221,7 +221,7 @@ def test_training_on_other_joints_starts_from_the_trunk_only(tmp_path):
     assert len(heads) == 5 and taken.keys() == flat.keys() - heads
     for name in taken:
         np.testing.assert_array_equal(taken[name], flat[name], err_msg=name)
-    assert said == [f"Begins with {tmp_path / 'hg.pth'}; at random: {', '.join(sorted(heads))}."]
+    assert said == [f"Starts from {tmp_path / 'hg.pth'}; at random: {', '.join(sorted(heads))}."]
     with pytest.raises(ValueError, match="config.model: model.stem: port -> newell; .* and .* more"):
         finetune.load(tmp_path / "hg.pth", network(LSP, stem="newell"), None)
 

@@ -436,7 +436,7 @@ def test_values_that_change_no_future_step_are_free(tiny, tmp_path):
             changed[section][k] = "another"
         Workdir(tmp_path).check_config(changed, allow_changed=False)
         assert json.loads((tmp_path / "config.json").read_text()) == changed
-    with pytest.raises(ValueError, match="train.steps: 4 -> 3. Only a longer training goes on as it is"):
+    with pytest.raises(ValueError, match="train.steps: 4 -> 3. Only a longer training continues as it is"):
         shorter = json.loads(tiny({"train.steps": 3}).to_json())
         Workdir(tmp_path).check_config(shorter, allow_changed=False)
 
@@ -464,7 +464,7 @@ def test_for_a_longer_training_the_error_describes_its_schedule(tiny, tmp_path):
     with pytest.raises(ValueError, match=message):
         Workdir(tmp_path).check_config(longer, allow_changed=False, examples=40)
     (tmp_path / "config.json").write_text('{"train": []}')
-    with pytest.raises(ValueError, match="began with another config: "):
+    with pytest.raises(ValueError, match="was started with another config: "):
         Workdir(tmp_path).check_config(longer, allow_changed=False, examples=40)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="config.json: expected a json object, found list.$"):

@@ -1,7 +1,8 @@
-"""Fine-tuning: a training that begins with another training's network.
+"""Fine-tuning: a training that starts from another training's network.
 
-`--config.train.init_from=PATH` takes what `loading.load` takes: a workdir, a checkpoint, a file of weights, a
-PyTorch checkpoint, or the name of published weights. On another number of joints the heads begin at random.
+`--config.train.init_from=PATH` accepts the same as `loading.load`: a workdir, a checkpoint, a file of
+weights, a PyTorch checkpoint, or the name of published weights. If the number of joints differs, the heads
+start at random.
 """
 
 import dataclasses
@@ -18,16 +19,16 @@ def load(path, network: Network, mesh) -> tuple[dict, list[str]]:
     """The variables of another network that fit this one.
 
     Args:
-      path: of the other one.
-      network: this one.
+      path: of the other network.
+      network: this network.
       mesh: of the training.
 
     Returns:
-      {name: numpy array} of what is taken, under names like "params/stem/conv/kernel"; all others of this
-      network begin at random. And lines for the console.
+      {name: numpy array} of the variables that are taken, under names like "params/stem/conv/kernel"; all
+      other variables of this network start at random. And lines for the console.
 
     Raises:
-      FileNotFoundError, ValueError, ImportError: as of `loading.load`;
+      FileNotFoundError, ValueError, ImportError: as `loading.load` does;
         or the networks differ in more than their heads.
     """
     source, variables, _ = loading.load(path, mesh)
@@ -39,15 +40,16 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
     """The variables of a network that fit another one.
 
     Args:
-      path: of the first one, for messages.
-      source: the first one; found: its variables, {"params", "batch_stats"}.
-      network: the second one.
+      path: of the first network, for messages.
+      source: the first network; found: its variables, {"params", "batch_stats"}.
+      network: the second network.
 
     Returns:
-      {name: numpy array} of what fits, and the names of the heads of another number of joints, which do not.
+      {name: numpy array} of the variables that fit, and the names of the heads that do not, because the
+      number of joints differs.
 
     Raises:
-      ValueError: the networks differ in more than their heads; the message lists where.
+      ValueError: the networks differ in more than their heads; the message lists the differences.
     """
     joints, like = (len(source.skeleton), len(network.skeleton)), abstract(network, None)
     found, like = (flatten(tree) for tree in (jax.device_get(found), like))
@@ -56,7 +58,7 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
     old, new = ({name: value.shape for name, value in tree.items()} for tree in (found, like))
 
     def head(name):
-        """A head has the joints along one axis; another width changes kernels along two."""
+        """A head has the joints along one axis; another width of the network changes kernels along two."""
         a, b = old[name], new[name]
         return len(a) == len(b) and sum(map(int.__ne__, a, b)) == 1 and joints[0] != joints[1]
 
@@ -67,7 +69,7 @@ def fitting(path, source: Network, found: dict, network: Network) -> tuple[dict,
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         wrong = differences(_fields(source.model), _fields(network.model), "model.") + wrong[:5]
         raise ValueError(
-            f"train.init_from={path} is of another network than config.model: {'; '.join(wrong)}{more}."
+            f"train.init_from={path} has another network than config.model: {'; '.join(wrong)}{more}."
         )
     return taken, fresh
 
@@ -80,8 +82,8 @@ def _fields(model) -> dict:
 
 
 def remarks(path, source: Network, network: Network, fresh: list[str]) -> list[str]:
-    """Lines for the console on a training that begins so."""
-    lines = [f"Begins with {path}" + (f"; at random: {', '.join(fresh)}." if fresh else ".")]
+    """Lines for the console about the start of this training."""
+    lines = [f"Starts from {path}" + (f"; at random: {', '.join(fresh)}." if fresh else ".")]
     if not fresh and source.skeleton.joints != network.skeleton.joints:
         lines.append(
             f"Note: its joints are {', '.join(source.skeleton.joints)}; the heads are kept, for "

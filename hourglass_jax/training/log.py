@@ -13,23 +13,23 @@ from hourglass_jax import copies, files
 from hourglass_jax.console import say
 from hourglass_jax.training import writers
 
-CLOCKED = ("images_per_second", "input_share")  # what differs among equal runs
+CLOCKED = ("images_per_second", "input_share")  # numbers that differ between equal runs
 
 
 class Log:
-    """Numbers and pictures by step.
+    """Logs numbers and pictures by step.
 
     Args:
-      workdir: gets metrics.jsonl and, where its package is installed, TensorBoard's files.
-      step: the run goes on after this step; later entries of a killed run are dropped, since those
-        steps come again.
+      workdir: gets metrics.jsonl and, if its package is installed, TensorBoard's files.
+      step: the run continues after this step; later entries of a killed run are deleted, because those
+        steps are repeated.
       tensorboard: whether to write TensorBoard's files.
       track: trackers and projects, see `writers.trackers`.
       config: of the training, for the trackers.
-      due: whether the step's evaluation comes again.
+      due: whether the step's evaluation is repeated.
 
     Attributes:
-      folder: where the writers write.
+      folder: the folder that the writers write to.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Log:
 
     def __exit__(self, kind, *exc_info):
         self._writer.close()
-        # An error that ends the run is not hidden by that of the bucket that it comes from.
+        # If an error ended the run, do not hide it behind the bucket's own error.
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self._spool.close()
 
     def push(self, *, now: bool = True) -> None:
-        """Uploads to a workdir in a bucket what was logged, see `copies.Spool.push`."""
+        """Uploads the logs if the workdir is in a bucket, see `copies.Spool.push`."""
         if now:
             self._writer.flush()
         self._spool.push(now=now)
@@ -82,7 +82,7 @@ class Log:
             self._writer.flush()
 
     def parameters(self, step: int, params) -> None:
-        """A table of all parameters by clu, where it is installed, for TensorBoard and the trackers."""
+        """A table of all parameters, made by clu if it is installed, for TensorBoard and the trackers."""
         if not self._shows:
             return
         with contextlib.suppress(ImportError):
@@ -94,7 +94,7 @@ class Log:
 
 
 class Progress:
-    """Speed, the wait for input, and the time that is left."""
+    """Measures the speed, the wait for input, and the remaining time."""
 
     def __init__(self, step: int, last_step: int):
         self._start_step, self._last_step = step, last_step
@@ -102,8 +102,8 @@ class Progress:
         self._mark_step, self._away, self._waited = step, 0.0, 0.0
 
     def lap(self, step: int) -> tuple[float, float, float]:
-        """Since the last lap seconds per step and the share of them that `waiting` counted, in [0, 1]; and
-        the seconds that are left at the run's own pace."""
+        """Seconds per step since the last lap; the share of them, in [0, 1], that `waiting` counted; and the
+        remaining seconds at the run's mean pace."""
         now = time.monotonic()
         seconds = now - self._mark - self._away
         pace, share = seconds / max(step - self._mark_step, 1), self._waited / max(seconds, 1e-9)
@@ -112,10 +112,10 @@ class Progress:
         return pace, share, whole * (self._last_step - step)
 
     def waiting(self, batches: Iterator, idle: Callable[[], bool]) -> Iterator:
-        """Passes batches on, and counts the time until each is there.
+        """Yields the batches, and counts the time until each is available.
 
-        idle: whether the devices have nothing else to do, asked when the batch has come. If they still
-          compute, the wait cost nothing; if they finished meanwhile, all of it counts.
+        idle: whether the devices have nothing to do; called when the batch has arrived. If they still
+          compute, the wait cost nothing; if they finished during the wait, all of it counts.
         """
         while True:
             start = time.monotonic()
@@ -128,16 +128,16 @@ class Progress:
             yield batch
 
     def away(self, seconds: float) -> None:
-        """Time that was spent on something else than training steps."""
+        """Excludes time that was not spent on training steps."""
         self._away += seconds
 
 
 class Profile:
-    """A trace of some steps in the first process, for TensorBoard and Perfetto; a context.
+    """A context that traces some steps in the first process, for TensorBoard and Perfetto.
 
     Args:
-      steps: the first and the last one, from 1 on; () for none.
-      folder: gets plugins/profile/, where TensorBoard looks.
+      steps: the first and the last step, counted from 1; () for none.
+      folder: gets plugins/profile/, where TensorBoard looks for traces.
     """
 
     def __init__(self, steps: Sequence[int], folder: pathlib.Path):
@@ -146,7 +146,7 @@ class Profile:
 
     @staticmethod
     def check(steps: Sequence[int]) -> None:
-        """Raises ValueError for what is no first and last step."""
+        """Raises ValueError if `steps` is not a first and a last step."""
         if len(steps) not in (0, 2) or (steps and not 1 <= steps[0] <= steps[1]):
             raise ValueError(
                 f"train.profile={tuple(steps)}: expected the first and the last step, as (11,15)."
@@ -159,13 +159,13 @@ class Profile:
         self._stop()
 
     def before(self, step: int) -> None:
-        """Starts the trace where it begins with this step."""
+        """Starts the trace if this is its first step."""
         if step in self._steps and not self._running and jax.process_index() == 0:
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._running = True
 
     def after(self, step: int, metrics) -> None:
-        """Ends it after the last step, whose metrics are waited for."""
+        """Ends the trace after its last step: first waits for that step's metrics."""
         if self._running and step + 1 not in self._steps:
             jax.block_until_ready(metrics)
             self._stop()
@@ -183,7 +183,7 @@ def _drop_after(path, step, due):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the last line of a killed run
+            continue  # the last line, if the run was killed
         again = due and entry["step"] == step and any(name.startswith("validation/") for name in entry)
         if entry["step"] <= step and not again:
             kept.append(line + "\n")

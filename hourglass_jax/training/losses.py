@@ -1,4 +1,4 @@
-"""Losses on heatmaps and coordinates: arrays in, a number out."""
+"""Losses on heatmaps and coordinates: functions from arrays to a number."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from hourglass_jax.pose.skeletons import Skeleton
 
 
 def mean_squared_error(maps: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """The papers' loss: mean over cells and joints of (map - target)^2.
+    """The papers' loss: the mean over cells and joints of (map - target)^2.
 
     Args:
       maps, targets: (b, h, w, k).
-      weights: (b, k), 0 leaves a joint out; the mean is over the others.
+      weights: (b, k), a weight of 0 leaves a joint out; the mean is over the other joints.
     """
     error = jnp.mean((maps - targets) ** 2, axis=(1, 2))  # b k
     return jnp.sum(error * weights) / jnp.maximum(jnp.sum(weights), 1.0)
@@ -25,9 +25,9 @@ def mean_squared_error(maps: jax.Array, targets: jax.Array, weights: jax.Array) 
 def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
     """Spatial cross-entropy: -sum_cells q log softmax(logits), q = target / sum(target).
 
-    It leaves the plateau of the all-zero map much sooner than the squared error, whose targets cover
-    less than one per cent of the cells. It says nothing on joints without a target: those (not
-    labelled, or outside of the input) are left out.
+    Training leaves the plateau of the all-zero map much sooner than with the squared error, whose targets
+    cover less than one per cent of the cells. The cross-entropy is not defined for joints without a target:
+    those (not labelled, or outside of the input) are left out.
 
     Args:
       logits, targets: (b, h, w, k), targets >= 0.
@@ -37,7 +37,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> 
     log_share = jax.nn.log_softmax(logits.reshape(b, h * w, k), axis=1)
     targets = targets.reshape(b, h * w, k)
     total = jnp.sum(targets, axis=1)  # b k
-    # Less than a tenth of a cell's peak inside the input is no position to learn.
+    # If less than a tenth of a cell's peak is inside the input, there is no position to learn.
     weights = weights * (total > 0.1)
     error = -jnp.sum(targets * log_share, axis=1) / jnp.maximum(total, 0.1)
     return jnp.sum(error * weights) / jnp.maximum(jnp.sum(weights), 1.0)
@@ -47,28 +47,29 @@ KINDS = {"mean_squared_error": mean_squared_error, "cross_entropy": cross_entrop
 
 
 def coordinates_error(coordinates: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """sum_joints |coordinates - target|^2 (Selvam and Mishra, equation 8), mean over people.
+    """sum_joints |coordinates - target|^2 (Selvam and Mishra, equation 8), averaged over people.
 
     Args:
       coordinates, targets: (b, k, 2).
-      weights: (b, k), 0 leaves a joint out.
+      weights: (b, k), a weight of 0 leaves a joint out.
     """
     error = jnp.sum((coordinates - targets) ** 2, axis=-1)  # b k
     return jnp.mean(jnp.sum(error * weights, axis=-1))
 
 
-def kernel_squares(params: dict) -> jax.Array:
-    """The sum of the squares of all kernels; biases and norms are left out."""
+def sum_of_squared_kernels(params: dict) -> jax.Array:
+    """The sum of the squares of all kernels' values; biases and norms are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return jnp.asarray(sum(jnp.sum(leaf**2) for path, leaf in leaves if path[-1].key == "kernel"))
 
 
 def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
-    """Each joint's sum of squared errors over the energy of its target, sum(target^2), cut off below 1.
+    """Each joint's sum of squared errors, divided by the energy of its target, sum(target^2), and limited to
+    less than 1.
 
-    MSSH's equations 4 and 5 need losses in [0, 1), which its equation 2, a plain sum, does not give. Here
-    0 is a perfect map, and the empty one is at the limit. Targets with less energy than one cell at its
-    peak (joints that are not labelled, or outside of the input) are counted as if they had that.
+    MSSH's equations 4 and 5 need losses in [0, 1), which its equation 2, a plain sum, does not give. Here a
+    perfect map has the error 0, and an empty map is at the limit. Targets with less energy than a single cell
+    at its peak (joints that are not labelled, or outside of the input) count with the energy of such a cell.
 
     Args:
       maps, targets: (b, h, w, k).
@@ -81,30 +82,31 @@ def relative_errors(maps: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def adaptive_weights(errors: jax.Array, counted: jax.Array, *, limit: bool = True) -> jax.Array:
-    """MSSH's Algorithm 1: the worse the stacks before found a joint, the more it weighs in a stack.
+    """MSSH's Algorithm 1: a joint weighs more in a stack, the worse the previous stacks found it.
 
         w_1i = 1 / K,  L_j = sum_i w_ji L_ji,  beta_j = L_j / (1 - L_j),  w_(j+1)i ~ w_ji beta_j^(1 - L_ji)
 
-    The sentence below equation 6 states the opposite; equations 3 to 6 and the rest of section 4 agree, but
-    only for beta < 1, as in AdaBoost, which stops at a loss of one half. With `limit` so does this: from
-    there on the weights stay as they are. Without it this is the algorithm as printed, in which the easier
-    joints gain where a person's mean error is above one half.
+    The sentence below equation 6 states the opposite. Equations 3 to 6 and the rest of section 4 agree with
+    the line above, but only for beta < 1, as in AdaBoost, which stops at a loss of one half. With `limit`
+    this function stops there too: the weights then stay unchanged. Without `limit` it is the algorithm as
+    printed, in which the easier joints gain weight if a person's mean error is above one half.
 
     Args:
       errors: (s, b, k) in [0, 1), first stack first; for instance `relative_errors`.
-      counted: (b, k) bool (or 0 and 1); the others weigh nothing, and K is the number of those that do.
+      counted: (b, k) bool (or 0 and 1): the joints that count; the others have weight 0. K is the number of
+        joints that count.
       limit: beta is at most 1.
 
     Returns:
-      (s, b, k) whose sum over the joints is 1, or 0 where none is counted. Each picture has its own; no
-      gradient passes.
+      (s, b, k) weights whose sum over the joints is 1, or 0 if no joint counts. Each picture has its own
+      weights; no gradient passes through them.
     """
     counted = counted.astype(jnp.float32)
     weights = [counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)]
     for of_stack in jax.lax.stop_gradient(errors)[:-1]:
         loss = jnp.sum(weights[-1] * of_stack, axis=-1, keepdims=True)  # b 1, equation 3
-        # With every joint found beta is 0, and so is every weight before they are normalised. At the other
-        # end `relative_errors` stops at 0.999, so that 1 - loss stays positive and beta below a thousand.
+        # If every joint is found, beta is 0, and so is every weight before the weights are normalised. At the
+        # other end `relative_errors` stops at 0.999: 1 - loss stays positive and beta below a thousand.
         beta = jnp.clip(loss / (1 - loss), 1e-6, 1.0 if limit else 1e3)  # equation 5
         raw = weights[-1] * beta ** (1 - of_stack)
         total = jnp.sum(raw, axis=-1, keepdims=True)  # equation 6
@@ -113,11 +115,11 @@ def adaptive_weights(errors: jax.Array, counted: jax.Array, *, limit: bool = Tru
 
 
 def moved_people(weights: jax.Array, counted: jax.Array) -> jax.Array:
-    """The share of people whose joints do not all weigh the same in every stack, a number in [0, 1].
+    """The share, in [0, 1], of people with a joint whose weight in some stack differs from the first stack's.
 
     Args:
-      weights: (s, b, k) of `adaptive_weights`.
-      counted: (b, k) as there; people without a joint that counts are left out.
+      weights: (s, b, k) from `adaptive_weights`.
+      counted: (b, k), see `adaptive_weights`; people without a joint that counts are left out.
     """
     counted = counted.astype(jnp.float32)
     moved = jnp.any(jnp.abs(weights - weights[0]) > 1e-3 * weights[0], axis=(0, 2))  # b
@@ -138,7 +140,7 @@ def heatmap_targets(
     reduce_targets: bool = False,
     occluded_amplitude: float = 1.0,
 ) -> list[jax.Array]:
-    """The target (b, h, w, k) of each stack; arguments as of `on_heatmaps`."""
+    """The target (b, h, w, k) of each stack; for the arguments see `on_heatmaps`."""
     if kind == "cross_entropy" and occluded_amplitude < 0:
         raise ValueError(
             f"loss.occluded_amplitude={occluded_amplitude} makes negative targets, which a cross-entropy "
@@ -151,8 +153,8 @@ def heatmap_targets(
     for maps in outputs.heatmaps:
         if maps.shape[-1] != joints.shape[1]:
             raise ValueError(
-                f"loss.kind={kind!r} compares a heatmap of each joint; the model makes {maps.shape[-1]} for "
-                f"{joints.shape[1]} joints. One for all joints goes with loss.kind='coordinates'."
+                f"loss.kind={kind!r} needs one heatmap for each joint; the model makes {maps.shape[-1]} for "
+                f"{joints.shape[1]} joints. One heatmap for all joints needs loss.kind='coordinates'."
             )
         cells = maps.shape[1]
         drawn = last if reduce_targets and cells < last else cells
@@ -164,12 +166,12 @@ def heatmap_targets(
 
 
 def counted_joints(visible: jax.Array, *, mask_unlabelled: bool) -> jax.Array:
-    """(b, k) bool, the joints whose error counts; arguments as of `on_heatmaps`."""
+    """(b, k) bool, the joints whose error counts; for the arguments see `on_heatmaps`."""
     return visible > 0 if mask_unlabelled else visible >= 0
 
 
 def stack_errors(outputs: Outputs, targets: list[jax.Array], *, kind: str, sigma: float) -> jax.Array:
-    """(s, b, k) in [0, 0.999]: `relative_errors` of every stack, of heatmaps where these are logits."""
+    """(s, b, k) in [0, 0.999]: `relative_errors` of every stack; logits are first turned into heatmaps."""
     maps = outputs.heatmaps
     if kind == "cross_entropy":
         maps = [heatmaps.from_logits(m, sigma=sigma) for m in maps]
@@ -193,28 +195,28 @@ def on_heatmaps(
     adaptive: bool = False,
     adaptive_limit: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of every stack against the same joints (Newell 3.2), summed.
+    """The sum over all stacks of each stack's loss, with the same joints as targets (Newell 3.2).
 
     Args:
       outputs: `models.outputs.Outputs`.
       joints: (b, k, 2) input pixels.
-      visible: (b, k) signed flags, 0 where a joint is not labelled, 1 where it is occluded; -1, where the
-        dataset has no such joint, never counts.
+      visible: (b, k) signed flags: 0 for a joint that is not labelled, 1 for an occluded one; -1 for a joint
+        that the dataset does not have, which never counts.
       size: side of the input, px.
-      sigma: of the targets, in cells; where a stack's maps are smaller, it covers more of the input.
+      sigma: of the targets, in cells; in a stack with smaller maps it covers more of the input.
       window, at_cell: of the targets, see `heatmaps.render`.
-      reduce_targets: maps that are smaller than the last stack's are compared with its target, reduced to
-        their size (Newell 4.2, "a downsampled version of the ground truth").
+      reduce_targets: compare maps that are smaller than the last stack's with the last stack's target,
+        reduced to their size (Newell 4.2, "a downsampled version of the ground truth").
       kind: a name in `KINDS`.
-      mask_unlabelled: joints that are not labelled count nothing; otherwise their target is zero.
-      occluded_amplitude: of an occluded joint's target (MSSH, equation 1).
-      sum_over_cells: stacks of different sizes count alike, as by MSSH's equation 2, a sum over cells; the
-        unit is the mean over maps of a quarter of the input. The cross-entropy is a sum over cells anyway.
-      adaptive: each stack weights the joints by the errors of the stacks before, see `adaptive_weights`.
-      adaptive_limit: its `limit`.
+      mask_unlabelled: leave out joints that are not labelled; otherwise their target is zero.
+      occluded_amplitude: amplitude of an occluded joint's target (MSSH, equation 1).
+      sum_over_cells: weight stacks of different sizes as MSSH's equation 2 does, a sum over cells; the unit
+        is the mean over maps of a quarter of the input. The cross-entropy is always a sum over cells.
+      adaptive: weight each stack's joints by the errors of the previous stacks, see `adaptive_weights`.
+      adaptive_limit: the argument `limit` of `adaptive_weights`.
 
     Returns:
-      the sum over stacks, and the losses of the stacks (s,).
+      the sum over stacks, and each stack's loss (s,).
     """
     logits = kind == "cross_entropy"
     targets = heatmap_targets(
@@ -233,7 +235,7 @@ def on_heatmaps(
     weights = [counted.astype(jnp.float32)] * len(targets)
     if adaptive:
         errors = stack_errors(outputs, targets, kind=kind, sigma=sigma)
-        # Times the number of joints: with equal weights this is the loss without weights.
+        # Multiply by the number of joints: equal weights then give the loss without weights.
         weights = adaptive_weights(errors, counted, limit=adaptive_limit) * weights[0].sum(-1, keepdims=True)
 
     per_stack = []
@@ -256,20 +258,20 @@ def on_coordinates(
     window: int = 0,
     at_cell: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of coordinates and of heatmaps in which every joint has its Gaussian (Selvam and Mishra 3).
+    """The loss of coordinates plus that of heatmaps with a Gaussian at every joint (Selvam and Mishra 3).
 
     Args:
       outputs: `models.outputs.Outputs` with coordinates; its heatmaps have one channel.
       joints: (b, k, 2) input pixels.
-      visible: (b, k) flags; a joint that is not labelled (0), or that the dataset does not have (-1), counts
-        nothing, and has no Gaussian: a map for all joints cannot leave single ones out.
+      visible: (b, k) flags; a joint that is not labelled (0), or that the dataset does not have (-1), does
+        not count and has no Gaussian: one map for all joints cannot leave single joints out.
       size: side of the input, px.
       sigma: of the targets, in cells.
-      heatmap_weight: of the heatmaps' mean squared errors.
+      heatmap_weight: weight of the heatmaps' mean squared errors.
       window, at_cell: of the targets, see `heatmaps.render`.
 
     Returns:
-      the weighted sum, and the losses of the stacks' heatmaps (s,).
+      the weighted sum, and the loss of each stack's heatmaps (s,).
     """
     if outputs.coordinates is None:
         raise ValueError("loss.kind='coordinates' needs a model that regresses them, for instance selvam.")
@@ -280,7 +282,7 @@ def on_coordinates(
         each = heatmaps.render(
             joints * (cells / size), shown, size=cells, sigma=sigma, window=window, at_cell=at_cell
         )
-        # The largest, so that a peak is 1 where joints lie close together too; their sum would move it.
+        # The maximum keeps each peak at 1 and in place, also if joints are close; a sum would not.
         target = jnp.max(each, axis=-1, keepdims=True)
         per_stack.append(mean_squared_error(maps, target, jnp.ones((maps.shape[0], 1))))
     error = coordinates_error(outputs.coordinates, joints / size, shown.astype(jnp.float32))
@@ -297,7 +299,7 @@ def named(
     at_cell: bool = False,
     **on_joints,
 ) -> Callable[[Outputs, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The loss (outputs, joints, visible) -> (value, value of each stack) that `config.loss` names.
+    """The loss that `config.loss` names: (outputs, joints, visible) -> (value, value of each stack).
 
     Args:
       kind: a name in `KINDS`, or "coordinates".
@@ -316,10 +318,10 @@ def named(
 
 
 def indices(skeleton: Skeleton, names: Sequence[str]) -> tuple[int, ...]:
-    """The joints of these names, for `without`.
+    """The indices of the named joints, for `without`.
 
     Raises:
-      ValueError: the skeleton lacks a name; the message says which it has.
+      ValueError: the skeleton lacks a name; the message lists the names that it has.
     """
     if unknown := sorted(set(names) - set(skeleton.joints)):
         raise ValueError(
@@ -330,11 +332,11 @@ def indices(skeleton: Skeleton, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def without(function: Callable | None, joints: Sequence[int]) -> Callable | None:
-    """A loss, or a `measure`, for which some joints do not exist: they count nothing and have no target.
+    """A loss, or a `measure`, that ignores some joints: they do not count and have no target.
 
-    Their heatmaps get no gradient from the loss. With one stack the training is that of a network without
-    them (Tang and Wu 4.3, "removing ankles from the tasks"); with more their channels still go on from stack
-    to stack, as features that are free to learn.
+    Their heatmaps get no gradient from the loss. With one stack this equals training a network without them
+    (Tang and Wu 4.3, "removing ankles from the tasks"); with more stacks their channels are still passed from
+    stack to stack, as features that the network is free to learn.
     """
     if function is None or not joints:
         return function
@@ -349,12 +351,12 @@ def without(function: Callable | None, joints: Sequence[int]) -> Callable | None
 def measure(
     *, kind: str, size: int, sigma: float, mask_unlabelled: bool, adaptive: bool = False, **options
 ) -> Callable[[Outputs, jax.Array, jax.Array], dict[str, jax.Array]] | None:
-    """The numbers that a training with the loss of these options logs with it.
+    """The numbers that a training logs together with the loss of these options.
 
     Returns:
-      (outputs, joints, visible) -> numbers by name; None without anything to log.
+      (outputs, joints, visible) -> numbers by name; None if there is nothing to log.
 
-    With `adaptive` this is "moved_people", see there: while it is 0 the adaptive weights do nothing.
+    With `adaptive` the number is `moved_people`: while it is 0, the adaptive weights have no effect.
     """
     if not adaptive or kind not in KINDS:
         return None

@@ -22,16 +22,17 @@ def schedule(
     factor: float = 0.1,
     warmup_steps: int = 0,
 ) -> optax.Schedule:
-    """Learning rate by step.
+    """The learning rate as a function of the step.
 
     Args:
       learning_rate: its peak.
-      kind: "steps" multiplies it by `factor` at each milestone, "cosine" lets it fall to 0 at the last
-        step, "constant" leaves it. So does "plateau": the optimiser itself drops the rate, see `plateau`.
+      kind: "steps" multiplies the rate by `factor` at each milestone, "cosine" lets it fall to 0 at the last
+        step, "constant" does not change it. Neither does "plateau": there the optimiser itself drops the
+        rate, see `plateau`.
       steps: length of the training.
       milestones: in steps.
       factor: for "steps".
-      warmup_steps: over so many first steps it is multiplied by a factor that rises to 1.
+      warmup_steps: number of first steps in which the rate is multiplied by a factor that rises to 1.
     """
     if kind not in SCHEDULES:
         raise ValueError(f"optimizer.schedule={kind!r} is unknown; choose from {SCHEDULES}.")
@@ -49,11 +50,11 @@ def schedule(
 
 
 def epoch_steps(train: Mapping[str, Any], examples: int) -> float:
-    """Steps in an epoch as the config counts them: its `epoch_steps`, or a pass over the examples.
+    """Steps in an epoch: the config's `epoch_steps`, or else a pass over the examples.
 
     Args:
-      train: the config's section; one without `epoch_steps` is older than that.
-      examples: of the training.
+      train: the config's section; configs of older versions have no `epoch_steps`.
+      examples: number of training examples.
     """
     return train.get("epoch_steps", 0) or examples / train["batch_size"]
 
@@ -62,8 +63,8 @@ def last_step(train: Mapping[str, Any], examples: int) -> int:
     """The length of a training in steps.
 
     Args:
-      train: the config's section: steps, and, where that is 0, epochs, epoch_steps and batch_size.
-      examples: of the training.
+      train: the config's section: steps, and, if that is 0, epochs, epoch_steps and batch_size.
+      examples: number of training examples.
     """
     return train["steps"] or max(round(train["epochs"] * epoch_steps(train, examples)), 1)
 
@@ -78,12 +79,12 @@ def transformation(
     """The optimiser.
 
     Args:
-      learning_rate: by step.
+      learning_rate: as a function of the step.
       name: one of `NAMES`: "rmsprop" with the constants of the released codes, "adam", "lion" (Chen et al.
-        2023), or "muon" (Jordan et al. 2024), which orthogonalises the kernels' updates and leaves vectors
-        to Adam with Nesterov's momentum.
-      weight_decay: decoupled, of all parameters; not of "rmsprop".
-      clip_norm: largest global norm of the gradient; 0 leaves it.
+        2023), or "muon" (Jordan et al. 2024), which orthogonalises the kernels' updates and uses Adam with
+        Nesterov's momentum for vectors.
+      weight_decay: decoupled, of all parameters; "rmsprop" has none.
+      clip_norm: largest global norm of the gradient; 0 does not clip it.
 
     Raises:
       ValueError: the name is unknown.
@@ -92,11 +93,11 @@ def transformation(
         raise ValueError(f"optimizer.name={name!r} is unknown; choose from {NAMES}.")
     decay: dict[str, Any] = {"weight_decay": weight_decay}
     step = {
-        # Torch's constants: decay 0.99, and epsilon outside of the root (optax: 0.9, inside).
+        # Torch's constants: decay 0.99, and epsilon outside of the square root (optax: 0.9, inside).
         "rmsprop": lambda: optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False),
         "adam": lambda: optax.adamw(learning_rate, **decay),
         "lion": lambda: optax.lion(learning_rate, **decay),
-        # Updates of Adam's size, so that one learning rate suits kernels and vectors.
+        # Updates have the size of Adam's, so that one learning rate suits kernels and vectors.
         "muon": lambda: optax.contrib.muon(
             learning_rate, **decay, adam_weight_decay=weight_decay,
             consistent_rms=0.2, muon_weight_dimension_numbers=_matrices,
@@ -106,7 +107,7 @@ def transformation(
 
 
 def _matrices(params) -> Any:
-    """Kernels (..., inputs, outputs) as matrices with the outputs as columns; None for vectors."""
+    """Treats kernels (..., inputs, outputs) as matrices with the outputs as columns; None for vectors."""
     axes = optax.contrib.MuonDimensionNumbers
     return jax.tree.map(lambda p: axes(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, params)
 
@@ -116,14 +117,15 @@ def plateau(
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates by `factor`, once, when the loss has reached a plateau (Newell 3.4).
 
-    The paper waits for the validation accuracy. The mean training loss stands in for it: it belongs to each
-    step's program, so that a run that is interrupted drops at the same step. Nor does a score of validation
-    then steer the training.
+    The paper waits for a plateau of the validation accuracy. Here the mean training loss replaces it: the
+    loss is part of each step's program, so an interrupted run drops the rate at the same step. Also, no
+    validation score then influences the training.
 
     Args:
-      step: the optimiser; of the result `update(..., value=loss)` needs the loss.
-      factor: of the updates from then on.
-      patience: so many means in a row must not be lower than the lowest one by a thousandth.
+      step: the optimiser. The returned optimiser needs the loss: `update(..., value=loss)`.
+      factor: multiplies the updates from the plateau on.
+      patience: the rate drops after this many successive means that are not lower than the lowest mean by a
+        thousandth.
       window: steps in a mean.
     """
     drop = optax.contrib.reduce_on_plateau(
@@ -133,7 +135,7 @@ def plateau(
 
 
 def plateau_scale(state: optax.OptState) -> float:
-    """The factor by which a `plateau` has reduced the learning rate so far; 1 for other optimisers."""
+    """The factor by which `plateau` has reduced the learning rate so far; 1 for other optimisers."""
     found = [float(leaf.scale) for leaf in jax.tree.leaves(state, is_leaf=_is_plateau) if _is_plateau(leaf)]
     return found[0] if found else 1.0
 
@@ -145,16 +147,16 @@ def _is_plateau(leaf) -> bool:
 def by_label(
     learning_rate: optax.Schedule, labels: Callable, names: Sequence[str], **options
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimiser for each label; `update(..., trained=names)` moves some and holds the others.
+    """An optimiser for each label; `update(..., trained=names)` updates these labels and freezes the others.
 
-    What is held gets no update, and the state of its optimiser (moments, and the count that corrects
-    them) waits. The learning rate goes on with the steps of all.
+    Frozen parameters get no update, and the state of their optimiser (moments, and the count that corrects
+    them) does not change. The learning rate depends on the number of all steps.
 
     Args:
-      learning_rate: by step.
+      learning_rate: as a function of the step.
       labels: parameters -> the tree of their labels.
-      names: the labels that there are.
-      **options: of `transformation`; the largest norm of the gradient is one label's.
+      names: all labels.
+      **options: of `transformation`; `clip_norm` applies to the gradient of each label.
     """
     constant = optax.constant_schedule(1.0)
     parts = optax.partition({name: transformation(constant, **options) for name in names}, labels)

@@ -1,8 +1,8 @@
-"""Training in phases: which of a model's tasks a step trains, as a function of its number alone.
+"""Training in phases: which of a model's tasks a step trains, as a function of the step's number only.
 
-A model that can be trained in phases names its `tasks`, says by `label(path)` to which of them a parameter or
-a statistic belongs (path: the names of its modules, outermost first), and has a field `trained`: the tasks
-whose norms use and update the statistics of the batch. The others are held, and work as in evaluation.
+A model that can be trained in phases has `tasks`, their names; `label(path)`, the task to which a parameter
+or a statistic belongs (path: the names of its modules, outermost first); and a field `trained`: the tasks
+whose norms use and update the statistics of the batch. The other tasks are frozen and work as in evaluation.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """A round of phases, repeated for ever.
+    """A round of phases that is repeated until the end of the training.
 
     Attributes:
-      round: (tasks that are trained, steps) of each phase; () trains everything all the time.
+      round: (tasks that are trained, steps) of each phase; () trains all tasks in every step.
     """
 
     round: tuple[tuple[tuple[str, ...], int], ...] = ()
 
     def trained(self, step: int) -> tuple[str, ...] | None:
-        """The tasks that step number `step`, counted from 0, trains; None for all there is."""
+        """The tasks that step number `step`, counted from 0, trains; None for all tasks."""
         if not self.round:
             return None
         left = step % self._length
@@ -34,7 +34,7 @@ class Phases:
             left -= steps
 
     def rounds(self, last_step: int) -> list[int]:
-        """The steps, counted from 0, with which a new round begins."""
+        """The steps, counted from 0, at which a new round begins."""
         return list(range(self._length, last_step, self._length)) if self.round else []
 
     def __str__(self):
@@ -45,7 +45,7 @@ class Phases:
         return sum(steps for _, steps in self.round)
 
 
-ALL = Phases()  # everything, all the time
+ALL = Phases()  # trains all tasks in every step
 
 
 def plan(phases: Sequence[tuple[str, float]], epoch: float) -> Phases:
@@ -61,20 +61,20 @@ def plan(phases: Sequence[tuple[str, float]], epoch: float) -> Phases:
 
 
 def check(phases: Phases, model: nn.Module, size: int) -> None:
-    """Raises ValueError where a model and its phases do not fit: every parameter needs a task, and every
-    task of the phases parameters."""
+    """Raises ValueError if a model and its phases do not fit: every parameter needs a task, and every task of
+    the phases needs parameters."""
     if not phases.round:
         return
     name = type(model).__module__
     if not hasattr(model, "label"):
-        raise ValueError(f"train.phases: {name} knows no tasks; leave train.phases empty.")
+        raise ValueError(f"train.phases: {name} has no tasks; leave train.phases empty.")
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     found = set(jax.tree.leaves(labels(model, params)))
     if unknown := {task for tasks, _ in phases.round for task in tasks} - found:
         raise ValueError(
-            f"train.phases name {', '.join(sorted(unknown))}; with these fields {name} has parameters of "
-            f"{', '.join(sorted(found))}."
+            f"train.phases names {', '.join(sorted(unknown))}; with these fields {name} only has parameters "
+            f"of {', '.join(sorted(found))}."
         )
 
 
@@ -82,7 +82,7 @@ def labels(model: nn.Module, tree):
     """The task of each leaf of a tree of parameters or statistics.
 
     Raises:
-      ValueError: a leaf without a task.
+      ValueError: a leaf has no task.
     """
 
     def label(path, _):
@@ -98,7 +98,7 @@ def labels(model: nn.Module, tree):
 
 
 def select(model: nn.Module, trained: tuple[str, ...] | None, new, old):
-    """The leaves of `new` that belong to trained tasks, and those of `old` that are held."""
+    """Takes the leaves of trained tasks from `new`, and those of frozen tasks from `old`."""
     if trained is None:
         return new
     tasks = labels(model, new)

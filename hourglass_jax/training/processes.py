@@ -1,4 +1,4 @@
-"""Several processes of one training: they begin alike or not at all."""
+"""Several processes of one training: they all start with the same config and data, or none starts."""
 
 import atexit
 import contextlib
@@ -23,7 +23,7 @@ _BAD_INPUT = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 def introduce() -> None:
-    """Prints a line in each process that says where it runs, and where the one that writes the log does."""
+    """Prints in each process a line with its host, and the host of the process that writes the log."""
     if jax.process_count() == 1:
         return
     hosts = _gathered(socket.gethostname())
@@ -35,13 +35,13 @@ def introduce() -> None:
 
 
 def together(setup: Callable[[], T]) -> T:
-    """Calls `setup` in each process; what one of them refuses, all refuse.
+    """Calls `setup` in each process; if it fails in one of them, all raise an error.
 
-    Without this the others would wait for a process that has ended.
+    Otherwise the others would wait for a process that has ended.
 
     Raises:
-      ValueError: it failed in another process; the message names it.
-      What `setup` raises, in the process where it failed.
+      ValueError: `setup` failed in another process; the message names that process.
+      The error of `setup`, in the process where it failed.
     """
     if jax.process_count() == 1:
         return setup()
@@ -64,14 +64,15 @@ def agree(facts: dict) -> None:
     """Compares facts (json) of all processes.
 
     Raises:
-      ValueError: they differ; the message names the first process that differs from process 0, and in what.
+      ValueError: they differ; the message names the first process that differs from process 0, and the
+        differences.
     """
     if jax.process_count() == 1:
         return
     text = json.dumps(facts, sort_keys=True, default=str)
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if (multihost_utils.process_allgather(digest) == digest).all(axis=-1).all():
-        # All digests equal this one, here and therefore everywhere.
+        # All digests equal this process's digest, so every process returns here.
         return
     others = [json.loads(text) for text in _gathered(text)]
     number = next(i for i, other in enumerate(others) if other != others[0])
@@ -80,7 +81,7 @@ def agree(facts: dict) -> None:
 
 
 def _gathered(text: str) -> list[str]:
-    """A text of each process, by its number."""
+    """The texts of all processes, in the order of their numbers."""
     data = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
     lengths = np.atleast_1d(multihost_utils.process_allgather(np.array(len(data), np.int32)))
     padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
@@ -91,18 +92,18 @@ def _gathered(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def ending_when_one_is_lost() -> Iterator[None]:
-    """Ends this process with one line on stderr, the last one, where another process is lost.
+    """If another process is lost, ends this process, with one line as the last on stderr.
 
-    A collective raises where it fails. Where it hangs instead, and where the first process is lost, JAX
-    aborts this process from a thread of its own: at once, or after 30 s of missing heartbeats
-    (`main.PATIENCE`). Python cannot print then, so a small process beside this one does.
+    A collective that fails raises an error. If it hangs instead, or if the first process is lost, JAX aborts
+    this process from a thread of its own: immediately, or after 30 s without heartbeats (`main.PATIENCE`).
+    Python cannot print then, so a small helper process prints the line.
     """
     if jax.process_count() == 1:
         yield
         return
     here = f"process {jax.process_index()} ({socket.gethostname()})".replace("%", "%%")
     line = f"Error: {here} lost contact to another process (%s). {_REMEDY}"
-    # In a session of its own: Ctrl-C in a terminal must not reach it.
+    # The helper has a session of its own: Ctrl-C in a terminal must not reach it.
     last_words = subprocess.Popen(
         [
             sys.executable,
@@ -119,11 +120,11 @@ def ending_when_one_is_lost() -> Iterator[None]:
         yield
     except BaseException as error:
         if reason := lost_contact(error):
-            # Without leaving the blocks around: on the way out checkpoints and JAX wait minutes for others.
+            # Exit without leaving the enclosing contexts: checkpoints and JAX would wait minutes for others.
             last_words.communicate((line % reason).encode(errors="backslashreplace"))
             sys.stdout.flush()
             os._exit(1)
-        # On the way out JAX may still abort this process.
+        # While this process exits, JAX may still abort it.
         atexit.register(last_words.communicate, _NOTHING)
         raise
     else:
@@ -131,7 +132,7 @@ def ending_when_one_is_lost() -> Iterator[None]:
 
 
 def lost_contact(error: BaseException | None) -> str:
-    """Why a collective failed, where that caused an error, for instance in a checkpoint; else ""."""
+    """Why a collective failed, if that caused the error (for instance in a checkpoint); else ""."""
     while error is not None:
         text = " ".join(str(error).split())
         if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _FAILED_COLLECTIVE.match(text):
@@ -140,13 +141,15 @@ def lost_contact(error: BaseException | None) -> str:
     return ""
 
 
-# JAX raises a status of its C++ code, sometimes as a ValueError. RESOURCE_EXHAUSTED is a lack of memory here.
+# JAX raises a status of its C++ code, sometimes as a ValueError. RESOURCE_EXHAUSTED is not in the list: it
+# means that this process lacks memory.
 _FAILED_COLLECTIVE = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
 )
 _REMEDY = "Start all of them again: they go on after the latest checkpoint."
 _NOTHING = b"-"
-# Waits for the end of the process that started it. Prints what that sent, or else its own argument.
+# Waits until the process that started it closes the pipe or ends. Prints what that process sent, or, if it
+# sent nothing, its own argument.
 _LAST_WORDS = """
 import sys
 words = sys.stdin.read()

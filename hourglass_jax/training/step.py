@@ -159,7 +159,7 @@ def make(
         with jax.named_scope("loss"):
             value, per_stack = loss(outputs, joints, visible)
         if kernel_weight:
-            value += kernel_weight * losses.kernel_squares(params)
+            value += kernel_weight * losses.sum_of_squared_kernels(params)
         if activity_weight:
             value += activity_weight * _activity(model, new)
         measured = measure(outputs, joints, visible) if measure else {}

@@ -1,4 +1,4 @@
-"""When a training ends before its last step: SIGTERM and Ctrl-C, in one process or on all hosts; patience."""
+"""Ends a training before its last step: SIGTERM and Ctrl-C, in one process or on all hosts; patience."""
 
 import math
 import os
@@ -12,10 +12,11 @@ from hourglass_jax.console import say
 
 
 class Stop:
-    """Notices SIGTERM and Ctrl-C; a second Ctrl-C stops at once.
+    """Notices SIGTERM and Ctrl-C; a second Ctrl-C stops immediately.
 
-    Of several processes JAX's preemption service catches SIGTERM, from `jax.distributed.initialize` on, and
-    agrees on a step that none of them has passed. That waits for no device, and costs nothing until then.
+    With several processes JAX's preemption service catches SIGTERM, from `jax.distributed.initialize` on, and
+    the processes agree on a step that none of them has passed. This does not wait for a device, and costs
+    nothing before a SIGTERM.
     """
 
     def __init__(self):
@@ -43,7 +44,7 @@ class Stop:
 
     @property
     def noticed(self) -> bool:
-        """Whether to stop as soon as possible; False where other processes would not stop as well."""
+        """Whether to stop as soon as possible; False if other processes would not stop as well."""
         return self._noticed
 
     def asked(self, step: int) -> bool:
@@ -55,11 +56,11 @@ class Stop:
 
 
 class Patience:
-    """Ends a training whose score does not get better.
+    """Ends a training whose score does not improve.
 
     Args:
-      evaluations: so many without a better score; 0 for no end.
-      known: as `to_dict` gave it at the latest checkpoint.
+      evaluations: the number of evaluations without a better score after which to end; 0 never ends.
+      known: what `to_dict` returned at the latest checkpoint.
     """
 
     def __init__(self, evaluations: int, known: dict[str, Any]):
@@ -67,7 +68,7 @@ class Patience:
         self._best, self._since = known.get("best"), known.get("since", 0)
 
     def add(self, score: float | None) -> None:
-        """Counts an evaluation; a score that is no number is no better one."""
+        """Counts an evaluation; NaN does not count as a better score."""
         if score is not None and not math.isnan(score) and (self._best is None or score > self._best):
             self._best, self._since = score, 0
         else:
@@ -78,7 +79,7 @@ class Patience:
         return 0 < self._evaluations <= self._since
 
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint's metadata; {} where nothing is counted."""
+        """For a checkpoint's metadata; {} if nothing is counted."""
         return {"best": self._best, "since": self._since} if self._evaluations else {}
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A run's folder: its files, the lock of a training that is at work there, and the config it began with."""
+"""A run's folder: its files, the lock of a training that is running there, and the config of its start."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from hourglass_jax.config import completed, differences
 from hourglass_jax.console import say
 from hourglass_jax.training import optimizer
 
-# Values that may change under a workdir: they alter no step that is still to come (remat: but for rounding).
+# Values that may change during a run: they do not alter the coming steps (remat: except for rounding).
 FREE = (
     "train.log_every",
     "train.evaluate_every",
@@ -40,15 +40,15 @@ LENGTH = ("train.steps", "train.epochs")
 
 
 class Workdir:
-    """Where a run keeps its files.
+    """The folder in which a run keeps its files.
 
     Attributes:
       path: of the folder.
-      config: config.json, which the run began with.
+      config: config.json, the config with which the run started.
       checkpoints: the folder of the checkpoints.
       metrics: metrics.jsonl, a line for each log and each evaluation.
       evaluation: evaluation.json, the last evaluation's tables.
-      pictures: the folder of what is drawn.
+      pictures: the folder of the drawn pictures.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -67,7 +67,7 @@ class Workdir:
 
     @property
     def begun(self) -> bool:
-        """Whether a checkpoint is there. A save that was cut off leaves a name that is more than a number."""
+        """Whether there is a checkpoint. An interrupted save leaves a name that is more than a number."""
         return self.checkpoints.is_dir() and any(path.name.isdigit() for path in self.checkpoints.iterdir())
 
     @property
@@ -76,12 +76,12 @@ class Workdir:
         return self.checkpoints.exists() or self.config.exists()
 
     def diverged(self, step: int) -> pathlib.Path:
-        """The file that gets the batch of a step without a finite loss."""
+        """The file for the batch of a step whose loss is not finite."""
         return self.path / f"diverged_{step:07d}.npz"
 
     def check_writable(self) -> None:
         """Raises OSError for a workdir in a bucket that cannot be written to, ValueError for one on S3."""
-        if buckets.scheme(self.path) == "s3":  # Orbax knows TensorStore's driver of gs:// alone
+        if buckets.scheme(self.path) == "s3":  # Orbax only knows TensorStore's driver of gs://
             raise ValueError(f"{self}: checkpoints can be in gs:// or a local folder, not in s3://.")
         if jax.process_index() == 0:
             files.check_writable(self.path)
@@ -89,11 +89,11 @@ class Workdir:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second training out; the lock ends with the process, however it ends. In a bucket it is a
-        lease, see `buckets.Lease`, and that of a process which died elsewhere ends within a minute.
+        lease, see `buckets.Lease`: the lease of a process that died on another machine ends within a minute.
 
         Raises:
-          ValueError: another training is at work here.
-          OSError: the folder cannot be written.
+          ValueError: another training is running here.
+          OSError: the folder cannot be written to.
         """
         if files.in_bucket(self.path):
             if jax.process_index():
@@ -114,22 +114,22 @@ class Workdir:
             yield
 
     def _waits(self, owner: str) -> None:
-        say(f"{self}: {owner}, was at work here; waiting up to {buckets.EXPIRED:.0f} s for signs of it.")
+        say(f"{self}: {owner}, was training here; waiting up to {buckets.EXPIRED:.0f} s for a sign of it.")
 
     def _lost(self) -> None:
         say(f"{self}: another training has taken this workdir over.")
-        os.kill(os.getpid(), signal.SIGTERM)  # as before a preemption, of several processes too
+        os.kill(os.getpid(), signal.SIGTERM)  # like a preemption, which ends several processes too
 
     def check_config(self, config: dict, *, allow_changed: bool, examples: int = 0) -> None:
-        """Compares a config with the one that the run began with, and writes it to config.json.
+        """Compares a config with the one with which the run started, and writes it to config.json.
 
         Args:
           config: of this call.
-          allow_changed: go on whatever differs.
-          examples: of an epoch; 0 where they are not known.
+          allow_changed: continue even if it differs.
+          examples: of an epoch; 0 if unknown.
 
         Raises:
-          ValueError: it differs in what the coming steps depend on; the message lists it.
+          ValueError: values differ on which the coming steps depend; the message lists them.
         """
         if self.config.exists() and not allow_changed:
             old = files.read_json(self.config)
@@ -141,21 +141,21 @@ class Workdir:
                 found = [text for text in found if not text.startswith(LENGTH)]
             if found:
                 raise ValueError(
-                    f"{self} began with another config: {'; '.join(found)}. {effect}Choose another "
-                    "--workdir, or go on with --allow_changed_config."
+                    f"{self} was started with another config: {'; '.join(found)}. {effect}Choose another "
+                    "--workdir, or continue with --allow_changed_config."
                 )
         if jax.process_index() == 0:
             files.write_json(self.config, config)
 
 
 def changes(old: dict, new: dict) -> list[str]:
-    """The differences between two configs that matter to a run's coming steps, see `differences`."""
+    """The differences between two configs that affect a run's coming steps, see `differences`."""
     return [text for text in differences(completed(old, new), new) if not text.startswith(FREE)]
 
 
 def _longer(old: dict, new: dict, examples: int) -> tuple[bool, str]:
-    """Whether a config differs in being longer, such that the steps which are done stay as they are; and,
-    where it is longer but they would not, why."""
+    """Whether a config only makes the training longer, so that the finished steps would be the same; and, if
+    it is longer but they would not be the same, the reason."""
     try:
         if all(old["train"][name] == new["train"][name] for name in ("steps", "epochs")):
             return False, ""
@@ -163,15 +163,15 @@ def _longer(old: dict, new: dict, examples: int) -> tuple[bool, str]:
             return False, ""
         before, after = (optimizer.last_step(config["train"], examples) for config in (old, new))
         kind = new["optimizer"]["schedule"]
-    except (KeyError, TypeError, ValueError, OverflowError):  # config.json may hold anything
+    except (KeyError, TypeError, ValueError, OverflowError):  # config.json may contain anything
         return False, ""
     if after <= before:
-        return False, f"Only a longer training goes on as it is ({before} steps -> {after}). "
+        return False, f"Only a longer training continues as it is ({before} steps -> {after}). "
     if kind not in ("constant", "steps", "plateau", "cosine"):
         return False, ""
     if kind == "cosine":
         return False, (
             f"optimizer.schedule=cosine lets the learning rate fall to 0 at the last step: with {after} "
-            f"instead of {before} it would be higher from step 1 on, and jump up where the run goes on. "
+            f"instead of {before} it would be higher from step 1 on, and jump up where the run continues. "
         )
     return True, ""

@@ -1,7 +1,7 @@
-"""Where a run's numbers and pictures go: classes with the methods of `clu.metric_writers.MetricWriter`.
+"""Writers for a run's numbers and pictures: classes with the methods of `clu.metric_writers.MetricWriter`.
 
-They are written beside that interface and not derived from it, because clu's package imports TensorFlow. Each
-of clu's own writers can stand among them, and they among clu's (`clu.metric_writers.MultiWriter`).
+They do not inherit from that class, because clu's package imports TensorFlow. They can be mixed with clu's
+writers: in `Several` here, and in `clu.metric_writers.MultiWriter`.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from hourglass_jax import extras, files
 
 
 class Writer:
-    """Ignores everything; a writer overrides what it takes. Methods as in clu's `MetricWriter`."""
+    """Ignores everything; a writer overrides the methods that it supports, those of clu's `MetricWriter`."""
 
     def write_summaries(self, step: int, values: Mapping, metadata: Mapping | None = None) -> None: ...
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
@@ -35,7 +35,7 @@ class Writer:
 
 
 class JsonLines(Writer):
-    """A line of json for each call: {"step": 3, "loss": 0.5}."""
+    """Writes a line of json for each call: {"step": 3, "loss": 0.5}."""
 
     def __init__(self, path: pathlib.Path):
         self._file = path.open("a")
@@ -49,7 +49,7 @@ class JsonLines(Writer):
 
 
 class TensorBoard(Writer):
-    """TensorBoard's event files, by its own package alone: no TensorFlow.
+    """Writes TensorBoard's event files with its own package only, without TensorFlow.
 
     Raises:
       ImportError: the package is not installed.
@@ -67,7 +67,7 @@ class TensorBoard(Writer):
         kinds = {"scalar": scalar, "image": image, "text": text}
         self._kinds = {name: of.create_summary_metadata for name, of in kinds.items()}
         self._tensor = tensor_util.make_tensor_proto
-        # Its EventFileWriter opens the file by TensorFlow, where that is installed.
+        # TensorBoard's EventFileWriter would open the file with TensorFlow, if that is installed.
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._file = RecordWriter((pathlib.Path(folder) / name).open("xb"))
         self._file.write(self._event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
@@ -105,12 +105,12 @@ class TensorBoard(Writer):
 
 
 class WeightsAndBiases(Writer):
-    """A run of Weights & Biases, which the next start continues; its own variables (WANDB_MODE=offline, ...)
-    say where it goes.
+    """A run of Weights & Biases, which the next start continues. Weights & Biases' own environment variables
+    (WANDB_MODE=offline, ...) say where it is stored.
 
     Args:
       project: of Weights & Biases.
-      folder: the workdir's, which keeps the run's id and what is not sent yet.
+      folder: the workdir's; it keeps the run's id and the data that are not sent yet.
       config: of the training.
     """
 
@@ -129,7 +129,7 @@ class WeightsAndBiases(Writer):
             settings=wandb.Settings(silent=True, console="off"),
         )
         ids.keep(self._run.id)
-        # By a number of their own: steps that come again after a kill would be behind wandb's count.
+        # Log the step as a value of its own: steps that are repeated after a kill are behind wandb's count.
         self._run.define_metric("*", step_metric="step")
 
     def write_scalars(self, step, scalars):
@@ -147,15 +147,15 @@ class WeightsAndBiases(Writer):
 
 
 class MLflow(Writer):
-    """A run of MLflow, which the next start continues; MLFLOW_TRACKING_URI says where it goes.
+    """A run of MLflow, which the next start continues; MLFLOW_TRACKING_URI says where it is stored.
 
     Args:
-      experiment: of MLflow; made if need be.
-      folder: the workdir's, which keeps the run's id.
+      experiment: of MLflow; created if it does not exist.
+      folder: the workdir's; it keeps the run's id.
       config: of the training.
 
     Raises:
-      ValueError: MLflow refuses, for instance because there is no such server.
+      ValueError: MLflow raises an error, for instance because there is no such server.
     """
 
     def __init__(self, experiment: str, folder: pathlib.Path, config: Mapping[str, Any]):
@@ -185,7 +185,7 @@ class MLflow(Writer):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        # Its names may hold no "@" and "%".
+        # MLflow does not allow "@" and "%" in names.
         metrics = [
             Metric(name.replace("@", "_at_").replace("%", ""), float(number), now, step)
             for name, number in scalars.items()
@@ -207,7 +207,7 @@ class MLflow(Writer):
 
 
 class Ids:
-    """The number that a tracker gives a run, in the run's folder, so that the next start continues it."""
+    """Keeps the id that a tracker gives a run in the run's folder, so that the next start continues it."""
 
     def __init__(self, folder: pathlib.Path, tracker: str):
         self._path, self._tracker = folder / "trackers.json", tracker
@@ -225,7 +225,7 @@ def trackers(track: str) -> list[tuple[type, str]]:
     """The classes and the projects that `train.track` names, as in "wandb:pose" or "wandb:pose,mlflow:pose".
 
     Raises:
-      ValueError: an unknown tracker, or no project; ImportError: its package is not installed.
+      ValueError: a tracker is unknown, or a project is missing; ImportError: a tracker's package is missing.
     """
     found = []
     for item in filter(None, (part.strip() for part in track.split(","))):
@@ -241,7 +241,7 @@ def trackers(track: str) -> list[tuple[type, str]]:
 
 
 class Several(Writer):
-    """All of some writers: those of this file, and clu's."""
+    """Passes each call to several writers: those of this file, and clu's."""
 
     def __init__(self, writers: Iterable[Any]):
         self._writers = list(writers)

@@ -512,7 +512,7 @@ def test_phases_need_a_model_with_tasks(tmp_path):
     c = newells_config.get_config("stacks=1,width=8,dataset=synthetic,size=32")
     c.model.depth = 1
     c.train.phases = (("pose", 1.0),)
-    with pytest.raises(ValueError, match="newell knows no tasks"):
+    with pytest.raises(ValueError, match="newell has no tasks"):
         train.train(c, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""Trainings that begin with another training's network."""
+"""Trainings that start from another training's network."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ from hourglass_jax.training import finetune
 
 @pytest.fixture
 def fourteen_joints(monkeypatch):
-    """Drawn figures with LSP's joints."""
+    """Gives the drawn figures LSP's joints."""
     monkeypatch.setattr(synthetic.SyntheticPeople, "skeleton", skeletons.LSP)
     draw = synthetic.SyntheticPeople.__getitem__
     places = skeletons.LSP.places_in(skeletons.MPII)
@@ -34,11 +34,11 @@ def flat(tree):
 
 
 class Begun(Exception):
-    """In the place of the first step, which would have to be compiled."""
+    """Raised instead of the first step, which would have to be compiled."""
 
 
 def begun(config, workdir, monkeypatch):
-    """The state with which a training begins; it has said its first lines."""
+    """The state with which a training starts; it has printed its first lines."""
     states, make_state = [], train.make_state
 
     def first_step(*_):
@@ -57,12 +57,12 @@ def begun(config, workdir, monkeypatch):
     return states[0]
 
 
-def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
+def test_the_trunk_is_kept_exactly_and_the_heads_are_named(trained):
     network, variables, _ = loading.load(trained[1])
     lsp = {"skeleton": skeletons.LSP, "mean": (0.4, 0.5, 0.5), "model": network.model.clone(joints=14)}
     taken, said = finetune.load(trained[1], dataclasses.replace(network, **lsp), None)
     old = flat(variables)
-    # Two stacks: kernel and bias of each one's heatmaps, and the kernel of the remap between them.
+    # Two stacks: kernel and bias of each stack's heatmaps, and the kernel of the remap between them.
     heads = {
         *(f"params/stack{s}_heatmaps/{leaf}" for s in (0, 1) for leaf in ("kernel", "bias")),
         "params/stack0_remap_heatmaps/kernel",
@@ -71,12 +71,12 @@ def test_trunk_is_kept_to_the_bit_and_the_heads_are_named(trained):
     for name in taken:
         np.testing.assert_array_equal(taken[name], old[name], err_msg=name)
     assert said == [
-        f"Begins with {trained[1]}; at random: {', '.join(sorted(heads))}.",
+        f"Starts from {trained[1]}; at random: {', '.join(sorted(heads))}.",
         "Note: it was trained with another mean of the channels: --config.data.mean=(0.5,0.5,0.5)",
     ]
 
 
-def test_a_training_begins_with_a_file_of_weights_and_new_heads(
+def test_a_training_starts_from_a_file_of_weights_with_new_heads(
     small_model, tiny, fourteen_joints, monkeypatch, quick_compiles, tmp_path, capsys
 ):
     config = tiny({"train.steps": 1, "train.init_from": str(tmp_path / "w.npz")})
@@ -87,7 +87,7 @@ def test_a_training_begins_with_a_file_of_weights_and_new_heads(
         abstract(network_of(metadata), None),
     )
     weights.write(tmp_path / "w.npz", variables, metadata)
-    (tmp_path / "a/checkpoints/1.orbax-checkpoint-tmp").mkdir(parents=True)  # of a first save that was killed
+    (tmp_path / "a/checkpoints/1.orbax-checkpoint-tmp").mkdir(parents=True)  # a first save that was killed
     state = begun(config, tmp_path / "a", monkeypatch)
     old, new = flat(variables), flat({"params": state.params, "batch_stats": state.batch_stats})
     heads = {f"params/stack{s}/{leaf}" for s in (0, 1) for leaf in ("kernel", "bias")}
@@ -97,14 +97,14 @@ def test_a_training_begins_with_a_file_of_weights_and_new_heads(
         np.testing.assert_array_equal(flat(state.averaged)[name], expected, err_msg=name)
     assert all(new[name].shape == (*old[name].shape[:-1], 14) for name in heads) and state.step == 0
     said = capsys.readouterr().out
-    assert f"Begins with {tmp_path / 'w.npz'}; at random: {', '.join(sorted(heads))}.\n" in said
+    assert f"Starts from {tmp_path / 'w.npz'}; at random: {', '.join(sorted(heads))}.\n" in said
 
 
-def test_a_training_goes_on_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
+def test_a_training_continues_from_its_own_checkpoint_without_the_other(trained, tiny, tmp_path, capsys):
     shutil.copytree(trained[1], tmp_path / "a")
     train.train(tiny({"train.init_from": "gone"}), tmp_path / "a", allow_changed_config=True)
     said = capsys.readouterr().out
-    assert "Begins with" not in said and "Trained to step 4 already" in said
+    assert "Starts from" not in said and "Trained to step 4 already" in said
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_another_trunk_is_refused_before_anything_is_written(trained, tiny, tmp_
     assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
 
 
-def test_differences_besides_the_heads_are_reported(trained):
+def test_differences_other_than_the_heads_are_reported(trained):
     network, _, _ = loading.load(trained[1])
-    assert finetune.remarks("x", network, network, []) == ["Begins with x."]
+    assert finetune.remarks("x", network, network, []) == ["Starts from x."]
     names = ("head", *network.skeleton.joints[1:])
     other = dataclasses.replace(
         network, skeleton=dataclasses.replace(network.skeleton, joints=names), logits=False, mean=(0, 0, 0)
@@ -136,7 +136,7 @@ def test_differences_besides_the_heads_are_reported(trained):
     assert said[3].endswith("--config.loss.kind=mean_squared_error")
 
 
-def test_a_pytorch_checkpoint_is_known_by_its_extension(tmp_path, trained):
+def test_a_pytorch_checkpoint_is_recognised_by_its_extension(tmp_path, trained):
     network, _, _ = loading.load(trained[1])
     (tmp_path / "hg.pth").write_bytes(b"nothing of the kind")
     with pytest.raises((ValueError, ImportError), match="hg.pth|PyTorch"):

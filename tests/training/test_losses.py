@@ -1,4 +1,4 @@
-"""Losses: by hand, and against NumPy."""
+"""Losses against values by hand and NumPy."""
 
 import math
 
@@ -13,7 +13,7 @@ from hourglass_jax.training import losses
 
 
 def gaussian(x, y, cells):
-    """(cells, cells): sigma 1, cut off at 3, by the formula."""
+    """(cells, cells): a Gaussian of sigma 1, cut off at 3, from the formula."""
     line = np.arange(cells) + 0.5
     dx, dy = line[None] - x, line[:, None] - y
     return np.exp(-(dx**2 + dy**2) / 2) * (np.abs(dx) <= 3) * (np.abs(dy) <= 3)
@@ -37,7 +37,7 @@ def test_cross_entropy_by_hand():
     loss = losses.cross_entropy(logits, targets, jnp.ones((1, 1)))
     expected = -(0.25 * math.log(0.1) + 0.75 * math.log(0.4))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    # Of a Gaussian at the border an eighth may be inside: a sum of 0.25, and the same q.
+    # Only an eighth of a Gaussian at the border may be inside: its sum is 0.25, and q is the same.
     loss = losses.cross_entropy(logits, targets / 8, jnp.ones((1, 1)))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
@@ -54,13 +54,14 @@ def test_gradient_of_the_cross_entropy_is_softmax_minus_target():
     gradient = jax.grad(losses.cross_entropy)(logits, targets, jnp.ones((1, 2)))
     softmax = np.exp(logits) / np.exp(logits).sum(axis=(1, 2), keepdims=True)
     share = targets / targets.sum(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(gradient, (softmax - share) / 2, atol=1e-6)  # the mean of two joints
+    np.testing.assert_allclose(gradient, (softmax - share) / 2, atol=1e-6)  # the mean over two joints
 
 
 def test_cross_entropy_leaves_out_joints_without_a_target_or_weight():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(1, 4, 4, 4)).astype(np.float32)
-    # The second is not there, the third 2.9 cells outside of the corner: sum 0.0002, less than a tenth.
+    # The second joint is not there, the third is 2.9 cells outside of the corner: its sum, 0.0002, is less
+    # than a tenth.
     targets = [gaussian(1, 2, 4), np.zeros((4, 4)), gaussian(-2.4, -2.4, 4), gaussian(2, 2, 4)]
     targets = np.stack(targets, axis=-1)[None].astype(np.float32)
     assert 0 < targets[..., 2].sum() < 0.1
@@ -105,7 +106,7 @@ def squared_errors():
 
 @pytest.mark.parametrize("mask", [True, False])
 def test_stacks_of_any_size_are_compared_with_the_same_joints_and_summed(mask):
-    # jit as in training
+    # jit, as in training
     on_heatmaps = jax.jit(
         lambda outputs: losses.on_heatmaps(
             outputs, JOINTS, VISIBLE, size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=mask
@@ -118,7 +119,7 @@ def test_stacks_of_any_size_are_compared_with_the_same_joints_and_summed(mask):
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
 
 
-def test_smaller_maps_may_be_compared_with_the_reduced_target():
+def test_smaller_maps_can_be_compared_with_the_reduced_target():
     zeros = Outputs(heatmaps=tuple(np.zeros((1, n, n, 3), np.float32) for n in (8, 16)))
     per_stack = []
     for reduce_targets in (False, True):
@@ -127,7 +128,7 @@ def test_smaller_maps_may_be_compared_with_the_reduced_target():
     joints = JOINTS[0].T / 2  # 16 cells
     full = np.stack([gaussian(x, y, 16) for x, y in joints.T[:2]])
     reduced = full.reshape(2, 8, 2, 8, 2).max(axis=(2, 4))
-    # Of maps that are all zero the error is the target's mean square.
+    # If the maps are all zero, the error is the target's mean square.
     np.testing.assert_allclose(per_stack[1], [(reduced**2).mean(), (full**2).mean()], rtol=1e-5)
     np.testing.assert_allclose(per_stack[0][1], per_stack[1][1], rtol=1e-6)
     assert per_stack[0][0] > 1.5 * per_stack[1][0]  # a sigma of one coarse cell is broader
@@ -154,10 +155,10 @@ def test_coordinates_error_by_hand():
     np.testing.assert_allclose(value, (0.25 + 0.125 + 0.5) / 2)
 
 
-def test_kernel_squares_leave_out_biases_and_norms():
+def test_the_sum_of_squared_kernels_leaves_out_biases_and_norms():
     conv = {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.array([10.0])}
     params = {"a": {"conv": conv, "norm": {"scale": jnp.ones(3)}}, "b": {"kernel": jnp.array([3.0])}}
-    assert losses.kernel_squares(params) == 1 + 4 + 9
+    assert losses.sum_of_squared_kernels(params) == 1 + 4 + 9
 
 
 def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
@@ -166,7 +167,7 @@ def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
     )
     joints = np.array([[[10.0, 22.0], [14.0, 22.0], [30.0, 4.0]]], np.float32)  # px of 32; 8 cells
     visible = np.array([[1, 2, 0]])
-    # Cells (2.5, 5.5), (3.5, 5.5): a peak is 1 although the next is one cell away (their sum is 1.61).
+    # Cells (2.5, 5.5), (3.5, 5.5): a peak is 1 although the next peak is one cell away (their sum is 1.61).
     target = np.maximum(gaussian(2.5, 5.5, 8), gaussian(3.5, 5.5, 8))
     assert target[5, 2] == target[5, 3] == 1
     coordinates = joints / 32 + np.array([[[0.5, 0.0], [0.0, 0.25], [7.0, 7.0]]])
@@ -176,7 +177,7 @@ def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
     np.testing.assert_allclose(value, 0.25 + 0.0625 + 3 * (target**2).mean(), rtol=1e-6)
 
 
-def test_create_makes_the_loss_that_a_config_names():
+def test_named_makes_the_loss_that_a_config_names():
     options = {"size": 32, "sigma": 1.0, "mask_unlabelled": True, "heatmap_weight": 1.0}
     value, _ = losses.named(kind="mean_squared_error", **options)(stacks(), JOINTS, VISIBLE)
     np.testing.assert_allclose(value, squared_errors()[:, :2].mean(axis=1).sum(), rtol=1e-5)
@@ -194,13 +195,13 @@ def test_a_loss_that_does_not_fit_the_outputs_is_refused():
         losses.named(kind="coordinates", **options)(stacks(), JOINTS, VISIBLE)
 
 
-def test_joints_that_are_left_out_count_nothing():
+def test_joints_that_are_left_out_do_not_count():
     options = {"size": 32, "sigma": 1.0, "heatmap_weight": 1.0, "kind": "mean_squared_error"}
     loss = losses.named(**options, mask_unlabelled=False)
     skeleton = Skeleton("three", ("head", "ankle", "hand"), (), (), ())
     assert losses.indices(skeleton, ("hand", "ankle")) == (2, 1)
     value, per_stack = losses.without(loss, losses.indices(skeleton, ("ankle",)))(stacks(), JOINTS, VISIBLE)
-    expected = squared_errors()[:, [0, 2]].mean(axis=1)  # the other is not labelled, and counts
+    expected = squared_errors()[:, [0, 2]].mean(axis=1)  # the other one is not labelled, but counts
     np.testing.assert_allclose(per_stack, expected, rtol=1e-5)
     np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)
     assert losses.without(loss, ()) is loss and losses.without(None, (1,)) is None

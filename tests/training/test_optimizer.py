@@ -1,4 +1,4 @@
-"""Optimiser: steps against the hand formula with Torch's constants, and the schedules' values."""
+"""The optimiser's steps against the formula by hand with Torch's constants, and the schedules' values."""
 
 import math
 
@@ -12,7 +12,7 @@ from hourglass_jax.training import optimizer
 
 
 def updates(transformation, gradients, params=None):
-    """The updates that a row of gradients gives."""
+    """The updates for a series of gradients."""
     params = jnp.zeros_like(jnp.asarray(gradients[0])) if params is None else params
     state, result = transformation.init(params), []
     for gradient in gradients:
@@ -55,12 +55,12 @@ def test_rmsprop_has_neither_momentum_nor_a_step_without_gradient():
 # Adam
 
 
-def test_adam_takes_its_steps_and_decays_the_weights_beside_them():
-    # The first step of Adam is the sign of the gradient; 0.2 of the weight 3 comes on top.
+def test_adam_takes_its_steps_and_decays_the_weights_separately():
+    # Adam's first step is the sign of the gradient; decay adds 0.2 of the weight 3.
     adam = optimizer.transformation(constant(0.1), name="adam", weight_decay=0.2)
     (first,) = updates(adam, [np.array([5.0])], params=jnp.array([3.0]))
     np.testing.assert_allclose(first, -0.1 * (1 + 0.2 * 3), rtol=1e-5)
-    # The second by hand: m = 0.1 g1 * 0.9 + 0.1 g2, v likewise with 0.999, both corrected.
+    # The second step by hand: m = 0.1 g1 * 0.9 + 0.1 g2, v likewise with 0.999, both corrected.
     plain = optimizer.transformation(constant(0.1), name="adam")
     _, second = updates(plain, [np.array([5.0]), np.array([-1.0])])
     m = (0.9 * 0.1 * 5 + 0.1 * -1) / (1 - 0.9**2)
@@ -71,7 +71,7 @@ def test_adam_takes_its_steps_and_decays_the_weights_beside_them():
 # Lion and Muon
 
 
-def test_lion_takes_signs_and_decays_the_weights_beside_them():
+def test_lion_takes_signs_and_decays_the_weights_separately():
     lion = optimizer.transformation(constant(0.1), name="lion", weight_decay=0.2)
     (first,) = updates(lion, [np.array([-5.0])], params=jnp.array([3.0]))
     np.testing.assert_allclose(first, -0.1 * (-1 + 0.2 * 3), rtol=1e-6)
@@ -82,17 +82,17 @@ def test_lion_takes_signs_and_decays_the_weights_beside_them():
         np.testing.assert_allclose(found, -0.1 * sign, rtol=1e-6)
 
 
-def test_muon_turns_kernels_alike_in_all_directions_and_leaves_vectors_to_adam():
+def test_muon_updates_kernels_equally_in_all_directions_and_vectors_by_adam():
     muon = optimizer.transformation(constant(0.1), name="muon")
     kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8)) * np.geomspace(1e-2, 1, 8)
     gradients = jax.tree.map(jnp.asarray, {"kernel": kernel, "bias": np.array([2.0, -3.0])})
     params = jax.tree.map(jnp.zeros_like, gradients)
     step, _ = muon.update(gradients, muon.init(params), params)
     values = np.linalg.svd(np.reshape(step["kernel"], (36, 8)), compute_uv=False)
-    # Newton-Schulz leaves singular values of about 1, from 0.68 to 1.13; times 0.1 * 0.2 * sqrt(36).
+    # Newton-Schulz gives singular values of about 1, from 0.68 to 1.13; times 0.1 * 0.2 * sqrt(36).
     assert np.linalg.cond(np.reshape(kernel, (36, 8))) > 50
     assert (values > 0.65 * 0.12).all() and (values < 1.15 * 0.12).all()
-    # Nesterov's momentum looks a step ahead: 0.9 * 0.1 / (1 - 0.9^2) + 1.
+    # Nesterov's momentum looks one step ahead: 0.9 * 0.1 / (1 - 0.9^2) + 1.
     np.testing.assert_allclose(step["bias"], [-0.1 * 28 / 19, 0.1 * 28 / 19], rtol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_muon_turns_kernels_alike_in_all_directions_and_leaves_vectors_to_adam()
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "muon"])
 def test_clipping_by_the_global_norm_comes_before_the_statistics(name):
-    # The norm of (6, 8) is 10: clipped to 5 it is (3, 4), and (0.3, 0.4) stays as it is.
+    # The norm of (6, 8) is 10: clipped to 5 it becomes (3, 4), and (0.3, 0.4) does not change.
     clipping = optimizer.transformation(constant(0.1), name=name, clip_norm=5.0)
     clipped = updates(clipping, [[6.0, 8], [0.3, 0.4]])
     expected = updates(optimizer.transformation(constant(0.1), name=name), [[3.0, 4], [0.3, 0.4]])
@@ -110,7 +110,7 @@ def test_clipping_by_the_global_norm_comes_before_the_statistics(name):
 
 def test_the_schedule_is_read_at_each_step():
     halving = optimizer.schedule(learning_rate=0.1, kind="steps", steps=10, milestones=(1, 2), factor=0.5)
-    # With one and the same gradient v grows: g / sqrt(v) = 1 / sqrt(1 - 0.99^n).
+    # With a constant gradient v grows: g / sqrt(v) = 1 / sqrt(1 - 0.99^n).
     steps = updates(optimizer.transformation(halving), [np.array([3.0])] * 3)
     expected = [-rate / math.sqrt(1 - 0.99**n) for n, rate in enumerate((0.1, 0.05, 0.025), start=1)]
     np.testing.assert_allclose(np.ravel(steps), expected, rtol=1e-5)
@@ -132,13 +132,13 @@ def test_cosine_falls_to_zero_at_the_last_step():
     assert all(np.diff(values) < 0)
 
 
-def test_constant_stays():
+def test_a_constant_schedule_does_not_change():
     schedule = optimizer.schedule(learning_rate=0.3, kind="constant", steps=10)
     np.testing.assert_allclose(rates(schedule, [0, 5, 1000]), 0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", optimizer.SCHEDULES)
-def test_warm_up_rises_to_the_schedule_from_a_first_step_that_is_not_zero(kind):
+def test_warm_up_starts_above_zero_and_rises_to_the_schedule(kind):
     options = dict(learning_rate=0.8, kind=kind, steps=20, milestones=(2, 10), factor=0.5)
     plain, warm = optimizer.schedule(**options), optimizer.schedule(**options, warmup_steps=4)
     factors = [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]
@@ -147,7 +147,7 @@ def test_warm_up_rises_to_the_schedule_from_a_first_step_that_is_not_zero(kind):
     np.testing.assert_allclose(rates(warm, [10, 19]), rates(plain, [10, 19]), rtol=1e-6)
 
 
-def test_unknown_names_are_answered_with_the_known_ones():
+def test_an_unknown_name_gives_an_error_with_the_known_names():
     with pytest.raises(ValueError, match="(?s)'sgd'.*rmsprop.*adam"):
         optimizer.transformation(constant(0.1), name="sgd")
     with pytest.raises(ValueError, match="(?s)'linear'.*steps.*cosine.*constant"):
@@ -155,8 +155,8 @@ def test_unknown_names_are_answered_with_the_known_ones():
 
 
 def test_a_plateau_drops_the_rate_once():
-    # Means over two steps: 3, 2, then 2 and 2.5, which are no lower by a thousandth: after the second of them
-    # all updates are a fifth, and stay so. Where a mean is lower in between, the count begins again.
+    # Means over two steps: 3, 2, then 2 and 2.5, which are not lower by a thousandth: after the second of
+    # them all updates are a fifth, and stay so. If a mean in between is lower, the count starts again.
     losses = [4, 2, 2, 2, 2, 2, 2, 3, 5, 5, 5, 5, 5, 5]
     transformation = optimizer.plateau(optax.sgd(1.0), factor=0.2, patience=2, window=2)
     state, moved, scales = transformation.init(jnp.zeros(1)), [], []

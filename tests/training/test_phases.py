@@ -1,4 +1,4 @@
-"""Phases: the schedule by step, and an optimiser that moves some labels and holds the others."""
+"""Phases: the schedule by step, and an optimiser that updates some labels and freezes the others."""
 
 import functools
 
@@ -15,7 +15,7 @@ CYCLE = (("pose", 2.0), ("attention", 0.5), ("pose+attention", 1.0))  # epochs o
 
 
 class Two(nn.Module):
-    """A model of two tasks and, on request, a parameter of none."""
+    """A model with two tasks and, optionally, a parameter without a task."""
 
     stray: bool = False
     tasks = ("pose", "attention")
@@ -38,7 +38,7 @@ def test_a_step_trains_the_tasks_of_its_phase():
     assert str(plan) == "pose 4 steps, attention 1 steps, pose+attention 2 steps"
 
 
-def test_rounds_begin_after_seven_steps_each():
+def test_a_new_round_starts_every_seven_steps():
     plan = phases.plan(CYCLE, epoch=2.0)
     assert plan.rounds(15) == [7, 14] and plan.rounds(14) == [7] and plan.rounds(7) == []
 
@@ -51,8 +51,8 @@ def test_without_phases_everything_is_trained():
     assert phases.select(nn.Dense(1), None, new, old) is new
 
 
-def test_a_phase_lasts():
-    assert phases.plan([("pose", 0.001)], epoch=2.0).trained(5) == ("pose",)  # at least a step
+def test_a_phase_lasts_at_least_one_step():
+    assert phases.plan([("pose", 0.001)], epoch=2.0).trained(5) == ("pose",)  # at least one step
     with pytest.raises(ValueError, match="more than 0 epochs"):
         phases.plan([("pose", 0.0)], epoch=2.0)
 
@@ -64,19 +64,19 @@ def test_select_takes_the_trained_leaves():
     assert selected == {"a": {"kernel": -1}, "p": {"kernel": 2, "bias": 3}}
 
 
-def test_what_does_not_fit_is_refused():
+def test_phases_that_do_not_fit_the_model_are_refused():
     plan = phases.plan(CYCLE, epoch=2.0)
     phases.check(plan, Two(), 4)
     with pytest.raises(ValueError, match="gives stray/.* no task"):
         phases.check(plan, Two(stray=True), 4)
     with pytest.raises(ValueError, match="name atention; .* parameters of attention, pose"):
         phases.check(phases.plan([("atention", 1.0)], 2.0), Two(), 4)
-    with pytest.raises(ValueError, match="knows no tasks"):
+    with pytest.raises(ValueError, match="has no tasks"):
         phases.check(plan, nn.Dense(1), 4)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
-def test_a_held_label_waits_and_goes_on_as_if_nothing_had_happened(name):
+def test_a_frozen_label_later_continues_as_if_never_frozen(name):
     params = {"a": {"kernel": jnp.array([1.0, -2.0])}, "p": {"kernel": jnp.array([3.0])}}
     gradients = {"a": {"kernel": jnp.array([0.5, 2.0])}, "p": {"kernel": jnp.array([-4.0])}}
     rate = optax.piecewise_constant_schedule(0.1, {3: 0.1})
@@ -92,7 +92,7 @@ def test_a_held_label_waits_and_goes_on_as_if_nothing_had_happened(name):
             assert jax.tree.all(kept)
 
     def alone(key, rates):
-        """The updates of an optimiser that has this label only, its rate being that of the step."""
+        """The updates of an optimiser that has this label only, with the given learning rates."""
         single = optimizer.transformation(lambda count: jnp.array(rates)[count], name=name)
         state, found = single.init(params[key]), []
         for _ in rates:
@@ -101,7 +101,7 @@ def test_a_held_label_waits_and_goes_on_as_if_nothing_had_happened(name):
         return found
 
     seen = {key: [move[key]["kernel"] for move in moves] for key in params}
-    first, third, fourth = alone("p", [0.1, 0.1, 0.01])  # 0.01 from the fourth step of all on
+    first, third, fourth = alone("p", [0.1, 0.1, 0.01])  # 0.01 from the fourth of all steps on
     for got, expected in zip(seen["p"], [first, 0.0 * first, third, fourth], strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
     second, third = alone("a", [0.1, 0.1])

@@ -1,4 +1,4 @@
-"""The writers behind clu's interface, read back by the packages whose files they write."""
+"""The writers with clu's interface: the packages whose files they write read them back."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ PICTURE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 CONFIG = {"train": {"steps": 3}, "model": {"name": "newell"}}
 
 
-def test_every_method_of_clus_writers_is_there_and_they_stand_among_each_other(tmp_path):
+def test_the_writers_have_clus_methods_and_can_be_mixed_with_clus(tmp_path):
     clu = pytest.importorskip("clu.metric_writers")
     for name in clu.MetricWriter.__abstractmethods__:
         ours, theirs = (
@@ -61,7 +61,7 @@ writer.close()
     assert text.tensor_proto.string_val[0] == b"    a table"
 
 
-def test_a_machine_without_tensorboard_says_so_and_writes_the_rest(monkeypatch, capsys, tmp_path):
+def test_without_tensorboard_a_line_says_so_and_the_rest_is_written(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with logs.Log(tmp_path, 0) as log:
@@ -91,7 +91,7 @@ def test_a_tracker_that_is_not_installed_names_its_extra(monkeypatch):
         writers.trackers("wandb:pose")
 
 
-@pytest.mark.filterwarnings("default")  # others' deprecations
+@pytest.mark.filterwarnings("default")  # other packages' deprecations
 def test_weights_and_biases_gets_scalars_and_pictures_of_one_run(monkeypatch, tmp_path):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
