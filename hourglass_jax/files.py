@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from hourglass_jax import buckets
 
-LARGEST = 2**29  # bytes that a foreign file may unpack to: twice those of the largest public annotations
+LARGEST = 2**29  # most bytes that a user's file may unpack to: twice the largest public annotations
 
-_TEMPORARY, _OLD = ".partial", 3600  # ending of temporary files; seconds after which one is left over
+_TEMPORARY, _OLD = ".partial", 3600  # ending of temporary files; seconds after which one counts as abandoned
 _SWEPT: set[pathlib.Path] = set()
 
 
@@ -28,33 +28,35 @@ def path(name: str | os.PathLike) -> pathlib.Path:
     """A path that a user gave: local, or in a bucket (gs://, s3://), with the same interface.
 
     Raises:
-      ValueError: an address of another kind.
+      ValueError: it is an address of another kind.
       ImportError: the bucket's package is not installed.
     """
     return buckets.path(name) if buckets.scheme(name) else pathlib.Path(name)
 
 
 def absolute(name: str | os.PathLike) -> pathlib.Path:
-    """As `path`, a local one without links and from the root; epath would make a local one of a bucket's."""
+    """Like `path`; a local path becomes absolute, without links. A bucket's path stays as it is, because
+    epath would turn it into a local one."""
     return path(name) if in_bucket(name) else pathlib.Path(name).resolve()
 
 
 def in_bucket(name: str | os.PathLike) -> bool:
-    """Whether a path is in a bucket. Raises ValueError for an address of another kind."""
+    """Whether a path is in a bucket. Raises ValueError for other kinds of addresses."""
     return bool(buckets.scheme(name))
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Opens a temporary binary file beside `path`, which takes its place when the block ends well.
+    """Opens a temporary binary file next to `path`, which replaces `path` when the block ends without error.
 
-    Makes the folder if need be. If the block raises, the file that was there stays. A link stays a link, and
-    its target is replaced. A new file has the mode that the umask leaves, a replaced one keeps its own.
+    Makes the folder if it does not exist. If the block raises an error, the previous file stays. A link stays
+    a link, and its target is replaced. A new file gets the mode that the umask allows; a replaced file keeps
+    its mode.
 
-    In a bucket the content is uploaded when the block ends well.
+    In a bucket the content is uploaded when the block ends without error.
 
     Raises:
-      OSError: the path is a folder, a device, a pipe or a socket, or the folder cannot be written.
+      OSError: the path is a folder, a device, a pipe or a socket, or the folder cannot be written to.
     """
     if in_bucket(path):
         with tempfile.NamedTemporaryFile(prefix="hourglass_jax-", suffix=pathlib.Path(path).suffix) as file:
@@ -67,7 +69,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     if target == pathlib.Path(path):
         target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target.parent)
-    name = os.fsdecode(os.fsencode(target.name)[:200])  # a name has 255 bytes at most
+    name = os.fsdecode(os.fsencode(target.name)[:200])  # a file's name has at most 255 bytes
     temporary = target.with_name(f".{name}.{secrets.token_hex(4)}{_TEMPORARY}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -84,7 +86,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def _regular(path, target: pathlib.Path) -> os.stat_result | None:
-    """The state of the regular file at `target`; None where nothing is."""
+    """The `os.stat` of the regular file at `target`; None if there is no file."""
     try:
         found = os.stat(target)
     except FileNotFoundError:
@@ -97,7 +99,7 @@ def _regular(path, target: pathlib.Path) -> os.stat_result | None:
 
 
 def _sweep(folder: pathlib.Path) -> None:
-    """Removes temporary files that killed processes left, once a process and folder."""
+    """Removes temporary files that killed processes left, once per process and folder."""
     if folder in _SWEPT:
         return
     _SWEPT.add(folder)
@@ -106,42 +108,42 @@ def _sweep(folder: pathlib.Path) -> None:
             if not (entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)):
                 continue
             with contextlib.suppress(OSError):
-                # One that is younger may be another process' at work.
+                # Another process may still be writing a younger one.
                 if time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
                     os.unlink(entry.path)
 
 
 def open_lock(path: pathlib.Path) -> BinaryIO:
-    """Opens a lock file for writing, and leaves its content and whatever a link points to alone."""
+    """Opens a lock file for writing, without changing its content and without following a link."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if path.is_symlink():
-            raise ValueError(f"{path}: a link in the place of the lock file; remove it.") from None
+            raise ValueError(f"{path}: there is a link instead of the lock file; remove it.") from None
         if path.exists() and not path.is_file():
-            raise ValueError(f"{path}: in the place of the lock file; remove it.") from None
+            raise ValueError(f"{path}: this is not a lock file; remove it.") from None
         raise error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError(f"{path}: in the place of the lock file; remove it.")
+        raise ValueError(f"{path}: this is not a lock file; remove it.")
     return os.fdopen(descriptor, "r+b", buffering=0)
 
 
 def user_cache() -> pathlib.Path | None:
-    """The project's folder in the user's cache; None where neither XDG_CACHE_HOME nor a home names one.
+    """The project's folder in the user's cache; None if neither XDG_CACHE_HOME nor a home folder is known.
 
-    A process may have no HOME and a user id that the system does not know, as in containers.
+    In containers, for instance, a process may have no HOME and a user id that the system does not know.
     """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return pathlib.Path(home) / "hourglass_jax" if os.path.isabs(home) else None
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """As `path`, with the user's home for ~.
+    """Like `path`, with ~ replaced by the user's home.
 
     Raises:
-      ValueError: the path begins with ~, and no home is known.
+      ValueError: the path begins with ~, but no home is known.
     """
     if in_bucket(path):
         return buckets.path(path)
@@ -153,28 +155,28 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
 
 
 def write(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file, completely or not at all."""
     with replacing(path) as file:
         file.write(data)
 
 
 def write_json(path: str | os.PathLike, value) -> None:
-    """Writes json, indented, not-a-number as null."""
+    """Writes json, indented, with NaN as null."""
     write(path, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
 
 
 def opened(path: str | os.PathLike) -> BinaryIO:
-    """A file to read; one in a bucket is read whole, into memory.
+    """Opens a file for reading; a file in a bucket is read into memory as a whole.
 
     Raises:
       FileNotFoundError: there is no such file.
-      OSError: it cannot be read, or is in a bucket and has more than `LARGEST` bytes.
+      OSError: it cannot be read, or it is in a bucket and has more than `LARGEST` bytes.
     """
     if not in_bucket(path):
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file.")
         return open(path, "rb")
-    for left in reversed(range(3)):  # another process may replace it meanwhile
+    for left in reversed(range(3)):  # another process may replace it during the download
         about = buckets.listing(path).get("")
         if about is None:
             raise FileNotFoundError(f"{path}: no such file.")
@@ -192,29 +194,29 @@ def opened(path: str | os.PathLike) -> BinaryIO:
 
 
 def size(path: str | os.PathLike) -> int:
-    """Bytes of a file."""
+    """The size of a file in bytes."""
     return buckets.listing(path)[""]["size"] if in_bucket(path) else os.path.getsize(path)
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Raises OSError for a bucket that cannot be written to, before minutes of work; one line.
+    """Raises OSError, in one line, for a bucket that cannot be written to, before minutes of work are lost.
 
-    Of a local folder nothing is asked: it may not be there yet.
+    A local folder is not checked: it may not exist yet.
     """
     if in_bucket(folder):
         buckets.check_writable(folder)
 
 
 def read_json(path: str | os.PathLike, *, unique: bool = False):
-    """The content of a json file, plain or packed by gzip.
+    """The content of a json file, plain or compressed by gzip.
 
     Args:
       path: of the file.
-      unique: refuse an object with one name twice, of which json's readers keep the last alone.
+      unique: refuse an object that contains a name twice; json's readers would keep only the last value.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is damaged, no json, or of more than `LARGEST` bytes; one line.
+      ValueError: it is damaged, not json, or larger than `LARGEST` bytes; one line.
     """
     stream = opened(path)
     try:
@@ -225,7 +227,7 @@ def read_json(path: str | os.PathLike, *, unique: bool = False):
         if len(data) > LARGEST:
             raise ValueError(f"more than {LARGEST >> 20} MiB")
         return json.loads(data, object_pairs_hook=_unique if unique else None)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:  # the last: [[[[...
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:  # RecursionError: [[[[...
         raise ValueError(f"{path}: not readable as json, perhaps cut off ({error}).") from None
 
 
@@ -234,26 +236,26 @@ def _unique(pairs: list[tuple]) -> dict:
     if len(found) < len(pairs):
         counts = collections.Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"{twice[:99]!r} comes twice")
+        raise ValueError(f"{twice[:99]!r} appears twice")
     return found
 
 
 def check_names(path: str | os.PathLike, pictures) -> None:
-    """Raises ValueError where a file at `path` names a picture by more than a plain file's name.
+    """Raises ValueError if the file at `path` names a picture by more than a plain file name.
 
-    With folders in it any file of the machine could be read as a picture.
+    With folders in the name, any file of the machine could be read as a picture.
     """
     for picture in pictures:
         if pathlib.Path(picture).name != picture or not picture.isprintable():
-            raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a file's name alone")
+            raise ValueError(f"{path}: a picture is named {picture[:99]!r}; expected a name without folders")
 
 
 def check_archive(path: str | os.PathLike) -> None:
     """Refuses a zip archive that unpacks to more bytes than it has: ours and PyTorch's are not compressed.
 
     Raises:
-      ValueError: it does.
-      zipfile.BadZipFile: it is no archive.
+      ValueError: it unpacks to more bytes.
+      zipfile.BadZipFile: it is not a zip archive.
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
@@ -262,7 +264,7 @@ def check_archive(path: str | os.PathLike) -> None:
 
 
 def _plain(value):
-    """Numpy values as Python's, and nan as None, which json does not know."""
+    """NumPy values as Python's, and NaN, which json does not have, as None."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,11 +1,11 @@
-"""Joints in your own pictures and videos, as a command.
+"""Finds joints in your own pictures and videos, as a command.
 
     python -m hourglass_jax.predict photos/ clip.mp4 --output=out
     python -m hourglass_jax.predict photos/ --output=out --detector=torchvision
     python -m hourglass_jax.predict 0 --output=out --smooth
 
-writes out/NAME.png or out/NAME.mp4 with the skeletons drawn, and out/predictions.json in COCO's keypoint
-format. In Python it is `predictor.Predictor`.
+The command writes out/NAME.png or out/NAME.mp4 with the skeletons drawn, and out/predictions.json in COCO's
+keypoint format. From Python use `predictor.Predictor`.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.predictor import Predictor, check_threshold, cut
 from hourglass_jax.result import COLUMNS, Result
 
-_CLOCK = fractions.Fraction(1, 1000)  # s, unit of the times of a camera's frames
-_TILE = 192  # px, of a heatmap in the pictures of all heatmaps
+_CLOCK = fractions.Fraction(1, 1000)  # s, the unit of the times of a camera's frames
+_TILE = 192  # px, size of each heatmap in the sheet of heatmaps
 
 
 def predict(
@@ -52,10 +52,10 @@ def predict(
     drawing=None,
     **options,
 ) -> int:
-    """Draws and writes the joints of all pictures; see `main` for the arguments.
+    """Draws and writes the joints of all pictures; for the other arguments see `main`.
 
     Args:
-      paths: files, folders, globs, numbers of cameras and addresses of streams.
+      paths: files, folders, globs, camera numbers and addresses of streams.
       drawing: options of `Result.draw`.
       **options: of `Predictor`.
 
@@ -79,10 +79,10 @@ def predict(
         raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
     _check_folder(output)
     predictor = Predictor(checkpoint, threshold=threshold, **options)
-    # Asked for here, because a wrong box has to be refused before a bar shows.
+    # Call the predictor before the bar is shown: it refuses wrong boxes.
     source = [cameras.get(item, item) for item in items]
     results = predictor(source, boxes=boxes_by_name, unreadable=unread.append, remark=remarks.append)
-    results = cast(Iterator[Result], results)  # of a list
+    results = cast(Iterator[Result], results)  # because the source is a list
     coco, rows, whole, crops = Coco(predictor.skeleton, _image_ids(items)), [COLUMNS], 0, 0
     stopped: list[bool] = []
     bar = tqdm.tqdm(results, total=_count(items), unit=" pictures", disable=None)
@@ -92,7 +92,8 @@ def predict(
             for result in results_of_path:
                 if attention and len(result) and not result.attention[0]:
                     raise ValueError(
-                        "--attention: this network has none; give a --checkpoint of chu or selvam."
+                        "--attention: this network has no attention maps; give a --checkpoint of chu or "
+                        "selvam."
                     )
                 write(result, **drawing)
                 coco.add(result, titles[path])
@@ -110,14 +111,14 @@ def predict(
     if table:
         text = io.StringIO()
         csv.writer(text).writerows(rows)
-        # A name that is no UTF-8 would make the whole table unreadable.
+        # A name that is not UTF-8 would make the whole table unreadable.
         files.write(output / "predictions.csv", text.getvalue().encode(errors="backslashreplace"))
     for remark in remarks:
         print(f"Note: {remark}", file=sys.stderr)
     if whole:
         print(
-            f"Note: without boxes {'each' if whole > 1 else 'the'} picture as a whole was taken for one "
-            "person; --boxes or --detector gives people's places.",
+            f"Note: without boxes {'each' if whole > 1 else 'the'} whole picture is treated as one person; "
+            "--boxes or --detector says where the people are.",
             file=sys.stderr,
         )
     for error in unread:
@@ -131,12 +132,12 @@ def _archive(options: dict, shard: str | None, selection: Selection) -> int:
     pictured = ("table", "heatmaps", "attention", "labels", "draw_boxes", "smooth")
     if drawn := [name for name in pictured if options.pop(name)]:
         raise ValueError(
-            f"--jsonl is of pictures and draws nothing: leave out --{drawn[0]}.".replace("table", "csv")
+            f"--jsonl is for pictures and draws nothing: leave out --{drawn[0]}.".replace("table", "csv")
         )
-    for name in ("colours", "min_cutoff", "beta", "detect_every"):  # of drawings and films
+    for name in ("colours", "min_cutoff", "beta", "detect_every"):  # for drawings and videos only
         options.pop(name)
     if options.pop("format") != "results":
-        raise ValueError("--jsonl has lines of its own: leave out --format.")
+        raise ValueError("--jsonl has a format of its own: leave out --format.")
     part = archive.Shard.parse(shard) if shard else None
     paths, output, boxes = (options.pop(name) for name in ("paths", "output", "boxes"))
     people = _read_boxes(boxes, None, selection, lambda line: None)
@@ -144,23 +145,23 @@ def _archive(options: dict, shard: str | None, selection: Selection) -> int:
 
 
 def _path(result: Result) -> pathlib.Path:
-    return cast(pathlib.Path, result.path)  # the command knows no arrays
+    return cast(pathlib.Path, result.path)  # the command never has arrays
 
 
 def _summary(coco: "Coco", crops: int) -> str:
-    """ "3 people in 2 pictures"; a picture that is taken as a whole may show anybody, and is a crop."""
+    """ "3 people in 2 pictures"; if all boxes are whole pictures, which need not show a person, "3 crops"."""
     count, seen = len(coco.results), len(coco.dataset["images"])
     kinds = ("crop", "crops") if crops and crops == count else ("person", "people")
     return f"{count} {kinds[count != 1]} in {seen} picture{'s' * (seen != 1)}"
 
 
 def _crops(result: Result) -> int:
-    """How many people's boxes, given or not, are the whole picture."""
+    """The number of boxes, given or not, that are the whole picture."""
     return int((np.round(result.boxes) == [0, 0, *result.picture.size]).all(axis=1).sum())
 
 
 def _check_folder(output: pathlib.Path) -> None:
-    """Raises ValueError where no folder can be: not only when the first minutes of a video are done."""
+    """Raises ValueError if the folder cannot be made, before minutes of work on a video are lost."""
     if files.in_bucket(output):
         files.check_writable(output)
         return
@@ -174,7 +175,10 @@ def _check_folder(output: pathlib.Path) -> None:
 def _writer(
     overlay: pathlib.Path, path: pathlib.Path, camera: live.Camera | None
 ) -> Iterator[Callable[..., None]]:
-    """A function that draws a picture, or a frame of a video at its time, with options of `Result.draw`."""
+    """A function that writes the drawn picture, or the drawn frame of a video at its time.
+
+    Its keyword arguments are those of `Result.draw`.
+    """
     if camera is None and not pictures.is_video(path):
         yield lambda result, **drawing: draw.save(overlay, result.draw(**drawing))
         return
@@ -184,7 +188,7 @@ def _writer(
 
 
 def _cameras(paths) -> dict[str, live.Camera]:
-    """Cameras by their numbers, where there is no file of that name, and streams by their addresses."""
+    """Cameras by their numbers, if there is no file of that name, and streams by their addresses."""
     found = {}
     for path in paths:
         if live.is_address(path):
@@ -196,7 +200,7 @@ def _cameras(paths) -> dict[str, live.Camera]:
 
 @contextlib.contextmanager
 def _until_interrupted(stopped: list[bool], live: bool) -> Iterator[None]:
-    """Ctrl-C is how a camera's film ends: what has been seen is written as if it had ended."""
+    """Ctrl-C ends a camera's video: the results so far are written as if the video had ended."""
     try:
         yield
     except KeyboardInterrupt:
@@ -206,12 +210,12 @@ def _until_interrupted(stopped: list[bool], live: bool) -> Iterator[None]:
 
 
 def _count(items) -> int | None:
-    """Pictures and frames, None where a video does not say how many it has or cannot be read."""
+    """The number of pictures and frames; None if a video does not say how many it has, or cannot be read."""
     count = 0
     for path in items:
         try:
             frames = videos.about(path).frames if pictures.is_video(path) else 1
-        except ValueError:  # the message comes when its turn does
+        except ValueError:  # the error is reported when the video is read
             frames = None
         if frames is None:
             return None
@@ -220,24 +224,24 @@ def _count(items) -> int | None:
 
 
 def _names(items, sheets) -> dict[pathlib.Path, tuple[str, ...]]:
-    """Names of the overlays and of the sheets (heatmaps, attention); what has the same name gets a number."""
+    """Names of the overlays and of the sheets (heatmaps, attention); equal names get a number."""
     names, used = {}, set()
     for path in items:
         suffix = ".mp4" if pictures.is_video(path) else ".png"
-        count, own, alike = 0, (), {""}
-        while not own or used & alike:
+        count, own, folded = 0, (), {""}
+        while not own or used & folded:
             count += 1
             stem = path.stem if count == 1 else f"{path.stem}_{count}"
             own = (stem + suffix, *(f"{stem}_{sheet}.png" for sheet in sheets))
-            # Some systems know no difference of letters' case or of how accents are stored.
-            alike = {unicodedata.normalize("NFC", name).casefold() for name in own}
-        used |= alike
+            # Some file systems ignore the case of letters and the way in which accents are stored.
+            folded = {unicodedata.normalize("NFC", name).casefold() for name in own}
+        used |= folded
         names[path] = own
     return names
 
 
 def _titles(items: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """How json and csv name the files: by name, or where two are of one name, from the folder they share."""
+    """The files' names in json and csv: the name only; if two are equal, the path from the common folder."""
     if len({path.name for path in items}) == len(items):
         return {path: path.name for path in items}
     places = {path: pathlib.Path(os.path.abspath(path)) for path in items}
@@ -246,7 +250,7 @@ def _titles(items: list[pathlib.Path]) -> dict[pathlib.Path, str]:
 
 
 def _image_ids(items: list[pathlib.Path]) -> dict[pathlib.Path, int]:
-    """COCO's picture ids, where all names are numbers as COCO's own are; else none."""
+    """COCO's picture ids, if all names are numbers, as COCO's own are; else {}."""
     if not all(path.stem.isascii() and path.stem.isdigit() and not pictures.is_video(path) for path in items):
         return {}
     ids = {path: int(path.stem) for path in items}
@@ -254,7 +258,7 @@ def _image_ids(items: list[pathlib.Path]) -> dict[pathlib.Path, int]:
 
 
 def heatmap_sheet(result: Result) -> np.ndarray:
-    """All heatmaps of one picture over each person's crop, titled, one person after the other."""
+    """All heatmaps of one picture, drawn over each person's crop, with titles, person by person."""
     tiles = []
     for square, maps in zip(result.crop, result.heatmaps, strict=True):
         person = cut(result.picture, square, _TILE)
@@ -265,7 +269,7 @@ def heatmap_sheet(result: Result) -> np.ndarray:
 
 
 def attention_sheet(result: Result) -> np.ndarray:
-    """Each person's crop under the network's attention maps, a row for each stack."""
+    """The network's attention maps, drawn over each person's crop, a row for each stack."""
     people = zip(result.crop, result.attention, strict=True)
     sheets = [draw.attention_sheet(cut(result.picture, c, _TILE), maps, result.names) for c, maps in people]
     return np.concatenate(sheets)
@@ -277,20 +281,20 @@ def _read_boxes(
     selection: Selection | None,
     remark: Callable[[str], None],
 ) -> dict[str, list] | None:
-    """{file name: boxes} from a json file; the predictor looks at the boxes themselves.
+    """{file name: boxes} from a json file; the predictor checks the boxes themselves.
 
     Args:
-      path: of {file name: boxes}, of COCO's detection results or of a data set in COCO's format.
-      items: the pictures; None where they are not known yet: then boxes have to be given by name.
-      selection: of the people among COCO's results.
-      remark: is called with a line where pictures have no boxes among them.
+      path: a file with {file name: boxes}, COCO's detection results or a data set in COCO's format.
+      items: the pictures; None if they are not known yet: the boxes must then be given by name.
+      selection: chooses people among COCO's results.
+      remark: is called with a line if some pictures have no boxes in COCO's results.
 
     Raises:
-      ValueError: anything else in the file.
+      ValueError: the file contains something else.
     """
     if not path:
         return None
-    content = files.read_json(path, unique=True)  # else a picture's first boxes are lost
+    content = files.read_json(path, unique=True)  # of two equal names json would keep only the last
     if isinstance(content, dict) and not {"images", "annotations"} <= content.keys():
         return content
     if items is None:
@@ -316,15 +320,15 @@ def _read_boxes(
         boxes[str(item)] = chosen.boxes.tolist()
     if missing := [item for item in items if item not in found]:
         some = f"{missing[0].name} and {len(missing) - 1} more" if len(missing) > 1 else missing[0].name
-        remark(f"{path} has no boxes of {some}: no person is sought there.")
+        remark(f"{path} has no boxes for {some}: no person is searched for there.")
     return boxes
 
 
 def _of_coco(content, items: list[pathlib.Path]) -> dict[pathlib.Path, list[tuple[list[float], float]]]:
-    """Boxes with scores of people by the picture.
+    """People's boxes with scores for each picture.
 
-    A picture's id is, in this order, that of a data set's list of pictures, the `file_name` beside the box,
-    the file's name with or without its ending, or the number that the name is.
+    A box belongs to a picture by, in this order: its id in the data set's list of pictures, the `file_name`
+    in the box's record, or the picture's name, with or without its ending, or as a number.
     """
     names, records = {}, content
     if isinstance(content, dict):
@@ -339,7 +343,7 @@ def _of_coco(content, items: list[pathlib.Path]) -> dict[pathlib.Path, list[tupl
         raise ValueError(f"found a {type(records).__name__}")
     for record in records:
         if record.get("frame") is not None:
-            raise ValueError("boxes of single frames of a film are not read; a detector finds them")
+            raise ValueError("boxes of single frames of a video are not supported; use a detector")
         name = names.get(record["image_id"], record.get("file_name", record["image_id"]))
         name = pathlib.PurePath(name).name if isinstance(name, str) else name
         if record.get("category_id", 1) != 1 or name not in places:
@@ -351,16 +355,16 @@ def _of_coco(content, items: list[pathlib.Path]) -> dict[pathlib.Path, list[tupl
     if records and not found:
         some = [record["image_id"] for record in records[:3]]
         raise ValueError(
-            f"none of its boxes is of a person (category_id 1) in these pictures; image_id {some}"
+            f"none of its boxes belongs to a person (category_id 1) in these pictures; image_id {some}"
         )
     return found
 
 
 class Coco:
-    """Results by COCO's rules, as a list of results and as a data set.
+    """Collects results in COCO's formats, as a list of results and as a data set.
 
     Attributes:
-      results: a list, as `loadRes` of pycocotools reads it, with each picture's name, frame and time.
+      results: a list that `loadRes` of pycocotools reads, with each picture's name, frame and time.
       dataset: {"images", "annotations", "categories"}, which also lists pictures without people.
     """
 
@@ -418,13 +422,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.predict",
         description="Finds the joints of people in pictures and videos, draws them and writes COCO keypoint "
-        "json. Coordinates are pixels from the upper left corner, whose own centre is at (0.5, 0.5).",
-        epilog="hourglass predict photos/ --output=out --detector=torchvision finds everybody; "
-        "hourglass predict clip.mp4 --output=out --smooth --detector=yolox_s.onnx --detect_every=5 follows "
-        "people through a film; hourglass predict 0 --output=out reads the first camera. "
-        'BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; a '
-        "video's are for all its frames. Or COCO's detection results. Exit code: 0, 1 where a file could not "
-        "be read or an argument is wrong, 130 where it was interrupted.",
+        "json. Coordinates are in pixels; the centre of the upper left pixel is at (0.5, 0.5).",
+        epilog="hourglass predict photos/ --output=out --detector=torchvision finds all people; "
+        "hourglass predict clip.mp4 --output=out --smooth --detector=yolox_s.onnx --detect_every=5 tracks "
+        "people through a video; hourglass predict 0 --output=out reads the first camera. "
+        'BOXES.json: {"photo.jpg": [[x, y, width, height], ...], ...}, a box for each person; the boxes of a '
+        "video are for all its frames. Or COCO's detection results. Exit code: 0; 1 if a file could not "
+        "be read or an argument is wrong; 130 if the command was interrupted.",
     )
     add = parser.add_argument
     add(
@@ -432,7 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="pictures and videos, folders of them, quoted globs, the number of a camera, or the address of "
         "a stream (rtsp://..., http://...), which Ctrl-C ends",
     )  # fmt: skip
-    add("--output", required=True, help="folder for what is drawn and the json")
+    add("--output", required=True, help="folder for the drawings and the json")
     add(
         *("--checkpoint", "--workdir"), metavar="PATH",
         help="a training's workdir, one of its checkpoints or a file of weights (default: the weights that "
@@ -445,11 +449,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add(
         "--detector", metavar="NAME",
-        help=f"finds the people: {detectors.NAMES}; their packages are extras of their own",
+        help=f"detector that finds the people: {detectors.NAMES}; each needs its own extra packages",
     )  # fmt: skip
     add(
         "--detector_threshold", type=float, default=Selection.threshold, metavar="SCORE",
-        help="least score of a detected person, also in COCO's results (default: %(default)s)",
+        help="least score of a detected person, also for COCO's results (default: %(default)s)",
     )  # fmt: skip
     add(
         "--detector_classes", type=_classes, default=Selection.classes, metavar="NAME,...",
@@ -457,28 +461,29 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     add(
         "--detector_overlap", type=float, default=Selection.overlap, metavar="SHARE",
-        help="of two boxes with a larger intersection / union the better one stays (default: %(default)s)",
+        help="of two boxes whose intersection / union is larger, keep the better one (default: %(default)s)",
     )  # fmt: skip
     add(
         "--people", type=int, default=Selection.limit, metavar="N",
-        help="detected people in a picture, at most: the best (default: %(default)s)",
+        help="keep at most the N best detected people of a picture (default: %(default)s)",
     )  # fmt: skip
     add(
         "--threshold", type=float,
-        help="least score of a drawn joint (default: that of best F1 in the weights' evaluation, else 0.1)",
+        help="least score of a drawn joint (default: the one with the best F1 in the weights' evaluation, "
+        "else 0.1)",
     )  # fmt: skip
     add(
         "--flip", action=argparse.BooleanOptionalAction, default=True,
-        help="average with the mirrored picture (default: on)",
+        help="average with the flipped picture (default: on)",
     )  # fmt: skip
     add(
         "--scales", type=_scales, default=(1.0,), metavar="S,S,...",
-        help="average a pyramid, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
+        help="average over scales, such as 0.8,1,1.2: at 1.2 the person is 1.2 times larger (default: 1)",
     )  # fmt: skip
     add(
         "--second_look", action=argparse.BooleanOptionalAction,
-        help="ask again with a crop around the joints found, in twice the time (default: where a whole "
-        "picture is taken for one person)",
+        help="run the network again on a crop around the joints found, which takes twice the time (default: "
+        "if a whole picture is treated as one person)",
     )  # fmt: skip
     add(
         "--decode", choices=("quarter", "argmax", "dark", "soft_argmax"), default="quarter",
@@ -486,39 +491,40 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     add(
         "--format", choices=("results", "dataset"), default="results",
-        help="of predictions.json: COCO's results, a list of people as pycocotools' loadRes reads it, or a "
-        "data set with pictures and categories (default: %(default)s)",
+        help="format of predictions.json: COCO's results, a list of people that pycocotools' loadRes reads, "
+        "or a data set with pictures and categories (default: %(default)s)",
     )  # fmt: skip
     add(
         "--detect_every", type=int, default=1, metavar="N",
-        help="ask the detector at every N-th frame of a film; in between, joints say where people are",
+        help="run the detector on every N-th frame of a video; in between, the joints give the boxes",
     )  # fmt: skip
     add(
         "--smooth", action="store_true",
-        help="take the jitter out of films, by a One-Euro filter for each person's joints",
+        help="remove jitter from videos, with a One-Euro filter for each person's joints",
     )  # fmt: skip
     add("--min_cutoff", type=float, default=OneEuro.min_cutoff, metavar="HZ",
-        help="of --smooth at rest: a lower one is steadier (default: %(default)s)")  # fmt: skip
+        help="cutoff of --smooth at rest: a lower one jitters less (default: %(default)s)")  # fmt: skip
     add("--beta", type=float, default=OneEuro.beta, metavar="B",
-        help="of --smooth: a larger one follows faster (default: %(default)s)")  # fmt: skip
+        help="speed coefficient of --smooth: a larger one lags less (default: %(default)s)")  # fmt: skip
     add("--colours", choices=("side", "person"), default="side",
-        help="of the skeletons: right and left, or one for each person (default: %(default)s)")  # fmt: skip
-    add("--labels", action="store_true", help="write the joints' names, too")
-    add("--draw_boxes", action="store_true", help="draw people's boxes, with their ids in films")
+        help="colours of the skeletons: by side, or one for each person (default: %(default)s)")  # fmt: skip
+    add("--labels", action="store_true", help="also draw the joints' names")
+    add("--draw_boxes", action="store_true", help="also draw people's boxes, with their ids in videos")
     add(
         "--jsonl", action="store_true",
-        help="for archives: a line of json for each picture and nothing drawn; goes on where it stopped",
+        help="for archives: write a line of json for each picture and draw nothing; the same command "
+        "continues where it stopped",
     )  # fmt: skip
     add(
         "--shard",
         metavar="I/N",
-        help="with --jsonl: the I-th part of N of the pictures, by their names, such as 3/16",
+        help="with --jsonl: only the I-th of N parts of the pictures, split by name, such as 3/16",
     )
-    add("--csv", dest="table", action="store_true", help="write predictions.csv, too: a row for each joint")
-    add("--heatmaps", action="store_true", help="draw each picture's heatmaps, too: NAME_heatmaps.png")
-    add("--attention", action="store_true", help="draw attention maps over each person: NAME_attention.png")
-    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best there is)")
-    add("--batch_size", type=int, default=8, help="people at a time, at most (default: %(default)s)")
+    add("--csv", dest="table", action="store_true", help="also write predictions.csv, a row for each joint")
+    add("--heatmaps", action="store_true", help="also draw each picture's heatmaps: NAME_heatmaps.png")
+    add("--attention", action="store_true", help="also draw each person's attention maps: NAME_attention.png")
+    add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best available)")
+    add("--batch_size", type=int, default=8, help="most people in a batch (default: %(default)s)")
     args = parser.parse_args(arguments)
     if args.threshold is not None:
         try:
@@ -538,14 +544,14 @@ def main(arguments: list[str] | None = None) -> int:
         if jsonl:
             return 1 if _archive(options, shard, selection) else 0
         if shard:
-            raise ValueError("--shard is for --jsonl: only lines can be put together.")
+            raise ValueError("--shard needs --jsonl: only the parts of its lines can be joined.")
         drawing = {"boxes": options.pop("draw_boxes")}
         drawing |= {name: options.pop(name) for name in ("colours", "labels")}
         smooth = OneEuro(min_cutoff=options.pop("min_cutoff"), beta=options.pop("beta"))
         options |= {"smooth": options["smooth"] and smooth, "drawing": drawing}
         return 1 if predict(**options, selection=selection) else 0
 
-    return console.run(command, interrupted="Interrupted; what has been written is whole.")
+    return console.run(command, interrupted="Interrupted; the files written so far are complete.")
 
 
 if __name__ == "__main__":

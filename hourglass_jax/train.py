@@ -1,4 +1,4 @@
-"""The training: one loop for all systems."""
+"""Training: one loop for all systems."""
 
 import contextlib
 import dataclasses
@@ -25,22 +25,22 @@ from hourglass_jax.training.log import Log, Profile, Progress
 from hourglass_jax.training.stopping import Patience, Stop
 from hourglass_jax.training.workdir import Workdir
 
-_NAMED_SHARE = 0.05  # of the time, spent waiting for input
+_NAMED_SHARE = 0.05  # least share of the time spent waiting for input that is shown
 
 
 def train(
     config, workdir, *, allow_changed_config: bool = False, allow_changed_data: bool = False
 ) -> Scores | dict:
-    """Trains to the end, or until SIGTERM or Ctrl-C; the same call again goes on.
+    """Trains to the end, or until SIGTERM or Ctrl-C; the same call then continues the training.
 
     Args:
       config: as `configs/common.py` describes.
       workdir: gets config.json, checkpoints/, metrics.jsonl, TensorBoard's files and pictures/.
-      allow_changed_config: go on although the config differs from the one that the workdir began with.
-      allow_changed_data: go on although the training's examples are not those of the latest checkpoint.
+      allow_changed_config: continue although the config differs from the one with which the workdir started.
+      allow_changed_data: continue although the training examples differ from those of the latest checkpoint.
 
     Returns:
-      the last evaluation's scores (`evaluation.scores.Scores`), {} if stopped before.
+      the last evaluation's scores (`evaluation.scores.Scores`), or {} if the training stopped before it.
 
     Raises:
       ValueError: wrong values; FileNotFoundError: missing data; FloatingPointError: the loss diverged.
@@ -118,11 +118,11 @@ def train(
         progress, waiting, scores = Progress(step, last_step), [], {}
         skipped, read = 0, False
 
-        # A step is done when its metrics are there; what is logged already is done.
+        # A step is finished when its metrics are available; logged steps are finished.
         def idle():
             return not waiting or waiting[-1]["loss"].is_ready()
 
-        # The run was stopped before it had evaluated this step.
+        # The run was stopped before it evaluated this step.
         if due and (found := validate(step, state, log, stop)) is not None:
             scores, due = found, False
             patience.add(validate.chosen_by(scores))
@@ -166,12 +166,12 @@ def train(
                 stopped = stopped or due or patience.over
 
             if kept:
-                log.push()  # the lines up to this step, before the checkpoint that goes on after it
+                log.push()  # upload the lines up to this step before the checkpoint that continues after it
                 metadata = dataclasses.replace(
                     run.metadata, due="evaluation" if due else "", stopping=patience.to_dict()
                 )
                 saved.save(state, metadata, validate.chosen_by(scores) if evaluated and not due else None)
-                if not read and not stopped:  # before hours of work rest on what cannot be read
+                if not read and not stopped:  # before hours of work depend on an unreadable checkpoint
                     saved.read_back(state)
                     read = True
             if last or stopped:
@@ -180,9 +180,9 @@ def train(
     if patience.over:
         say(f"Ended after step {step} of {last_step}: {patience}.")
     elif step < last_step or due:
-        say(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+        say(f"Stopped after step {step}, which is saved; the same command continues from there.")
     elif not scores:
-        say(f"Trained to step {step} already. See `hourglass evaluate`, or choose another --workdir.")
+        say(f"Already trained to step {step}. Use `hourglass evaluate`, or choose another --workdir.")
     return scores
 
 
@@ -190,7 +190,7 @@ class Prepared(NamedTuple):
     """A training before its first step.
 
     Attributes:
-      source, validation: the people to learn from, and those to evaluate with.
+      source, validation: the people to train with and the people to evaluate with.
       metadata: of its checkpoints.
       network: without its variables.
       plan: which tasks are trained at which step.
@@ -212,7 +212,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config, mesh) -> Prepared:
-    """All that can be refused before anything is written."""
+    """Prepares a training, with all checks that are possible before anything is written."""
     check_seed(config.seed)
     devices.check_divides(config.train.batch_size, "train.batch_size")
     whole = jax.process_count() == 1
@@ -231,9 +231,9 @@ def prepare(config, mesh) -> Prepared:
     remarks = []
     if sources.validates_on_test(config.data):
         if config.train.stop_after:
-            raise ValueError("train.stop_after: validation is on a test split, by which no training ends.")
+            raise ValueError("train.stop_after: a test split must not end a training; validate on another.")
         remarks.append(
-            "Validation is on a test split: no checkpoint is chosen by its scores, the latest one counts."
+            "Validation is on a test split: its scores do not choose a checkpoint, the latest one is used."
         )
     if plan.round:
         remarks.append(f"Phases of training, repeated: {plan}.")
@@ -243,7 +243,7 @@ def prepare(config, mesh) -> Prepared:
 
 
 class Validation:
-    """The evaluations of a training."""
+    """Evaluates the network during a training."""
 
     def __init__(self, config, run: Prepared, mesh, workdir: Workdir):
         self._config, self._workdir = config, workdir
@@ -259,7 +259,7 @@ class Validation:
         )
 
     def __call__(self, step: int, state: steps.State, log: Log, stop: Stop) -> Scores | None:
-        """Evaluates, logs and draws; None where the training was asked to stop meanwhile."""
+        """Evaluates, logs and draws; returns None if the training has to stop before it is done."""
 
         def progress(done: int) -> None:
             if done < len(self._people) and stop.noticed:
@@ -295,36 +295,38 @@ class Validation:
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed that JAX or NumPy cannot take; of a larger one JAX sees the lower half."""
+    """Raises ValueError for a seed that NumPy cannot use, or of which JAX would use only the lower half."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} is out of range; choose 0 to {2**32 - 1}.")
 
 
 def shared_values(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without the values that may differ from one machine to another."""
+    """A config without the values that may differ between machines."""
     machine = ("data_dir", "manual_dir", "packed_dir", "annotations", "images", "threads")
     data = {name: value for name, value in config["data"].items() if name not in machine}
     return config | {"data": data}
 
 
 def check_data(workdir: Workdir, saved: checkpoint.Checkpoints, fingerprint: str) -> None:
-    """Compares the training's examples with those of the latest checkpoint, where both are known.
+    """Compares the training's examples with those of the latest checkpoint, if both are known.
 
     Raises:
-      ValueError: they differ: the steps to come would not be those of the run.
+      ValueError: they differ, so that the coming steps would not be those of the run.
     """
     if saved.latest is None:
         return
     before = saved.metadata(saved.latest).data
     if before and fingerprint and before != fingerprint:
         raise ValueError(
-            f"{workdir} was trained on other data than there are now (fingerprints {before[:8]} and "
-            f"{fingerprint[:8]}); choose another --workdir, or go on with --allow_changed_data."
+            f"{workdir} was trained on other data than the present ones (fingerprints {before[:8]} and "
+            f"{fingerprint[:8]}); choose another --workdir, or continue with --allow_changed_data."
         )
 
 
 def make_optimizer(config, examples: int, model: Any = None, plan: phases.Phases = phases.ALL):
-    """The last step, the learning rate by step, and the optimiser; phases need the model's tasks."""
+    """The last step, the learning rate as a function of the step, and the optimiser.
+
+    Phases need the model's tasks."""
     options = config.optimizer.to_dict()
     epoch = optimizer.epoch_steps(config.train, examples)
     last_step = optimizer.last_step(config.train, examples)
@@ -332,7 +334,7 @@ def make_optimizer(config, examples: int, model: Any = None, plan: phases.Phases
     rate = optimizer.schedule(
         steps=last_step,
         kind=kind,
-        # A round of phases ends like an epoch of the milestones.
+        # The end of a round of phases counts as a milestone.
         milestones=[round(m * epoch) for m in options.pop("milestones")] + plan.rounds(last_step),
         **{key: options.pop(key) for key in ("learning_rate", "factor", "warmup_steps")},
     )
@@ -351,7 +353,7 @@ def make_optimizer(config, examples: int, model: Any = None, plan: phases.Phases
 
 
 def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_of: str | None = None):
-    """The compiled train step; it trains some tasks of the model (see `phases`), or all that there is.
+    """The compiled train step; it trains some tasks of the model (see `phases`), or all of them.
 
     `forms_of`: see `devices.jit`.
     """
@@ -359,7 +361,7 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
     left_out = losses.indices(network.skeleton, options.pop("leave_out", ()))
     kernel_weight, activity_weight = options.pop("kernel_weight"), options.pop("activity_weight", 0.0)
     loss = losses.without(losses.named(size=network.size, **options), left_out)
-    assert loss is not None  # of a loss comes a loss
+    assert loss is not None  # `without` returns None for None only
     step = steps.make(
         network.model,
         optimiser,
@@ -382,9 +384,9 @@ def make_step(config, network, source, optimiser, mesh, trained=None, *, forms_o
 
 
 def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.State:
-    """A fresh state, or the workdir's latest one, on the mesh.
+    """A fresh state, or the workdir's latest state, on the mesh.
 
-    initial: variables with which a fresh state begins, see `finetune.load`; None for random ones.
+    initial: variables from which a fresh state starts, see `finetune.load`; None for random ones.
     """
     fresh = functools.partial(
         steps.init,
@@ -405,20 +407,20 @@ def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.S
 
 
 def _begin(state, taken: dict, sharding) -> steps.State:
-    """A fresh state with some of its variables taken from elsewhere, by their names (`finetune.load`)."""
+    """A fresh state with some of its variables replaced, by their names (`finetune.load`)."""
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
     values = traverse_util.flatten_dict(jax.device_get(fresh), sep="/") | taken
     values = traverse_util.unflatten_dict(values, sep="/")
     state = state.replace(**jax.device_put(values, sharding))
-    # Copies: the step gives away the memory of each.
+    # Make a second copy: the step reuses the memory of each array.
     return state.replace(averaged=jax.device_put(values, sharding) if state.averaged is not None else None)
 
 
 def mean_of(metrics: list[dict], last: int) -> tuple[dict[str, float], list[tuple[int, dict]]]:
-    """Means over the steps up to `last`, fetched from the devices.
+    """Fetches the metrics from the devices and averages them over the steps up to `last`.
 
     Returns:
-      the means over the steps with a finite loss and gradient, and (step, values) of the others.
+      the means over the steps with a finite loss and gradient, and (step, values) of the other steps.
     """
     fetched = [{k: float(v) for k, v in values.items()} for values in jax.device_get(metrics)]
     numbered = list(enumerate(fetched, start=last - len(fetched) + 1))
@@ -431,9 +433,9 @@ def mean_of(metrics: list[dict], last: int) -> tuple[dict[str, float], list[tupl
 
 
 def diverged(config, source, workdir, step: int, values: dict, saved_step: int | None) -> FloatingPointError:
-    """The error that ends a run; the step's batch is written to the workdir, to look at.
+    """The error that ends a run; the step's batch is written to the workdir for inspection.
 
-    The step changed nothing, and the checkpoint before it leads to it again, bit by bit.
+    The step changed nothing, and training from the checkpoint before it reaches it again with the same bits.
     """
     name = "loss" if not np.isfinite(values["loss"]) else "gradient_norm"
     again = {"batch_size": config.train.batch_size, "seed": config.seed, "loader": source.loader}
@@ -446,7 +448,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
         with files.replacing(path) as file:
             arrays: dict[str, Any] = batch | {f"step_{k}": v for k, v in values.items()}
             np.savez(file, ids=ids, **arrays)
-    last = "nothing is saved yet" if saved_step is None else f"the last checkpoint is of step {saved_step}"
+    last = "nothing is saved yet" if saved_step is None else f"the last checkpoint has step {saved_step}"
     what = {"loss": "loss", "gradient_norm": "gradient's norm"}[name]
     return FloatingPointError(
         f"The {what} is {values[name]} at step {step}; {last}. A smaller optimizer.learning_rate or a limit "
@@ -456,7 +458,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
 
 
 def line(step: int, last_step: int, values: dict, left: float) -> str:
-    """One line of progress; it names the wait for input where that is more than a few per cent."""
+    """One line of progress; it shows the wait for input if that is more than a few per cent."""
     share = values["input_share"]
     waits = f"input {100 * share:.0f}% of the time  " if share > _NAMED_SHARE else ""
     return (

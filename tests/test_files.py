@@ -161,7 +161,7 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path):
 def test_a_duplicate_name_is_refused_on_demand(tmp_path):
     (tmp_path / "a.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
     assert files.read_json(tmp_path / "a.json") == {"a": [{"b": 3, "c": 2}]}
-    with pytest.raises(ValueError, match=r"a.json: not readable as json, .*\('b' comes twice\)"):
+    with pytest.raises(ValueError, match=r"a.json: not readable as json, .*\('b' appears twice\)"):
         files.read_json(tmp_path / "a.json", unique=True)
 
 
@@ -171,7 +171,7 @@ def test_lock_files_are_neither_emptied_nor_followed(tmp_path):
     (tmp_path / "lock").write_text("held")
     with files.open_lock(tmp_path / "lock"):
         assert (tmp_path / "lock").read_text() == "held"
-    with pytest.raises(ValueError, match="link: a link in the place of the lock file; remove it."):
+    with pytest.raises(ValueError, match="link: there is a link instead of the lock file; remove it."):
         files.open_lock(tmp_path / "link")
     assert (tmp_path / "target").read_text() == "mine"
 

@@ -116,8 +116,8 @@ def test_skipped_and_changed_pictures_are_noted(spots, tmp_path, capfd):
     for line in (
         f"Note: {tmp_path}/in: skipped 1 .txt.",
         f"Note: {tmp_path}/in/a.png: its values use 12 of 16 bits, and were brightened.",
-        "Note: without boxes the picture as a whole was taken for one person; --boxes or --detector gives "
-        "people's places.",
+        "Note: without boxes the whole picture is treated as one person; --boxes or --detector says "
+        "where the people are.",
         f"Skipped {tmp_path}/in/clip.mp4: a folder, not a picture or video",
     ):
         assert line in errors.splitlines()
@@ -278,9 +278,8 @@ def test_attention_of_a_network_without_it_is_refused_before_anything_is_written
     save(tmp_path / "a.png", picture(60, 60, (40, 30)))
     code, _ = run(tmp_path, tmp_path / "a.png", "--attention")
     assert code == 1 and not (tmp_path / "out").exists()
-    assert (
-        "--attention: this network has none; give a --checkpoint of chu or selvam." in capsys.readouterr().err
-    )
+    message = "--attention: this network has no attention maps; give a --checkpoint of chu or selvam."
+    assert message in capsys.readouterr().err
 
 
 def test_heatmaps_are_drawn_for_each_person_and_joint(spots, tmp_path):
@@ -338,7 +337,7 @@ def test_boxes_may_be_cocos_detections(spots, tmp_path, capfd, form):
         ("12.png", boxes[0]), ("12.png", boxes[2]), ("b.png", [3, 4, 50, 60])
     ]  # fmt: skip
     output, errors = capfd.readouterr()
-    assert f"Note: {tmp_path}/boxes.json has no boxes of c.png: no person is sought there." in errors
+    assert f"Note: {tmp_path}/boxes.json has no boxes for c.png: no person is searched for there." in errors
     assert "3 people in 3 pictures" in output
     _, people = run(
         tmp_path,
@@ -453,7 +452,7 @@ def test_an_interruption_leaves_complete_files_and_is_reported(spots, tmp_path, 
     code, result = run(tmp_path, tmp_path / "in")
     assert code == 130 and os.listdir(tmp_path / "out") == ["a.png"]
     assert shown(tmp_path / "out/a.png").shape == (50, 50, 3)
-    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; what has been written is whole."
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; the files written so far are complete."
 
 
 # Refused input.
@@ -470,7 +469,7 @@ def test_an_interruption_leaves_complete_files_and_is_reported(spots, tmp_path, 
         (
             ["in"],
             {"boxes": "coco.json"},
-            "its boxes is of a person (category_id 1) in these pictures; image_id [7]",
+            "its boxes belongs to a person (category_id 1) in these pictures; image_id [7]",
         ),
         (["in"], {"detector": "yolo"}, "detector='yolo' is unknown; choose from torchvision"),
         (["in"], {"boxes": "broken.json"}, "broken.json: not readable as json"),

@@ -279,7 +279,7 @@ def test_diverging_run_stops_before_the_bad_state_is_saved(tiny, monkeypatch, st
 
     monkeypatch.setattr(train, "make_step", poisoned)
     with pytest.raises(
-        FloatingPointError, match=r"The loss is nan at step 3; the last checkpoint is of step 2"
+        FloatingPointError, match=r"The loss is nan at step 3; the last checkpoint has step 2"
     ):
         train.train(config, tmp_path / "a")
     assert saved_steps(tmp_path / "a") == [2]
@@ -479,7 +479,7 @@ def test_a_workdir_may_have_any_name_and_its_first_checkpoint_is_read_back(
     train.train(config, workdir)
     assert loading.load(workdir)[2].step == loading.load(workdir / "checkpoints" / "4")[2].step == 4
     train.train(config, workdir)
-    assert "Trained to step 4 already" in capsys.readouterr().out
+    assert "Already trained to step 4" in capsys.readouterr().out
 
     def lost(self, step, *args):
         raise ValueError(f"{self.directory / str(step)}: the checkpoint is damaged")
@@ -493,7 +493,7 @@ def test_a_workdir_may_have_any_name_and_its_first_checkpoint_is_read_back(
 def test_a_lock_touches_nothing_but_a_file_of_its_own(tmp_path, make):
     (tmp_path / "elsewhere").write_text("precious")
     make(tmp_path / ".lock")
-    with pytest.raises(ValueError, match=r"\.lock: .*in the place of the lock file; remove it.$"):
+    with pytest.raises(ValueError, match=r"\.lock: .*lock file; remove it.$"):
         with Workdir(tmp_path).locked():
             pass
     assert (tmp_path / "elsewhere").read_text() == "precious"
@@ -535,7 +535,7 @@ def test_complete_training_says_so(tiny, tmp_path, capsys):
     lines = (tmp_path / "metrics.jsonl").read_text()
     capsys.readouterr()
     assert train.train(config, tmp_path) == {}
-    assert "Trained to step 2 already. See `hourglass evaluate`" in capsys.readouterr().out
+    assert "Already trained to step 2. Use `hourglass evaluate`" in capsys.readouterr().out
     assert saved_steps(tmp_path) == [2] and (tmp_path / "metrics.jsonl").read_text() == lines
 
 
@@ -635,7 +635,7 @@ def test_a_training_without_better_scores_ends_after_a_restart_too(tiny, monkeyp
         ended = "Ended after step 5 of 9: 3 evaluations without a better score (the best is 30.00)."
         assert capsys.readouterr().out.splitlines()[-1] == ended
     monkeypatch.setattr(sources, "validates_on_test", lambda data: True)
-    with pytest.raises(ValueError, match="train.stop_after: validation is on a test split"):
+    with pytest.raises(ValueError, match="train.stop_after: a test split must not end"):
         train.train(config, tmp_path / "b")
 
 

@@ -69,7 +69,7 @@ def test_phases_that_do_not_fit_the_model_are_refused():
     phases.check(plan, Two(), 4)
     with pytest.raises(ValueError, match="gives stray/.* no task"):
         phases.check(plan, Two(stray=True), 4)
-    with pytest.raises(ValueError, match="name atention; .* parameters of attention, pose"):
+    with pytest.raises(ValueError, match="names atention; .* parameters of attention, pose"):
         phases.check(phases.plan([("atention", 1.0)], 2.0), Two(), 4)
     with pytest.raises(ValueError, match="has no tasks"):
         phases.check(plan, nn.Dense(1), 4)
