@@ -17,7 +17,7 @@ from hourglass_jax import devices
 from hourglass_jax.kernels import platforms
 from hourglass_jax.pose import augment, crop
 from hourglass_jax.training import losses, phases
-from hourglass_jax.transforms import cancelled_biases, norm_groups, paired_stem, remat, shared_units
+from hourglass_jax.transforms import cancelled_biases, norm_groups, paired_stem, remat, shared_units, stacks
 
 INPUTS = ("image", "joints", "visible", "center", "scale")  # the fields of a batch that a step needs
 
@@ -186,6 +186,7 @@ def make(
         return jax.tree.map(lambda g: g / accumulate, grads), batch_stats, jax.tree.map(mean, values)
 
     def update(state, grads, batch_stats, value, per_stack, measured):
+        state, grads, batch_stats = stacks.as_rows((state, grads, batch_stats))
         updates, optimizer_state = optimizer.update(
             grads, state.optimizer, state.params, value=value, **tasks
         )
@@ -209,7 +210,7 @@ def make(
         # A non-finite step must not change the state, however late the host looks at the metrics. Behind the
         # barrier XLA tests once, and not again for each leaf of the state.
         finite = jax.lax.optimization_barrier(jnp.isfinite(value) & jnp.isfinite(norm))
-        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state), metrics
+        return stacks.map_vectors(lambda n, o: jnp.where(finite, n, o), new, state), metrics
 
     def step(state, batch):
         with jax.named_scope("augment"):
