@@ -38,17 +38,18 @@ _NAMES = {
 
 
 class needed:
-    """A context in which an optional package is imported; where that fails, the error names the remedy.
+    """A context in which an optional package is imported; if that fails, the error says what to install.
 
     Args:
       module: the package's name in `import`, one of `EXTRAS`.
-      purpose: what needs it, "a.mp4: reading it".
-      error: the class that is raised.
-      extra: the extra to install, by default that of `EXTRAS`.
+      purpose: what needs the package, for instance "a.mp4: reading it".
+      error: the class of the error.
+      extra: the extra to install; by default the one in `EXTRAS`.
 
     Raises:
-      ImportError, or `error`: the package is not installed; or it is, and does not load, which another
-        `pip install` of the same would not change.
+      ImportError, or `error`: the package is not installed; or it is installed but does not load, which
+      another
+        `pip install` of the same version would not change.
     """
 
     def __init__(
@@ -60,17 +61,17 @@ class needed:
         pass
 
     def __exit__(self, kind, found, traceback) -> None:
-        if isinstance(found, (ImportError, OSError)):  # the latter of a shared library
+        if isinstance(found, (ImportError, OSError)):  # OSError: a shared library does not load
             raise self.error(f"{self.purpose} needs {failure(found, self.module, self.extra)}.") from None
 
 
 def failure(found: Exception, module: str = "", extra: str | None = None) -> str:
-    """What is wrong with a package that could not be imported, and the remedy; without a full stop.
+    """Says why a package could not be imported and what to do, without a full stop.
 
     Args:
       found: the error of the import.
       module: the package's name in `import`; by default the one that the error names.
-      extra: the extra to install, by default that of `EXTRAS`.
+      extra: the extra to install; by default the one in `EXTRAS`.
     """
     absent = (getattr(found, "name", None) or "").partition(".")[0]
     module = module or absent

@@ -1,4 +1,4 @@
-"""One way to a trained network, for prediction, evaluation and fine-tuning alike."""
+"""Loads a trained network, for prediction, evaluation and fine-tuning."""
 
 from hourglass_jax import copies, devices, files, weights
 from hourglass_jax.network import Metadata, Network, arrange, described
@@ -6,7 +6,7 @@ from hourglass_jax.weights import hub, published, pytorch
 
 
 def located(path):
-    """The file of a repository's weights, downloaded where need be; any other path or name as it is."""
+    """The file of a repository's weights, downloaded if necessary; other paths and names stay as they are."""
     return hub.fetch(hub.Repository.parse(str(path))) if hub.is_name(path) else path
 
 
@@ -14,19 +14,19 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     """A trained network.
 
     Args:
-      path: a workdir (its best checkpoint by validation score, or the latest where none has a score),
+      path: a workdir (its best checkpoint by validation score, or the latest if none has a score),
         WORKDIR/checkpoints/STEP, a file of `weights`, a PyTorch checkpoint (`weights.pytorch`), the name of
-        weights that come with the package (`weights.SHIPPED`) or are published (`weights.published`) and
-        fetched once, where a path of that name comes first, or "hf://owner/name" (`weights.hub`).
-      mesh: whose devices get the variables; None for all.
+        weights that come with the package (`weights.SHIPPED`) or that are published and fetched once
+        (`weights.published`), or "hf://owner/name" (`weights.hub`). An existing path comes before a name.
+      mesh: the devices that get the variables; None for all.
 
     Returns:
-      the network, its variables (averaged where the training averages), and the metadata.
+      the network, its variables (averaged if the training averages), and the metadata.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
       ValueError: it is damaged.
-      OSError: it is elsewhere, and cannot be fetched.
+      OSError: it is not on this machine, and cannot be fetched.
     """
     path = located(path)
     if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.path(path).exists():
@@ -39,7 +39,7 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
         metadata, arrays = weights.read(path)
         network, like = described(path, metadata, same, len(arrays))
         return network, arrange(path, arrays, like), metadata
-    from hourglass_jax import checkpoint  # Orbax takes a third of a second, and files do without
+    from hourglass_jax import checkpoint  # Orbax's import takes a third of a second, and files do not need it
 
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
@@ -64,5 +64,5 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
             except ValueError:
                 if wanted == tried:
                     raise
-                # A training that goes on may have removed it meanwhile, for a better or a newer one.
+                # A running training may have replaced it by a better or newer one in the meantime.
                 tried = wanted

@@ -112,7 +112,7 @@ def test_a_damaged_safetensors_file_is_one_line(safe, tmp_path, place):
     data, path = bytearray(safe.read_bytes()), tmp_path / "small.safetensors"
     data[place] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=f"{path}: damaged or no file of python -m") as error:
+    with pytest.raises(ValueError, match=f"{path}: damaged, or not a file of python -m") as error:
         loading.load(path)
     assert "\n" not in str(error.value)
 
@@ -278,8 +278,8 @@ def test_the_card_has_what_the_metadata_have(small):
         "synthetic-validation, per cent. Protocol: crop: image, no flip, scales 1, quarter.",
         "| Head | Sho | Mean |",
         "| 81.2 |  | 61.7 |",
-        "Joints' scores separate right joints from wrong ones with an AUROC of 0.750. Joints with a score "
-        "below 0.250, the best F1's, are not drawn.",
+        "Joints' scores separate correct joints from wrong ones with an AUROC of 0.750. Joints with a score "
+        "below 0.250, where F1 is best, are not drawn.",
         "Of the weights: apache-2.0. The code of hourglass_jax is under Apache-2.0.",
     ):
         assert line in card.text.splitlines(), line

@@ -74,7 +74,7 @@ def server(monkeypatch, tmp_path):
         """Replaces PyTorch's load."""
         with open(path, "rb") as file:
             if file.read(5) != b"right":
-                raise ValueError(f"{path}: no state_dict of tensors alone")
+                raise ValueError(f"{path}: not a state_dict of tensors only")
         return network, variables, Metadata(CONFIG, skeletons.MPII.to_dict())
 
     monkeypatch.setattr(published.pytorch, "load", load)
@@ -127,7 +127,9 @@ def test_the_next_call_continues_a_download(server, monkeypatch):
     assert kept() == ["hg2.npz"]
 
 
-@pytest.mark.parametrize("mode, reason", [("stalls", "timed out"), ("gone", "the server says 404 Not Found")])
+@pytest.mark.parametrize(
+    "mode, reason", [("stalls", "timed out"), ("gone", "the server responds with 404 Not Found")]
+)
 def test_a_failed_download_is_one_line_that_says_where_to_put_the_file(server, mode, reason, tmp_path):
     server.mode = mode
     with pytest.raises(OSError) as error:
@@ -147,14 +149,14 @@ def test_a_wrong_file_is_refused_and_not_kept(server):
     server.content = b"<html>Sign in</html>"
     with pytest.raises(ValueError, match="hg2: not the published file: its SHA-256 begins with "):
         published.fetch("hg2")
-    with pytest.raises(ValueError, match="no state_dict of tensors alone"):  # no SHA-256 is published
+    with pytest.raises(ValueError, match="not a state_dict of tensors only"):  # no SHA-256 is published
         published.fetch("princeton-2hg")
     assert kept() == []
 
 
 def test_the_first_download_of_weights_without_a_checksum_is_pinned(server, capsys):
     published.fetch("princeton-2hg")
-    assert "princeton-2hg: no SHA-256 is published; from now on it has to be " in capsys.readouterr().out
+    assert "princeton-2hg: no SHA-256 is published; from now on only " in capsys.readouterr().out
     (published.folder() / "princeton-2hg.npz").unlink()
     server.content += b"another"
     with pytest.raises(ValueError, match="princeton-2hg: not the published file"):
@@ -182,7 +184,7 @@ def test_a_path_comes_before_a_name(server, monkeypatch, tmp_path):
 def test_without_a_home_there_is_one_line(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(published.files.os.path, "expanduser", lambda path: path)  # as for an unknown user
-    with pytest.raises(OSError, match="neither XDG_CACHE_HOME nor HOME names one"):
+    with pytest.raises(OSError, match="no folder for fetched weights: set XDG_CACHE_HOME or HOME"):
         published.fetch("hg2")
     assert "hg2" in published.table()
 

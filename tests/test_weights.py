@@ -76,7 +76,7 @@ def test_kernels_take_two_bytes(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
 def test_values_that_float16_does_not_hold_are_refused(tmp_path, value):
     variables = {"params": {"conv": {"kernel": np.full((1, 2), value, np.float32)}}}
-    with pytest.raises(ValueError, match="params/conv/kernel holds values that are no numbers or beyond"):
+    with pytest.raises(ValueError, match="params/conv/kernel has values that are not numbers or above"):
         weights.write(tmp_path / "w.npz", variables, {})
     assert not list(tmp_path.iterdir())
 
@@ -90,7 +90,7 @@ def test_every_flipped_byte_is_noticed(file):
         try:
             metadata, arrays = weights.read(file)
         except ValueError as error:
-            assert str(error).startswith(f"{file}: damaged or no file of") and "\n" not in str(error)
+            assert str(error).startswith(f"{file}: damaged, or not a file of") and "\n" not in str(error)
             refused += 1
         else:  # a byte without use in the archive
             assert metadata == expected[0]
@@ -104,13 +104,13 @@ def test_other_files_are_refused_in_one_line(file, content):
     file.write_bytes(data[: len(data) // 2] if content is None else content)
     with pytest.raises(ValueError) as error:
         loading.load(file)
-    assert f"{file}: damaged or no file of python -m hourglass_jax.weights" in str(error.value)
+    assert f"{file}: damaged, or not a file of python -m hourglass_jax.weights" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_archives_of_others_are_refused(tmp_path, file):
     np.savez(tmp_path / "other.npz", a=np.arange(3))
-    with pytest.raises(ValueError, match="other.npz: damaged or no file of"):
+    with pytest.raises(ValueError, match="other.npz: damaged, or not a file of"):
         weights.read(tmp_path / "other.npz")
     weights.write(tmp_path / "later.npz", {"params": {}}, {"format": "hourglass_jax-weights-2"})
     with pytest.raises(ValueError, match="its format is not hourglass_jax-weights-1"):
@@ -156,7 +156,7 @@ def test_scores_go_with_the_weights(workdir, tmp_path, capsys):
         (["--workdir=none"], "none holds no checkpoints"),
         (
             ["--workdir=run", "--evaluation=old.json"],
-            "old.json: of step 5, but the weights are of step 7; eval",
+            "old.json: belongs to step 5, but the weights to step 7; eval",
         ),
         (["--workdir=run", "--evaluation=none.json"], "none.json"),
         (["--workdir=run", "--card=broken.json"], "broken.json: not readable as json"),

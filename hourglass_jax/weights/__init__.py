@@ -57,14 +57,15 @@ def shipped(name: str = DEFAULT) -> pathlib.Path:
 def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half: bool = True) -> None:
     """Writes a network's variables.
 
-    By default kernels are stored in float16, whose 11 bits keep them eight times as exact as bfloat16's 8;
-    vectors (biases, batch norm), of which there are few, in float32.
+    By default kernels are stored in float16, whose 11 bits are eight times as precise as bfloat16's 8.
+    Vectors (biases, batch norm) are small and stored in float32.
 
     Args:
-      path: of the file. *.safetensors is of that format, any other name a NumPy archive, by custom *.npz.
+      path: of the file. The ending .safetensors chooses that format; any other name, usually *.npz, is a
+        NumPy archive.
       variables: {"params", "batch_stats"}.
       metadata: of the network, or their json.
-      half: whether kernels are stored in float16; else in float32.
+      half: store kernels in float16; otherwise in float32.
 
     Raises:
       ValueError: a value is not finite or too large for float16.
@@ -78,7 +79,9 @@ def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half
             kind = np.float16 if half and value.ndim > 1 else np.float32
             content[name] = value.astype(kind, order="C")
         if not np.isfinite(content[name]).all():
-            raise ValueError(f"{name} holds values that are no numbers or beyond 65504; train more stably.")
+            raise ValueError(
+                f"{name} has values that are not numbers or above 65504; the training is unstable."
+            )
     checksum = _checksum(content)
     if files.path(path).suffix == SAFETENSORS:
         with extras.needed("safetensors", f"{path}: writing it"):
@@ -87,7 +90,7 @@ def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half
         header = {"metadata": text.decode(), "checksum": checksum.tobytes().hex()}
         files.write(path, safetensors.save(content, header))
         return
-    with files.replacing(path) as file:  # an open file: savez would change a name's ending
+    with files.replacing(path) as file:  # savez would change a name's ending, but not an open file
         arrays: dict[str, Any] = content | {"checksum": checksum}
         np.savez(file, **arrays)
 
@@ -113,9 +116,9 @@ def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:
         metadata = Metadata.from_dict(described)
         if strange := [name for name, value in content.items() if value.dtype.kind != "f"]:
             raise ValueError(f"{min(strange)} is {content[min(strange)].dtype}, not floating point")
-    except Exception as error:  # zipfile, zlib, NumPy, safetensors and json each have their own
+    except Exception as error:  # zipfile, zlib, NumPy, safetensors and json have errors of their own
         found = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path}: damaged or no file of {COMMAND} ({found})") from error
+        raise ValueError(f"{path}: damaged, or not a file of {COMMAND} ({found})") from error
     return metadata, {name: value.astype(np.float32) for name, value in content.items()}
 
 

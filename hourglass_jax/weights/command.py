@@ -33,31 +33,32 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
 def collect(source, *, evaluation=None, card=None) -> tuple[dict, Metadata]:
     """A training's averaged variables, and the metadata to pass on with them.
 
-    Whoever reads them computes in float32; the card has the dtype of a training that used another.
+    The metadata say float32, so that readers compute in float32; the card states the training's dtype if it
+    was another.
 
     Args:
-      source: as `loading.load` takes it.
+      source: a path or name for `loading.load`.
       evaluation: a file of scores; None for the source's own.
-      card: a file of further entries of the card.
+      card: a file with further entries of the card.
 
     Raises:
-      ValueError: the scores are of another step, or a file is no json object.
+      ValueError: the scores belong to another step, or a file is not a json object.
     """
     _, variables, metadata = loading.load(source)
     config = metadata.config
-    # Users of the weights need not know where the data lay.
+    # Users of the weights need not know where the data were.
     places = ("_dir", "annotations", "images")
     data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
     began = pathlib.Path(config["train"].get("init_from", "")).name
     config = config | {"data": data, "train": config["train"] | {"init_from": began}}
     trained_in = config["model"]["dtype"]
-    config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less exact
+    config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less precise
     scores = files.path(evaluation) if evaluation else _evaluation(source)
     found = _read_json(scores) if scores else metadata.evaluation
     if scores and found.get("step") != metadata.step:
         raise ValueError(
-            f"{scores}: of step {found.get('step')}, but the weights are of step {metadata.step}; "
-            "evaluate these first (hourglass evaluate)."
+            f"{scores}: belongs to step {found.get('step')}, but the weights to step {metadata.step}; "
+            "evaluate the weights first (hourglass evaluate)."
         )
     written = metadata.card | (_read_json(files.path(card)) if card else {})
     if trained_in != "float32":
@@ -66,7 +67,7 @@ def collect(source, *, evaluation=None, card=None) -> tuple[dict, Metadata]:
 
 
 def _evaluation(source) -> pathlib.Path | None:
-    """The scores in the workdir of a training or of its checkpoint; None without any."""
+    """The file of scores in the workdir of a training or of its checkpoint; None if there is none."""
     if hub.is_name(source):
         return None
     workdir = files.path(source)
@@ -96,14 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=weights.COMMAND,
         description="Writes a training's weights with their scores into one small file.",
-        epilog="hourglass weights list: published weights that are fetched by their name. hourglass weights "
-        "push, and pull: to and from repositories of the Hugging Face Hub; --help after each says more.",
+        epilog="hourglass weights list shows the published weights that can be used by name. hourglass "
+        "weights push and pull copy weights to and from repositories of the Hugging Face Hub; each has a "
+        "--help.",
     )
     parser.add_argument(
         "--workdir", required=True, help="a training's workdir, one of its checkpoints, or weights"
     )
     parser.add_argument(
-        "--output", required=True, help="the file, by custom *.npz; *.safetensors is of that format"
+        "--output", required=True, help="the file, usually *.npz; *.safetensors chooses that format"
     )
     _add_content(parser)
     return parser
@@ -112,15 +114,15 @@ def _parser() -> argparse.ArgumentParser:
 def _push_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hourglass weights push",
-        description="Uploads weights to a repository of the Hugging Face Hub, which is created where there "
-        "is none: model.safetensors, config.json and a model card, README.md, made from their metadata. It "
-        "needs pip install 'hourglass_jax[hub]'.",
+        description="Uploads weights to a repository of the Hugging Face Hub, which is created if it does "
+        "not exist: model.safetensors, config.json and a model card, README.md, made from their metadata. "
+        "This needs pip install 'hourglass_jax[hub]'.",
     )
     parser.add_argument("source", help="a training's workdir, one of its checkpoints, or weights")
     parser.add_argument("repository", metavar="owner/name")
-    parser.add_argument("--license", help="of the weights, by its id on the Hub, such as apache-2.0")
-    parser.add_argument("--private", action="store_true", help="a repository that is created is private")
-    parser.add_argument("--message", default="", help="of the commit")
+    parser.add_argument("--license", help="licence of the weights, by its id on the Hub, such as apache-2.0")
+    parser.add_argument("--private", action="store_true", help="make a newly created repository private")
+    parser.add_argument("--message", default="", help="message of the commit")
     _add_content(parser)
     return parser
 
@@ -129,7 +131,7 @@ def _pull_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hourglass weights pull",
         description="Downloads weights from a repository of the Hugging Face Hub to its cache. Every command "
-        "takes them by the name hf://owner/name, which downloads them by itself.",
+        "also accepts the name hf://owner/name, and then downloads them itself.",
     )
     parser.add_argument("repository", metavar="owner/name[@revision]")
     parser.add_argument("--output", help="also write them as a file, *.npz or *.safetensors")
@@ -140,7 +142,7 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation", help="scores to store (default: WORKDIR/evaluation.json if it is there)"
     )
-    parser.add_argument("--card", help="json to store beside: data, command, device, time, ...")
+    parser.add_argument("--card", help="json of further facts to store: data, command, device, time, ...")
 
 
 def _main(args) -> None:
@@ -160,7 +162,7 @@ def _push(args) -> None:
     address = hub.push(repository, variables, metadata, card, private=args.private, message=args.message)
     print(f"{repository}: step {metadata.step}, {_scored(metadata)} -> {address}")
     if not metadata.card.get("license"):
-        print("Note: no licence is stated; add one by --license=ID.", file=sys.stderr)
+        print("Note: no licence is stated; add one with --license=ID.", file=sys.stderr)
 
 
 def _pull(args) -> None:

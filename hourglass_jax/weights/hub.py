@@ -66,8 +66,8 @@ def is_name(path: str | os.PathLike) -> bool:
 def fetch(repository: Repository) -> pathlib.Path:
     """The file of a repository's weights in the Hub's cache, as `weights.read` reads it.
 
-    It is downloaded where it is not there or has changed. If the server cannot be reached, the copy of an
-    earlier download is used, with a note.
+    The file is downloaded if it is not in the cache or has changed. If the server cannot be reached, the copy
+    of an earlier download is used, with a note.
 
     Raises:
       OSError: there is no such repository, revision or file, no permission, no connection and no copy, or
@@ -80,7 +80,7 @@ def fetch(repository: Repository) -> pathlib.Path:
         return copy  # a commit does not change
     with _reported(repository):
         try:
-            # Before the download, which would try for half a minute without a word of the reason.
+            # Ask before the download, which would try for half a minute without giving a reason.
             found = api.model_info(**where, timeout=TIMEOUT)
         except Exception as error:
             if not _is_unreachable(error):
@@ -98,7 +98,7 @@ def fetch(repository: Repository) -> pathlib.Path:
 
 
 def check_can_push(repository: Repository) -> None:
-    """Refuses what cannot be uploaded to, before the work.
+    """Checks, before the work, that uploading to a repository is possible.
 
     Raises:
       ValueError: a revision is named; OSError: there is no token; ImportError: huggingface_hub is missing.
@@ -123,15 +123,15 @@ def push(
 ) -> str:
     """Writes weights, their metadata and a model card to a repository, in one commit.
 
-    The repository is created where there is none. Files of the same names are replaced, others stay; the
-    repository's history keeps all.
+    The repository is created if it does not exist. Files of the same names are replaced, other files stay;
+    the repository's history keeps all versions.
 
     Args:
       repository: its main branch.
       variables: {"params", "batch_stats"}.
       metadata: of the network.
       card: README.md, see `model_card.text`.
-      private: whether a repository that is created is private.
+      private: make a newly created repository private.
       message: of the commit.
 
     Returns:
@@ -162,12 +162,12 @@ def push(
 def _api(purpose: str):
     with extras.needed("huggingface_hub", purpose):
         import huggingface_hub
-    # Asked for here: the package reads the variable once, when it is imported.
+    # Pass HF_ENDPOINT here: the package reads the variable only once, when it is imported.
     return huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="hourglass_jax")
 
 
 def _copy(api, where: dict) -> pathlib.Path | None:
-    """The file of an earlier download; None without one."""
+    """The file of an earlier download; None if there is none."""
     from huggingface_hub import errors
 
     try:
@@ -177,10 +177,10 @@ def _copy(api, where: dict) -> pathlib.Path | None:
 
 
 def _check(repository: Repository, path: pathlib.Path) -> None:
-    """Removes a download whose SHA-256 is not the server's, by which the cache names large files.
+    """Removes a download whose SHA-256 is not the server's; the cache names large files by that SHA-256.
 
     Raises:
-      OSError: it is not.
+      OSError: the SHA-256 differs.
     """
     kept = path.resolve()
     with kept.open("rb") as file:
@@ -197,13 +197,13 @@ def _reported(repository: Repository) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        while type(error) is RuntimeError and error.__cause__:  # of an upload
+        while type(error) is RuntimeError and error.__cause__:  # an upload wraps its errors
             error = error.__cause__
         raise OSError(f"{repository}: {_reason(error)}.") from error
 
 
 def _status(error: BaseException) -> int:
-    """Of the server's response; 0 without one."""
+    """The status of the server's response; 0 without a response."""
     return getattr(getattr(error, "response", None), "status_code", 0)
 
 

@@ -1,4 +1,4 @@
-"""The model card of weights: README.md of a repository, made from the metadata alone.
+"""The model card of weights: README.md of a repository, made from the metadata only.
 
 https://huggingface.co/docs/hub/model-cards describes the fields at its head.
 """
@@ -14,7 +14,7 @@ from hourglass_jax.evaluation.protocol import Protocol
 from hourglass_jax.network import Metadata
 
 PROJECT = "hourglass_jax"
-FILES = f"""`model.safetensors`: kernels in float16, all else in float32; in its header metadata, checksum.
+FILES = f"""`model.safetensors`: kernels in float16, the rest in float32; metadata and checksum in its header.
 
 `config.json`: the same metadata: the whole config, the skeleton, the scores.
 
@@ -25,10 +25,10 @@ DATASETS = {
     "mpii": "MPII Human Pose (Andriluka et al., CVPR 2014)",
     "flic": "Frames Labeled in Cinema (Sapp and Taskar, CVPR 2013)",
     "synthetic": "figures that this project draws",
-    "coco": "people of one's own, in COCO's format",
-    "yolo": "people of one's own, in the format of Ultralytics YOLO",
-    "dlc": "people or animals of one's own, in DeepLabCut's format",
-    "labelme": "people of one's own, in labelme's format",
+    "coco": "own annotations of people, in COCO's format",
+    "yolo": "own annotations of people, in the format of Ultralytics YOLO",
+    "dlc": "own annotations of people or animals, in DeepLabCut's format",
+    "labelme": "own annotations of people, in labelme's format",
 }
 
 
@@ -56,7 +56,7 @@ def text(name: str, metadata: Metadata, parameters: int) -> str:
 def command(config: dict[str, Any]) -> str:
     """The command that trains with a config: the package's config of its model, and each field that differs.
 
-    "" for a config that no command line gives: of another model, or with fields that the package's has not.
+    "" if no command line gives the config: its model, or one of its fields, is not in the package's configs.
     """
     name = config.get("model", {}).get("name")
     if name not in config_base.names():
@@ -149,13 +149,13 @@ result.joints, result.scores  # (people, joints, 2) in pixels, (people, joints) 
 
 def _data(data: dict[str, Any]) -> str:
     names = data["dataset"].split("+")
-    lines = ["\n".join(f"- {one}: {DATASETS.get(one, 'a dataset of its own')}" for one in names)]
+    lines = ["\n".join(f"- {one}: {DATASETS.get(one, 'a custom dataset')}" for one in names)]
     if names == ["synthetic"]:
         lines.append("{:,} figures for training, {:,} for validation.".format(*data["examples"]))
     else:
         split, box = data.get("train_split", "train"), data.get("box", "auto")
         lines.append(f"Split for training: {split}. Boxes of the crops: {box}.")
-        lines.append("The pictures have rights of their own, which their publishers state.")
+        lines.append("The rights of the pictures are separate; their publishers state them.")
     return "\n\n".join(lines)
 
 
@@ -167,7 +167,7 @@ def _training(metadata: Metadata) -> str:
         samples = metadata.step * size * config["train"].get("accumulate", 1)
         lines.append(f"{metadata.step:,} steps of {size} people ({samples:,} samples).")
     if began := config["train"].get("init_from"):
-        lines.append(f"It began with the weights `{began}`.")
+        lines.append(f"The training started from the weights `{began}`.")
     trained_in = {"dtype": card.get("trained in", config["model"].get("dtype", "float32"))}
     if shown := card.get("command"):
         lines.append(f"The command:\n\n```\n{shown}\n```")
@@ -194,8 +194,8 @@ def _scores(found: dict[str, Any]) -> str:
         lines += [f"{limbs.get('metric', 'PCP')}, same protocol:", _table(limbs["table"])]
     if isinstance(known := found.get("confidence"), dict) and known.get("auroc") is not None:
         lines.append(
-            f"Joints' scores separate right joints from wrong ones with an AUROC of {known['auroc']:.3f}. "
-            f"Joints with a score below {known['threshold']:.3f}, the best F1's, are not drawn."
+            f"Joints' scores separate correct joints from wrong ones with an AUROC of {known['auroc']:.3f}. "
+            f"Joints with a score below {known['threshold']:.3f}, where F1 is best, are not drawn."
         )
     return "\n\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Published PyTorch weights by name: fetched once into the user's cache, converted, kept as our own file.
+"""Published PyTorch weights by name: fetched once into the user's cache, and converted to our format.
 
 Predictor("hg8")
 python -m hourglass_jax.weights list
@@ -22,22 +22,22 @@ from hourglass_jax.console import say
 from hourglass_jax.weights import pytorch
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 3  # connections, each of which goes on where the one before ended
+TRIES = 3  # connections, each of which continues where the previous one ended
 LARGEST = 2**31  # bytes
 _CHUNK = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Weights that others publish.
+    """Weights that other people publish.
 
     Attributes:
       address: of the file.
-      digits: the beginning of its SHA-256; "" where its publisher states none: then the first download's is
-        kept, and later ones have to agree.
+      digits: the first digits of its SHA-256; "" if its publisher states none: then the SHA-256 of the first
+        download is kept, and later downloads have to agree with it.
       stacks: of the network.
       size: in MB, an estimate from the parameters in float32.
-      score: its publisher's, PCKh@0.5 on MPII's validation people; "" where none is stated.
+      score: its publisher's, PCKh@0.5 on MPII's validation people; "" if none is stated.
       licence: of the publisher's code.
     """
 
@@ -62,18 +62,18 @@ NAMES = {
 
 
 def folder() -> pathlib.Path:
-    """Where fetched weights are kept: in the user's cache.
+    """The folder of fetched weights, in the user's cache.
 
     Raises:
-      OSError: there is none.
+      OSError: there is no cache.
     """
     if (cache := files.user_cache()) is None:
-        raise OSError("no folder for fetched weights: neither XDG_CACHE_HOME nor HOME names one; set one.")
+        raise OSError("no folder for fetched weights: set XDG_CACHE_HOME or HOME.")
     return cache / "weights"
 
 
 def fetch(name: str) -> pathlib.Path:
-    """The file of published weights, as `weights.read` reads it; fetched and converted where it is not there.
+    """The file of published weights, for `weights.read`; fetched and converted if it is not there.
 
     Args:
       name: one of `NAMES`.
@@ -90,7 +90,7 @@ def fetch(name: str) -> pathlib.Path:
     if importlib.util.find_spec("torch") is None:  # before the download
         raise ImportError(f"{name}: converting these weights needs PyTorch, once: pip install torch.")
     with _alone(folder() / ".lock"):
-        if target.is_file():  # fetched by another process meanwhile
+        if target.is_file():  # another process has fetched it in the meantime
             return target
         by_hand = foreign.is_file()
         if not by_hand:
@@ -144,7 +144,7 @@ def table() -> str:
 
 
 def _download(name: str, published: Published, target: pathlib.Path) -> None:
-    """Fetches a file, and goes on with what an earlier call has left."""
+    """Fetches a file; continues an incomplete download of an earlier call."""
     partial = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     reason = "no connection"
@@ -157,14 +157,14 @@ def _download(name: str, published: Published, target: pathlib.Path) -> None:
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the part is longer than the file
                 partial.unlink(missing_ok=True)
-            reason = f"the server says {error.code} {error.reason}"
+            reason = f"the server responds with {error.code} {error.reason}"
             if error.code in (401, 403, 404, 410):
                 break
-        except (OSError, ValueError) as error:  # urllib's, http.client's and socket's
+        except (OSError, ValueError) as error:  # of urllib, http.client and socket
             if partial.is_dir() or isinstance(error, PermissionError):
                 raise
             reason = str(getattr(error, "reason", error)) or type(error).__name__
-    left = f" {partial.stat().st_size:,} bytes are kept; the same call goes on." if partial.exists() else ""
+    left = f" {partial.stat().st_size:,} bytes are kept; the same call continues." if partial.exists() else ""
     raise OSError(
         f"{name}: {published.address} could not be fetched ({' '.join(reason.split())}).{left} By hand: put "
         f"the file there as {target}"
@@ -172,12 +172,12 @@ def _download(name: str, published: Published, target: pathlib.Path) -> None:
 
 
 def _receive(name: str, published: Published, partial: pathlib.Path) -> bool:
-    """One connection's bytes, appended to the part that is there; whether the file is complete."""
+    """Appends the bytes of one connection to the partial file; returns whether the file is complete."""
     begun = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(published.address, headers={"User-Agent": "hourglass_jax"})
     if begun:
         request.add_header("Range", f"bytes={begun}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # honours the variables of proxies
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # uses the proxies of the environment
         if begun and answer.status != 206:
             begun = 0
         length = answer.headers.get("Content-Length")
@@ -201,7 +201,7 @@ def _receive(name: str, published: Published, partial: pathlib.Path) -> bool:
 
 
 def _check(name: str, published: Published, path: pathlib.Path) -> str:
-    """The SHA-256 of a file, compared with the known one."""
+    """The SHA-256 of a file, after comparing it with the known one."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     known = published.digits or _pins().get(name, "")
@@ -223,7 +223,7 @@ def _pins() -> dict[str, str]:
 def _pin(name: str, digest: str) -> None:
     if name not in (pins := _pins()):
         files.write_json(folder() / "sha256.json", pins | {name: digest})
-        say(f"{name}: no SHA-256 is published; from now on it has to be {digest[:16]}...")
+        say(f"{name}: no SHA-256 is published; from now on only {digest[:16]}... is accepted.")
 
 
 @contextlib.contextmanager

@@ -14,22 +14,23 @@ from hourglass_jax.pose.skeletons import SKELETONS, Skeleton
 
 COMMAND = "python -m hourglass_jax.import_torch"
 SUFFIXES = (".pth", ".pt", ".tar")
-_STATES = ("state_dict", "model_state_dict", "model", "net")  # where trainings put it beside other things
+_STATES = ("state_dict", "model_state_dict", "model", "net")  # keys of the tensors in a training's file
 _WRAPPERS = re.compile(r"((module|model|_orig_mod)\.)+")  # DataParallel's, Lightning's, torch.compile's
 
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-    """How a public version names its tensors.
+    """The names of the tensors in a public version.
 
     Attributes:
       name: of the version.
-      parts: a module of ours -> theirs.
-      layers: a layer of ours -> theirs, of a module.
-      needed: tensors that it always has: of the heatmaps, of the last layer before them, and one whose length
-        is that of the stem's middle.
-      counts: fields of the model -> a pattern whose first group takes so many values.
-      mean: of the channels, that it subtracts from images in [0, 1].
+      parts: our name of a module -> theirs.
+      layers: our name of a layer in a module -> theirs.
+      needed: tensors that the version always has: of the heatmaps, of the last layer before them, and one
+        whose length is the width in the middle of the stem.
+      counts: fields of the model -> a pattern; the field is the number of different values of its first
+        group.
+      mean: of the channels, which the version subtracts from images in [0, 1].
     """
 
     name: str
@@ -111,7 +112,7 @@ def load(
     like = flatten(like)
     names = {name: _foreign_name(name, network.model.depth, known) for name in like}
     found = {name: _ours(tensor) for name, tensor in tensors.items()}
-    if known is _PRINCETON:  # stores a skip layer for each unit, used where the width changes
+    if known is _PRINCETON:  # it stores a skip layer for each unit, but uses it only if the width changes
         used = set(names.values())
         found = {name: found[name] for name in found if name in used or ".skip_layer." not in name}
     found = arrange(path, found, {names[name]: like[name] for name in like})
@@ -120,17 +121,18 @@ def load(
 
 
 def _read(path) -> dict[str, np.ndarray]:
-    """The state_dict as float32, without what wrappers put before the names, without the norms' counters."""
+    """The state_dict as float32, without the wrappers' prefixes of names and the norms' counters."""
     with extras.needed("torch", f"{path}: reading it"):
         import torch
     try:
         if zipfile.is_zipfile(path):  # else PyTorch's older format
             files.check_archive(path)
-        # Anything but tensors and plain values is refused: a pickle can run any program.
+        # Refuse everything except tensors and plain values: a pickle can run any program.
         content = torch.load(path, map_location="cpu", weights_only=True)
         tensors = next((content[name] for name in _STATES if name in content), content)
         tensors = {_WRAPPERS.sub("", name): tensor.detach() for name, tensor in tensors.items()}
-        # Tensors may share a storage, or repeat a number along an axis: copies could take any memory.
+        # Tensors may share a storage, or repeat a number along an axis: copies could need any amount of
+        # memory.
         if sum(tensor.nbytes for tensor in tensors.values()) > os.path.getsize(path):
             raise ValueError("tensors that are larger than the file")
         return {
@@ -139,17 +141,17 @@ def _read(path) -> dict[str, np.ndarray]:
             if not name.endswith("num_batches_tracked")
         }
     except Exception as error:  # pickle, zipfile and torch each have their own
-        if isinstance(error, OSError) and error.filename:  # that the file is missing; not what is in it
+        if isinstance(error, OSError) and error.filename:  # about the file itself, such as a missing one
             raise
-        # torch's own message advises to read it with weights_only=False, which would run the program.
+        # torch's own message suggests weights_only=False, which would run the program.
         raise ValueError(
-            f"{path}: no state_dict of tensors alone ({type(error).__name__}); a file with other objects is "
-            "refused, as it could run any program: save its state_dict again where you trust it."
+            f"{path}: not a state_dict of tensors only ({type(error).__name__}); a file with other objects "
+            "could run any program and is refused: if you trust it, load it and save only its state_dict."
         ) from None
 
 
 def _format(path, tensors) -> _Format:
-    """Whose version wrote a state_dict."""
+    """The public version that wrote a state_dict."""
     for known in _FORMATS:
         counted = all(any(re.match(pattern, n) for n in tensors) for pattern in known.counts.values())
         if counted and all(name in tensors for name in known.needed):
@@ -180,7 +182,7 @@ def _metadata(path, tensors, known: _Format, skeleton, size) -> Metadata:
         model["stem"] = "newell"
     config = {
         "model": model,
-        # Theirs, as are the squared error and the Gaussians of one cell.
+        # These are the version's own values, like the squared error and the Gaussians of one cell.
         "data": {"size": size, "mean": list(known.mean)},
         "loss": {"kind": "mean_squared_error", "sigma": 1.0},
         "train": {"average_decay": 0.0},
@@ -207,14 +209,14 @@ def _foreign_name(name: str, depth: int, known: _Format) -> str:
     if pattern.startswith("stem/unit"):
         unit = int(numbers[0])
         numbers = [unit + 1 if known is _BEARPAW else (1, 3, 4)[unit]]  # pre.2 is the pooling
-    elif known is _PRINCETON and "hourglass" in pattern:  # an hourglass holds the next lower one
+    elif known is _PRINCETON and "hourglass" in pattern:  # an hourglass contains the next lower one
         if "level" in pattern:
             stack, level, place = numbers
             names = {"skip": "up1", "down": "low1", "up": "low3"}
             numbers = [stack, "low2." * int(level), names[place]]
         else:
             numbers = [*numbers, ".".join(["low2"] * depth)]
-    elif "level" in pattern:  # bearpaw's counts from the lowest resolution on
+    elif "level" in pattern:  # bearpaw's version counts levels from the lowest resolution
         stack, level, place, unit = numbers
         numbers = [stack, depth - 1 - int(level), ("skip", "down", "up").index(place), unit]
     return f"{known.parts[pattern].format(*numbers)}{layer}.{_LEAVES[leaf]}"
