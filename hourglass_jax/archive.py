@@ -1,11 +1,11 @@
-"""Joints in archives of any size: one line of json for each picture, in shards, resumed where they stopped.
+"""Joints in archives of any size: a line of json per picture and frame, in shards, resumed after a stop.
 
     hourglass predict photos/ --output=out --jsonl --shard=3/16
 
 appends to out/predictions-3-of-16.jsonl. Which pictures are done is read from its lines, so that the same
 command goes on after a stop at any moment, and does nothing when all is done. Shards share nothing: any
-scheduler may run them, at once or one after another. A picture belongs to a shard by its name, and stays in
-it when others come or go.
+scheduler may run them, at once or one after another. A file belongs to a shard by its name, and stays in it
+when others come or go. Videos come after the pictures; one that was not finished begins again.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ import os
 import pathlib
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import tqdm
 
-from hourglass_jax import copies, files, loading, weights
+from hourglass_jax import copies, extras, files, loading, weights
 from hourglass_jax.media import pictures
 from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
@@ -59,14 +59,16 @@ class Shard(NamedTuple):
 def predict(
     paths: list[str], output, *, shard: Shard | None = None, checkpoint=None, boxes=None, **options
 ) -> int:
-    """Appends a line for each picture that has none yet.
+    """Appends a line for each picture, and for each frame of a video, that has none yet.
 
-    Lines are {"file_name", "width", "height", "people"}, people as COCO's results without an id, or
-    {"file_name", "error"} for a file that is no picture; it is not tried again until its line is removed.
+    Lines are {"file_name", "width", "height", "people"}, people as COCO's results without an id. The lines of
+    frames also have "frame", from 0, and "time" in seconds; {"file_name", "frames"}, their number, follows a
+    video's last frame. {"file_name", "error"} is of a file that cannot be read, or cannot be read to its end;
+    it is not tried again until its line is removed.
 
     Args:
-      paths: pictures, folders, which are searched to any depth, and globs. Names are relative to the folder
-        where one folder is given, and as they are given otherwise.
+      paths: pictures, videos, folders, which are searched to any depth, and globs. Names are relative to
+        the folder where one folder is given, and as they are given otherwise.
       output: folder of the file.
       shard: which part of the pictures; None for all.
       checkpoint: see `Predictor`.
@@ -91,50 +93,101 @@ def predict(
         if not glob.has_magic(path) and not os.path.exists(path):
             raise FileNotFoundError(f"{path}: there is no such file or folder.")
     with _opened(shard.file(output)) as (file, done):
-        ours = ((p, n) for p, n in _named(paths, root) if shard.has(n))
-        first = next((p for p, name in ours if _key(name) not in done), None)
-        if first is None:
-            print(f"Nothing to do: {len(done)} pictures are in {file.name}.")
+        if not (left := _left(paths, root, shard, done)).count and not left.videos:
+            print(f"Nothing to do: {len(done)} files are in {file.name}.")
             return 0
+        if left.videos:  # before the work
+            with extras.needed("av", f"{left.videos[0]}: reading it", error=ValueError):
+                import av  # noqa: F401
         predictor = Predictor(checkpoint, spread=True, **options)
         _check_same(shard.file(output), checkpoint, options, fresh=not done)
-        unread: list[dict] = []
-
-        def unreadable(error: pictures.Unreadable) -> None:
-            unread.append({"file_name": _name(error.path, root), "error": " ".join(str(error).split())})
-
-        todo = (pathlib.Path(p) for p, n in _named(paths, root) if shard.has(n) and _key(n) not in done)
-        results = predictor(
-            todo, boxes=boxes, unreadable=unreadable, remark=lambda line: None, threads=os.cpu_count() or 1
-        )
-        people = count = failed = 0
-        lines: Iterable[Result] = tqdm.tqdm(results, unit=" pictures", disable=None)  # pyright: ignore
-        for result in lines:
-            failed += _flush(file, unread)
-            _append(file, _line(result, _name(result.path, root)))
-            people, count = people + len(result), count + 1
-            if count % _SYNC == 0:
-                os.fsync(file.fileno())
-        failed += _flush(file, unread)
-    skipped = f", {failed} skipped" if failed else ""
-    print(f"{people} people in {count} pictures{skipped}, {len(done)} were done -> {file.name}")
-    if failed:
+        lines = _Lines(file, root)
+        common: dict = {"boxes": boxes, "unreadable": lines.unreadable, "remark": lambda line: None}
+        todo = _pictures(paths, root, shard, done)
+        results: Any = predictor(todo, threads=os.cpu_count() or 1, **common)
+        for result in tqdm.tqdm(results, total=left.count, unit=" pictures", disable=None):
+            lines.add(result)
+        lines.flush()
+        for path in left.videos:
+            # An iterator, whose frames are decoded as they are needed.
+            results = predictor(iter([path]), **common)
+            before, failed = lines.count, lines.failed
+            name = _name(path, root)
+            for result in tqdm.tqdm(results, desc=name, unit=" frames", disable=None):
+                lines.add(result)
+            lines.flush()
+            if lines.failed == failed:
+                lines.append({"file_name": name, "frames": lines.count - before})
+    videos = f" and frames of {len(left.videos)} videos" if left.videos else ""
+    skipped = f", {lines.failed} skipped" if lines.failed else ""
+    print(
+        f"{lines.people} people in {lines.count} pictures{videos}{skipped}, {len(done)} files were done -> "
+        f"{file.name}"
+    )
+    if lines.failed:
         print(f'Note: lines with "error" in {file.name} name the files that are skipped.', file=sys.stderr)
-    return failed
+    return lines.failed
 
 
-def _flush(file, unread: list[dict]) -> int:
-    """Writes what could not be read so far; how many."""
-    count = 0
-    while unread:
-        _append(file, unread.pop(0))
-        count += 1
-    return count
+class _Left(NamedTuple):
+    """What is not done yet: the number of pictures, and the videos."""
+
+    count: int
+    videos: list[pathlib.Path]
 
 
-def _append(file: BinaryIO, line: dict) -> None:
-    """One write for the whole line: a process that is killed leaves it whole, or not there."""
-    file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+def _left(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> _Left:
+    count, videos = 0, []
+    for found, name in _named(paths, root):
+        if shard.has(name) and _key(name) not in done:
+            if pictures.is_video(path := pathlib.Path(found)):
+                videos.append(path)
+            else:
+                count += 1
+    return _Left(count, videos)
+
+
+def _pictures(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> Iterator[pathlib.Path]:
+    """The pictures that are not done yet, listed as they are needed."""
+    for found, name in _named(paths, root):
+        if shard.has(name) and _key(name) not in done and not pictures.is_video(path := pathlib.Path(found)):
+            yield path
+
+
+class _Lines:
+    """Appends lines to the file.
+
+    Attributes:
+      people, count: of the pictures and frames that were added; failed: files that could not be read.
+    """
+
+    def __init__(self, file: BinaryIO, root: str | None):
+        self._file, self._root, self._unread = file, root, []
+        self.people = self.count = self.failed = 0
+
+    def unreadable(self, error: pictures.Unreadable) -> None:
+        """Keeps a line for a file that cannot be read; it may be called on any thread."""
+        name = _name(error.path, self._root)
+        self._unread.append({"file_name": name, "error": " ".join(str(error).split())})
+
+    def add(self, result: Result) -> None:
+        """Writes the line of a picture or of a frame."""
+        if result.frame is None:
+            self.flush()
+        self.append(_line(result, _name(result.path, self._root)))
+        self.people, self.count = self.people + len(result), self.count + 1
+        if self.count % _SYNC == 0:
+            os.fsync(self._file.fileno())
+
+    def flush(self) -> None:
+        """Writes the lines of the files that could not be read so far."""
+        while self._unread:
+            self.append(self._unread.pop(0))
+            self.failed += 1
+
+    def append(self, line: dict) -> None:
+        """One write for the whole line: after a kill it is there, cut off or not there."""
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
 def _line(result: Result, name: str) -> dict:
@@ -143,24 +196,28 @@ def _line(result: Result, name: str) -> dict:
         {key: value for key, value in person.items() if key not in ("image_id", "category_id")}
         for person in result.to_coco()
     ]
-    return {"file_name": name, "width": width, "height": height, "people": people}
+    when = {} if result.frame is None else {"frame": result.frame, "time": round(result.time or 0.0, 6)}
+    return {"file_name": name, **when, "width": width, "height": height, "people": people}
 
 
 def _named(paths: list[str], root: str | None) -> Iterator[tuple[str, str]]:
-    """Pairs of a picture's path and its name, in an order that is always the same, listed as they are
-    needed: of an archive only the names in one folder are held at once."""
+    """Pairs of the path of a picture or video and its name, in an order that is always the same.
+
+    They are listed as they are needed: of an archive only the names in one folder are held at once.
+    """
+    kinds = pictures.known()
     for path in paths:
         if os.path.isdir(path):
-            yield from ((found, _name(found, root)) for found in _walk(path))
+            yield from ((found, _name(found, root)) for found in _walk(path, kinds))
         elif os.path.isfile(path):
             yield path, _name(path, root)
         else:
             for found in sorted(glob.iglob(path, recursive=True)):
-                if _is_picture(found):
+                if os.path.splitext(found)[1].lower() in kinds:
                     yield found, _name(found, root)
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, kinds: set[str]) -> Iterator[str]:
     folders = []
     with os.scandir(folder) as entries:
         names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
@@ -168,15 +225,11 @@ def _walk(folder: str) -> Iterator[str]:
         path = os.path.join(folder, name)
         if is_folder:
             folders.append(path)
-        elif _is_picture(name):
+        elif os.path.splitext(name)[1].lower() in kinds:
             yield path
     for inner in folders:
         if not os.path.islink(inner):  # which may lead back
-            yield from _walk(inner)
-
-
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in pictures.EXTENSIONS
+            yield from _walk(inner, kinds)
 
 
 def _name(path, root: str | None) -> str:
@@ -203,18 +256,23 @@ def _opened(path: pathlib.Path) -> Iterator[tuple[BinaryIO, set[int]]]:
 
 
 def _done(path, file: BinaryIO) -> set[int]:
-    """The keys of the lines; a last one that was cut off is removed."""
-    done, whole = set(), 0
+    """The keys of the finished files; a last line that was cut off and an unfinished video are removed."""
+    done, whole, begun = set(), 0, None
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 break
             try:
-                done.add(_key(json.loads(line)["file_name"]))
+                content = json.loads(line)
+                if "frame" in content:
+                    begun = whole if begun is None else begun
+                else:
+                    done.add(_key(content["file_name"]))
+                    begun = None
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number} is damaged; remove it, and run again.") from None
             whole += len(line)
-    file.truncate(whole)
+    file.truncate(whole if begun is None else begun)
     return done
 
 

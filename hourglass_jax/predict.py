@@ -129,13 +129,16 @@ def predict(
 
 def _archive(options: dict, shard: str | None, selection: Selection) -> int:
     """Runs `archive.predict` with the command's options."""
-    pictured = ("table", "heatmaps", "attention", "labels", "draw_boxes", "smooth")
+    pictured = ("table", "heatmaps", "attention", "labels", "draw_boxes")
     if drawn := [name for name in pictured if options.pop(name)]:
         raise ValueError(
-            f"--jsonl is for pictures and draws nothing: leave out --{drawn[0]}.".replace("table", "csv")
+            f"--jsonl writes lines and draws nothing: leave out --{drawn[0]}.".replace("table", "csv")
         )
-    for name in ("colours", "min_cutoff", "beta", "detect_every"):  # for drawings and videos only
-        options.pop(name)
+    options.pop("colours")
+    smooth = OneEuro(min_cutoff=options.pop("min_cutoff"), beta=options.pop("beta"))
+    # Options of videos at their defaults stay out of the file's description, which older files lack.
+    options |= {"smooth": smooth} if options.pop("smooth") else {}
+    options |= {"detect_every": every} if (every := options.pop("detect_every")) != 1 else {}
     if options.pop("format") != "results":
         raise ValueError("--jsonl has a format of its own: leave out --format.")
     part = archive.Shard.parse(shard) if shard else None
@@ -512,8 +515,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--draw_boxes", action="store_true", help="also draw people's boxes, with their ids in videos")
     add(
         "--jsonl", action="store_true",
-        help="for archives: write a line of json for each picture and draw nothing; the same command "
-        "continues where it stopped",
+        help="for archives: write a line of json for each picture and frame and draw nothing; the same "
+        "command continues where it stopped",
     )  # fmt: skip
     add(
         "--shard",

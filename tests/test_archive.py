@@ -2,15 +2,18 @@
 
 import collections
 import fcntl
+import fractions
 import json
+import sys
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import SPOTS, picture
 from PIL import Image
 
 from hourglass_jax import archive, predict
-from hourglass_jax.media import pictures
+from hourglass_jax.media import pictures, videos
+from hourglass_jax.pose import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -61,13 +64,56 @@ def test_a_run_that_stopped_anywhere_resumes_to_the_same_lines(photos, capsys):
     # The run is complete: nothing is loaded, and nothing changes.
     before = whole.read_bytes()
     assert run(photos, "whole") == 0 and whole.read_bytes() == before
-    assert "Nothing to do: 21 pictures" in capsys.readouterr().out
+    assert "Nothing to do: 21 files" in capsys.readouterr().out
     # Killed within the eighth line.
     cut = b"".join(before.splitlines(keepends=True)[:8])[:-10]
     whole.write_bytes(cut)
     run(photos, "whole")
     assert whole.read_bytes().splitlines()[:7] == before.splitlines()[:7]
     assert lines(whole) == sorted(before.decode().splitlines())
+
+
+def test_videos_get_a_line_for_each_frame_and_begin_again_after_a_stop(spots, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(40, 60, (30, 20))).save(tmp_path / "in/a.png")
+    for name, count in (("b.mp4", 5), ("c.mp4", 3)):
+        with videos.writing(tmp_path / "in" / name, fractions.Fraction(10)) as write:
+            for i in range(count):
+                write(picture(40, 60, (10 + 5 * i, 20)))
+    (tmp_path / "in/d.mp4").write_bytes(b"no video")
+    assert run(tmp_path, "out") == 1
+    assert "9 people in 9 pictures and frames of 3 videos, 1 skipped" in capsys.readouterr().out
+    file = tmp_path / "out/predictions.jsonl"
+    before = file.read_bytes().splitlines(keepends=True)
+    found = [json.loads(line) for line in before]
+    assert [line["file_name"] for line in found] == ["a.png"] + ["b.mp4"] * 6 + ["c.mp4"] * 4 + ["d.mp4"]
+    assert [line.get("frame") for line in found] == [None, 0, 1, 2, 3, 4, None, 0, 1, 2, None, None]
+    assert [line["time"] for line in found[1:6]] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert found[6] == {"file_name": "b.mp4", "frames": 5} and "error" in found[-1]
+    # One person is followed through each video.
+    assert [line["people"][0]["track_id"] for line in found[1:6]] == [1] * 5
+    red = 3 * skeletons.MPII.joints.index(next(iter(SPOTS)))
+    assert all(abs(line["people"][0]["keypoints"][red] - 10 - 5 * i) < 4 for i, line in enumerate(found[1:6]))
+    assert run(tmp_path, "out") == 0 and "Nothing to do: 4 files" in capsys.readouterr().out
+    for end, kept in ((9, 2), (6, 1)):  # killed within c.mp4, and before the last line of b.mp4
+        file.write_bytes(b"".join(before[:end]) + before[end][:-10])
+        assert run(tmp_path, "out") == 1
+        assert file.read_bytes().splitlines(keepends=True) == before
+        assert f"{kept} files were done" in capsys.readouterr().out
+    assert run(tmp_path, "smooth", "--smooth") == 1
+    options = json.loads((tmp_path / "smooth/predictions.about.json").read_text())["options"]
+    assert "OneEuro" in options["smooth"]
+    assert "smooth" not in json.loads((tmp_path / "out/predictions.about.json").read_text())["options"]
+
+
+def test_videos_without_pyav_are_refused_before_the_work(spots, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(40, 60, (30, 20))).save(tmp_path / "in/a.png")
+    (tmp_path / "in/b.mp4").write_bytes(b"any")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert run(tmp_path, "out") == 1
+    assert "b.mp4: reading it needs PyAV, which is not installed: pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out/predictions.jsonl").read_bytes()
 
 
 def test_shards_are_all_pictures_once(photos):

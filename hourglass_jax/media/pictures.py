@@ -176,7 +176,7 @@ def search(paths: Iterable[str | os.PathLike]) -> Found:
         for entry in sorted(inside):
             if entry.name.startswith("."):
                 continue  # macOS writes a hidden ._NAME.jpg, which is not a picture, next to each picture
-            if entry.suffix.lower() not in _known():
+            if entry.suffix.lower() not in known():
                 kinds["folder" if _is_dir(entry) else entry.suffix.lower() or "without an ending"] += 1
             elif _is_file(entry):
                 found.items.append(entry)
@@ -184,7 +184,7 @@ def search(paths: Iterable[str | os.PathLike]) -> Found:
                 found.unreadable.append(Unreadable(f"{entry}: {_what_else(entry)}"))
         if len(found.items) + len(found.unreadable) == before:
             raise FileNotFoundError(
-                f"{path} holds no pictures or videos ({', '.join(sorted(_known()))})"
+                f"{path} holds no pictures or videos ({', '.join(sorted(known()))})"
                 f"{f', but {_counted(kinds)}' if kinds else ''}."
             )
         if kinds:
@@ -214,7 +214,8 @@ def _inside(path: pathlib.Path) -> list[pathlib.Path] | None:
     raise FileNotFoundError(f"{path}: there is no such file or folder.")
 
 
-def _known() -> set[str]:
+def known() -> set[str]:
+    """The endings of the names of pictures and videos that can be read, in lower case."""
     return EXTENSIONS | videos.EXTENSIONS | (_HEIF if _register_heif() else set())
 
 
