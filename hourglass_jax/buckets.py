@@ -6,6 +6,7 @@ renaming and no appending: a training holds a `Lease`, and `copies.Spool` upload
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -14,20 +15,27 @@ import pathlib
 import re
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from hourglass_jax import extras
 
 # The scheme -> the package that fsspec needs for it.
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
-BLOCK = 2**24  # bytes of one request of a download
+T = TypeVar("T")
+BLOCK = 2**24  # bytes of one request
 RENEWED, EXPIRED = 15.0, 60.0  # s, after which a lease is renewed, and after which an unchanged one is dead
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CUT = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
-_TIMEOUT = 120  # s, of one request
+_TIMEOUT = 60  # s, of one request
+NOTICED = 30.0  # s of waiting for a store, after which a line says so
+OUTAGE = 300.0  # s for which uploads and downloads try again, beside the half minute that gcsfs does
+_PAUSE = 1.0  # s
+# Statuses of HTTP that pass: a time-out, too many requests, faults of the server.
+_PASSING = ("408", "429", "500", "502", "503", "504")
 
 # epath takes TensorFlow for gs:// where it is installed, which cannot read s3:// and knows no emulator.
 os.environ.setdefault("EPATH_USE_TF", "false")
@@ -111,21 +119,90 @@ def reported(name: str | os.PathLike) -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{os.fspath(name)}: there is no such bucket or object.") from None
     except Exception as error:  # gcsfs, aiohttp, google.auth, botocore: each has its own
-        raise OSError(f"{os.fspath(name)}: {_reason(error, scheme(name))}.") from error
+        raise OSError(f"{os.fspath(name)}: {reason(error, name)}.") from error
+
+
+@contextlib.contextmanager
+def awaited(name: str | os.PathLike, doing: str = "waiting for the bucket") -> Iterator[None]:
+    """Prints a line on stderr each `NOTICED` seconds while the block lasts; none for a local path."""
+    if not scheme(name):
+        yield
+        return
+    ended, began = threading.Event(), time.monotonic()
+
+    def notice() -> None:
+        while not ended.wait(NOTICED):
+            say = f"{os.fspath(name)}: {doing}, {time.monotonic() - began:.0f} s so far."
+            print(say, file=sys.stderr, flush=True)
+
+    threading.Thread(target=notice, daemon=True, name="awaited").start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _tried(name: str | os.PathLike, call: Callable[[], T]) -> T:
+    """What `call` returns; an outage of the store may last `OUTAGE` seconds, a line says so."""
+    end = time.monotonic() + OUTAGE
+    with awaited(name), reported(name):
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if not _passes(error) or time.monotonic() > end:
+                    raise
+                say = f"{os.fspath(name)}: {reason(error, name)}; trying again."
+            print(say, file=sys.stderr, flush=True)
+            time.sleep(_PAUSE)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether a store may do later what it has just failed to do."""
+    if isinstance(error, TimeoutError | ConnectionError) or str(getattr(error, "code", "")) in _PASSING:
+        return True
+    kind = type(error)
+    return kind.__module__.partition(".")[0] in ("aiohttp", "requests") or kind.__name__ in (
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ReadTimeoutError",
+    )
+
+
+# What TensorStore says of a store, at the beginning of a message or after the name of an array.
+_STORES = re.compile(
+    r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|ABORTED): |HTTP response code"
+)
 
 
 def is_error(error: BaseException) -> bool:
     """Whether an error is a store's own, of a class that is no OSError."""
-    return type(error).__module__.partition(".")[0] in ("gcsfs", "aiohttp", "google", "botocore", "s3fs")
+    modules = ("gcsfs", "aiohttp", "google", "botocore", "s3fs", "requests")
+    return type(error).__module__.partition(".")[0] in modules
 
 
-def _reason(error: BaseException, kind: str) -> str:
-    found = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-    login = {"gs": "gcloud auth application-default login", "s3": "aws configure"}[kind]
-    module, code = type(error).__module__, str(getattr(error, "code", ""))
+def comes_from(error: BaseException | None) -> bool:
+    """Whether an error of a library that reads a bucket comes from the store, not from the content."""
+    while error is not None:
+        if is_error(error) or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
+            return True
+        if _STORES.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def reason(error: BaseException, name: str | os.PathLike) -> str:
+    """Why an access to a path failed, on one line, with the remedy where there is one."""
+    found = " ".join(str(error).split())
+    code, module = str(getattr(error, "code", "")), type(error).__module__
+    if status := re.search(r"http_response_code='(\d+)'", found):  # TensorStore's, after a long address
+        code, found = status[1], f"HTTP {status[1]}"
+    found = found[:200].rstrip(".") or type(error).__name__
+    login = {"gs": "gcloud auth application-default login", "s3": "aws configure"}[scheme(name)]
     if module.startswith("google.auth") or code == "401" or type(error).__name__ == "NoCredentialsError":
         return f"the credentials are missing or have expired ({found}); {login}"
-    if isinstance(error, PermissionError) or found.startswith("Forbidden"):
+    if isinstance(error, PermissionError) or code == "403" or found.startswith("Forbidden"):
         return f"no permission ({found})"
     return f"the bucket does not respond as it should ({found})"
 
@@ -137,15 +214,15 @@ def check_writable(folder: str | os.PathLike) -> None:
       OSError: there is no such bucket, no permission, or no credentials; one line.
     """
     probe, store = f"{os.fspath(folder)}/.{secrets.token_hex(4)}.probe", filesystem(folder)
-    with reported(folder):
+    with awaited(folder), reported(folder):
         store.pipe_file(probe, b"")
         store.rm_file(probe)
 
 
 def upload(local: str | os.PathLike, name: str | os.PathLike) -> None:
     """Copies a local file to an object, which replaces the one that was there when all of it has come."""
-    with reported(name):
-        filesystem(name).put_file(os.fspath(local), os.fspath(name))
+    store = filesystem(name)
+    _tried(name, lambda: store.put_file(os.fspath(local), os.fspath(name), chunksize=BLOCK))
 
 
 def listing(name: str | os.PathLike) -> dict[str, dict]:
@@ -155,7 +232,7 @@ def listing(name: str | os.PathLike) -> dict[str, dict]:
       FileNotFoundError: there is none.
     """
     store, text = filesystem(name), os.fspath(name).rstrip("/")
-    with reported(name):
+    with awaited(name), reported(name):
         root = store._strip_protocol(text)
         found = store.find(text, detail=True)
     if not found:
@@ -178,11 +255,11 @@ def download(name: str, about: dict, file: BinaryIO) -> None:
       OSError: it cannot be read.
     """
     store, md5 = filesystem(name), hashlib.md5(usedforsecurity=False)
-    with reported(name):
-        for start in range(0, about["size"], BLOCK):
-            block = store.cat_file(name, start=start, end=min(start + BLOCK, about["size"]))
-            file.write(block)
-            md5.update(block)
+    for start in range(0, about["size"], BLOCK):
+        end = min(start + BLOCK, about["size"])
+        block = _tried(name, functools.partial(store.cat_file, name, start=start, end=end))
+        file.write(block)
+        md5.update(block)
     wanted = about.get("md5Hash")  # objects that were composed of others have none
     if file.tell() != about["size"] or (wanted and base64.b64encode(md5.digest()).decode() != wanted):
         raise Changed(f"{name}: has not come as it is stored (its checksum differs); try again.")

@@ -27,7 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from hourglass_jax import files
+from hourglass_jax import buckets, files
 from hourglass_jax.network import Metadata
 from hourglass_jax.training.step import State
 
@@ -186,9 +186,12 @@ class Checkpoints:
     def _saving(self):
         """Turns errors of the block, and earlier ones of saves in the background, into OSError."""
         try:
-            yield
+            with buckets.awaited(self.directory, "waiting for a checkpoint to be saved"):
+                yield
         except Exception as error:  # Orbax and TensorStore have no exceptions of their own
             found = self._found(error)[-200:]
+            if files.in_bucket(self.directory):
+                found = buckets.reason(error, self.directory)
             raise OSError(
                 f"{self.directory}: a checkpoint could not be saved ({found}). Earlier checkpoints are "
                 "complete; after this is fixed, the same command continues from the latest."
@@ -262,9 +265,13 @@ class Checkpoints:
         if not isinstance(sys.unraisablehook, _Unraisable):
             sys.unraisablehook = _Unraisable(sys.unraisablehook)
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            with buckets.awaited(self.directory, "reading a checkpoint"):
+                return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax, TensorStore, zstd and json each have their own exceptions
             found = self._found(error)[:200]
+            if files.in_bucket(self.directory) and buckets.comes_from(error):
+                path = self.directory / str(step)
+                raise OSError(f"{path}: cannot be read; {buckets.reason(error, path)}.") from error
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
 

@@ -133,7 +133,6 @@ def main() -> int:
 
 def slow_child(seconds: float, argv: list[str]) -> None:
     """main.py, with saves that take longer, in the background as they do."""
-    sys.path.insert(0, str(kills.ROOT))
     from orbax.checkpoint import CheckpointManager
 
     from hourglass_jax.main import run

@@ -1,17 +1,21 @@
 """Kills a small training many times and compares its result with that of an undisturbed run.
 
 python launch/kills.py --kills=20 --output=runs/kills
+python launch/kills.py --kills=10 --steps=120 --bucket=emulator --output=runs/kills
 
 The kills (SIGKILL) aim in turn at a random moment of starting, training, saving and evaluating; the files
 that a killed process leaves show its activity. Every fifth signal is a SIGTERM, after which the training must
 save its last step and end. Every new process must resume from the newest complete checkpoint. In the end the
 parameters, the averages and the optimiser's state must equal those of the undisturbed run bit by bit, the
-log must have every step once, and both workdirs must have the same files.
+log must have every step once, and both workdirs must have the same files. With --bucket both workdirs are in
+a bucket, of Google or of an emulator on this machine; the consoles stay in --output.
 """
 
 import argparse
+import atexit
 import collections
 import json
+import os
 import pathlib
 import random
 import re
@@ -20,10 +24,14 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # Python looks beside this file only
+
+from hourglass_jax import buckets, files  # noqa: E402
+
 STEPS, EVALUATE_EVERY, SAVE_EVERY, KEPT = 240, 20, 4, 3  # the two latest and the best
 CONFIG = [
-    *("--config=configs/quickstart.py", f"--config.train.steps={STEPS}"),
+    "--config=configs/quickstart.py",
     *(f"--config.train.save_every={SAVE_EVERY}", f"--config.train.evaluate_every={EVALUATE_EVERY}"),
     *("--config.train.log_every=1", "--config.train.pictures=1"),
     *("--config.train.tensorboard=false", "--config.model.width=16", "--config.model.depth=2"),
@@ -37,11 +45,12 @@ SECONDS = 10.0  # from SIGTERM to the end, at most; on a busy machine as long as
 class Process:
     """One process of the training, from start to end."""
 
-    def __init__(self, workdir: pathlib.Path):
-        self.workdir, self._console = workdir, workdir.parent / f"{workdir.name}.txt"
+    def __init__(self, workdir: pathlib.Path, output: pathlib.Path):
+        self.workdir, self._console = workdir, output / f"{workdir.name}.txt"
         self._console.touch()
         self._before = self._console.stat().st_size
-        command = [sys.executable, "main.py", f"--workdir={workdir.resolve()}", *CONFIG]
+        command = [sys.executable, "main.py", f"--workdir={files.absolute(workdir)}", *CONFIG]
+        command += [f"--config.train.steps={STEPS}"]
         with self._console.open("a") as console:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=console, stderr=subprocess.STDOUT)
 
@@ -56,7 +65,7 @@ class Process:
         if not self.begun():
             return {"starting"}
         found = set()
-        if any(not path.name.isdigit() for path in (self.workdir / "checkpoints").glob("*")):
+        if steps(self.workdir) != {str(step) for step in saved(self.workdir)}:
             found.add("saving")  # the start has removed what the process before left
         last = re.search(r"^step (\d+)/.*\n\Z", self.output(), re.MULTILINE)
         if last and int(last[1]) % EVALUATE_EVERY == 0:
@@ -72,7 +81,8 @@ class Process:
             now = self.activities()
             if now & set(activities):
                 return True
-            time.sleep(0.1 if "starting" in now else 0.002)  # a save takes hundredths of a second
+            # A save takes hundredths of a second, in a bucket a second.
+            time.sleep(0.1 if "starting" in now or files.in_bucket(self.workdir) else 0.002)
         return False
 
 
@@ -85,22 +95,39 @@ def empty_folder(name: str) -> pathlib.Path:
     return output
 
 
+def emulated() -> str:
+    """The address of a bucket on this machine, which ends with this process."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import store
+
+    running = store.Store("bucket")
+    atexit.register(running.close)
+    os.environ.update(running.environment)
+    return "gs://bucket"
+
+
 def main() -> int:
+    global STEPS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
-    parser.add_argument("--output", required=True, help="empty folder for the two workdirs")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training (default: %(default)s)")
+    parser.add_argument("--bucket", help="empty gs://BUCKET/FOLDER for the workdirs, or the word emulator")
+    parser.add_argument("--output", required=True, help="empty folder for the workdirs and consoles")
     flags = parser.parse_args()
     output = empty_folder(flags.output)
-    whole, killed = output / "whole", output / "killed"
-    if Process(whole).process.wait():
-        sys.exit(f"Error: the undisturbed run failed, see {whole}.txt.")
+    STEPS = flags.steps
+    bucket = emulated() if flags.bucket == "emulator" else flags.bucket
+    folder = files.path(bucket) if bucket else output
+    whole, killed = folder / "whole", folder / "killed"
+    if Process(whole, output).process.wait():
+        sys.exit(f"Error: the undisturbed run failed, see {output}/whole.txt.")
 
     moments, hit, failures = random.Random(flags.seed), collections.Counter(), []
     most, slowest, startup = (0, 0), 0.0, 5.0
     for number in range(1, flags.kills + 1):
         aim, newest, began = AIMS[(number - 1) % len(AIMS)], max(saved(killed), default=0), time.monotonic()
-        trained = Process(killed)
+        trained = Process(killed, output)
         if aim == "starting":
             time.sleep(moments.uniform(0, startup))
         elif trained.wait_for(*AIMS[1:]):
@@ -123,12 +150,11 @@ def main() -> int:
             if code or took > max(SECONDS, startup) or saved(killed)[-1:] != [last(killed)]:
                 failures.append(f"SIGTERM: code {code}, {took:.1f} s, {saved(killed)} of {last(killed)}")
         failures += resumed(trained, newest)
-        folders = len(list((killed / "checkpoints").glob("*")))
-        most = max(most[0], folders), max(most[1], size(killed))
+        most = max(most[0], len(steps(killed))), max(most[1], size(killed))
         did = " and ".join(sorted(found))
         print(f"{number}: {did}, logged to step {last(killed)}, saved {saved(killed)}", flush=True)
     newest = max(saved(killed), default=0)
-    trained = Process(killed)
+    trained = Process(killed, output)
     if trained.process.wait():
         failures.append("the last process")
     failures += resumed(trained, newest) + differences(whole, killed)
@@ -140,14 +166,36 @@ def main() -> int:
     return 1 if failures else 0
 
 
+def names(workdir: pathlib.Path) -> dict[str, int]:
+    """The files in a workdir and their bytes."""
+    if not files.in_bucket(workdir):
+        paths = [path for path in workdir.rglob("*") if path.is_file()]
+        return {path.relative_to(workdir).as_posix(): path.stat().st_size for path in paths}
+    try:
+        return {name: about["size"] for name, about in buckets.listing(workdir).items()}
+    except FileNotFoundError:
+        return {}
+
+
+def steps(workdir: pathlib.Path) -> set[str]:
+    """Names of the checkpoints' folders, complete or not."""
+    if not files.in_bucket(workdir):
+        return {path.name for path in (workdir / "checkpoints").glob("*")}
+    return {name.split("/")[1] for name in names(workdir) if name.startswith("checkpoints/")}
+
+
 def saved(workdir: pathlib.Path) -> list[int]:
-    """Steps of the complete checkpoints."""
-    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+    """Steps of the complete checkpoints: of folders with a plain name, in a bucket with Orbax' marker."""
+    found = steps(workdir)
+    if files.in_bucket(workdir):
+        there = names(workdir)
+        found = {name for name in found if f"checkpoints/{name}/commit_success.txt" in there}
+    return sorted(int(name) for name in found if name.isdigit())
 
 
 def size(workdir: pathlib.Path) -> int:
     """Bytes."""
-    return sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
+    return sum(names(workdir).values())
 
 
 def resumed(trained: Process, newest: int) -> list[str]:
@@ -160,8 +208,11 @@ def resumed(trained: Process, newest: int) -> list[str]:
 
 def lines(workdir: pathlib.Path) -> list[dict]:
     """Of metrics.jsonl."""
-    path = workdir / "metrics.jsonl"
-    content = path.read_text().splitlines() if path.exists() else []
+    try:
+        with files.opened(workdir / "metrics.jsonl") as file:
+            content = file.read().splitlines()
+    except FileNotFoundError:
+        content = []
     found = []
     for line in content:
         try:
@@ -178,7 +229,6 @@ def last(workdir: pathlib.Path) -> int:
 
 def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
     """The differences between the results of two runs."""
-    sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
@@ -193,7 +243,7 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
 
     found = []
     for item in ("model", "averaged", "optimizer"):
-        a, b = (arrays(w.resolve() / "checkpoints" / str(STEPS) / item) for w in (whole, killed))
+        a, b = (arrays(files.absolute(w) / "checkpoints" / str(STEPS) / item) for w in (whole, killed))
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
         found += [item] * any(np.asarray(x).tobytes() != np.asarray(y).tobytes() for x, y in pairs)
     clocked = ("images_per_second", "input_share")
@@ -201,13 +251,12 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
             for w in (whole, killed)]  # fmt: skip
     if logs[0] != logs[1]:
         found.append("metrics.jsonl")
-    steps = [line["step"] for line in logs[1] if "loss" in line]
-    if steps != list(range(1, STEPS + 1)):
+    logged = [line["step"] for line in logs[1] if "loss" in line]
+    if logged != list(range(1, STEPS + 1)):
         found.append("steps in the log")
-    kept = [sorted(p.relative_to(w) for pattern in ("*", "*/*") for p in w.glob(pattern))
-            for w in (whole, killed)]  # fmt: skip
+    kept = [{"/".join(name.split("/")[:2]) for name in names(w)} for w in (whole, killed)]
     if kept[0] != kept[1]:
-        found.append(f"files: {', '.join(map(str, set(kept[0]) ^ set(kept[1])))}")
+        found.append(f"files: {', '.join(kept[0] ^ kept[1])}")
     return found
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import queue
+import re
 import socket
 import subprocess
 import sys
@@ -451,5 +452,5 @@ def gcs(_store, request, monkeypatch, tmp_path):
     """(store, folder): a bucket on this machine (`store.Store`), and gs://bucket/TEST."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _store.fault, _store.requests[:] = (lambda method, path: None), []
-    yield _store, f"gs://bucket/{request.node.name}"
+    yield _store, f"gs://bucket/{re.sub(r'[^a-z0-9]+', '_', request.node.name)}"
     _store.fault = lambda method, path: None

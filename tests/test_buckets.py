@@ -7,11 +7,13 @@ import re
 import time
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import archive, buckets, copies, evaluate, files, loading, predict, train
+from hourglass_jax import archive, buckets, checkpoint, copies, evaluate, files, loading, predict, train
 from hourglass_jax.training import log as logs
+from hourglass_jax.training.step import State
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -202,6 +204,14 @@ def test_no_permission_is_an_immediate_line_and_nothing_is_written(gcs, tiny):
     assert buckets.filesystem(folder).find(folder) == []
 
 
+def test_a_pattern_in_the_place_of_a_workdir_is_refused(gcs, tiny):
+    """Orbax would find none of its own files, and end with checkpoints that are empty."""
+    store, folder = gcs
+    with pytest.raises(ValueError, match=r"run\[1\]: checkpoints in a bucket need a path without \[[.]$"):
+        train.train(tiny(), "gs://bucket/run[1]")
+    assert not store.requests
+
+
 def test_checkpoints_on_s3_are_refused(tiny, tmp_path, monkeypatch):
     pytest.importorskip("s3fs")
     monkeypatch.chdir(tmp_path)
@@ -210,10 +220,82 @@ def test_checkpoints_on_s3_are_refused(tiny, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("fault", [503, "drop"])
-def test_temporary_faults_are_tried_again(gcs, fault):
+@pytest.fixture
+def impatient(monkeypatch):
+    """No pauses between attempts."""
+    from gcsfs import retry
+
+    monkeypatch.setattr(retry, "min", lambda *values: 0.0, raising=False)
+    monkeypatch.setattr(buckets, "_PAUSE", 0.0)
+
+
+@pytest.mark.parametrize("fault", [503, "drop", "silent"])
+def test_temporary_faults_are_tried_again(gcs, fault, impatient, capsys, monkeypatch):
+    from fsspec import config
+
     store, folder = gcs
-    left = [1]
-    store.fault = lambda method, path: fault if "upload" in path and left and left.pop() else None
+    if fault == "silent":
+        monkeypatch.setitem(config.conf["gs"], "requests_timeout", 1.0)
+    left = [1] * (1 if fault == "silent" else 13)  # gcsfs tries six times
+
+    def fails(method, path):
+        if not left:
+            return None
+        left.pop()
+        return time.sleep(2) if fault == "silent" else fault
+
+    for use in (lambda: files.write(f"{folder}/a", b"content"), lambda: files.opened(f"{folder}/a").read()):
+        store.fault = lambda method, path: fails(method, path) if "upload" in path or "alt=" in path else None
+        use()
+        assert not left and "trying again.\n" in capsys.readouterr().err
+        left[:] = [1] * (1 if fault == "silent" else 13)
+    store.fault = lambda method, path: None
+    assert files.opened(f"{folder}/a").read() == b"content"
+
+
+def test_an_outage_that_lasts_ends_in_one_line_and_keeps_what_was_there(gcs, impatient, monkeypatch, capsys):
+    store, folder = gcs
     files.write(f"{folder}/a", b"content")
-    assert files.opened(f"{folder}/a").read() == b"content" and not left
+    monkeypatch.setattr(buckets, "OUTAGE", 0.0)
+    store.fault = lambda method, path: 503 if "upload" in path else None
+    with pytest.raises(OSError, match=f"^{folder}/a: the bucket does not respond as it should .*[.]$"):
+        files.write(f"{folder}/a", b"other")
+    monkeypatch.setattr(buckets, "NOTICED", 0.1)
+    store.fault = lambda method, path: time.sleep(0.3)  # a slow link
+    assert files.opened(f"{folder}/a").read() == b"content"
+    assert f"{folder}/a: waiting for the bucket, 0 s so far.\n" in capsys.readouterr().err
+
+
+# Requests of gcsfs, by which Orbax makes and ends a checkpoint, and of TensorStore, which writes its arrays.
+GCSFS, TENSORSTORE = "uploadType=resumable", "uploadType=media"
+
+
+@pytest.mark.parametrize(
+    "fault, where, found",
+    [
+        (503, GCSFS, "the bucket does not respond"),
+        (403, TENSORSTORE, "no permission"),
+        (401, TENSORSTORE, "the credentials are"),
+    ],
+)
+def test_a_store_that_fails_in_a_save_keeps_the_checkpoint_before(gcs, fault, where, found, impatient):
+    store, folder = gcs
+
+    def state(step):
+        return State(np.int32(step), {"a": jnp.full(3, float(step))}, {}, {"m": jnp.ones(2)}, None)
+
+    failed = f"^{folder}/checkpoints: a checkpoint could not be saved [(]{found}"
+    with pytest.raises(OSError, match=failed), checkpoint.Checkpoints(folder) as saved:
+        saved.save(state(1), {}, None)
+        saved.wait()
+        store.fault = lambda method, path: fault if where in path else None
+        saved.save(state(2), {}, None)
+        saved.wait()
+    store.fault = lambda method, path: None
+    with checkpoint.Checkpoints(folder) as saved:
+        like = {"params": {"a": jnp.ones(3)}, "batch_stats": {}}
+        assert saved.steps == [1] and saved.variables(1, "model", like)["params"]["a"].tolist() == [1, 1, 1]
+        if fault != 503:  # TensorStore tries those again for a quarter of an hour
+            store.fault = lambda method, path: fault if "alt=media" in path and "model" in path else None
+            with pytest.raises(OSError, match=f"^{folder}/checkpoints/1: cannot be read; {found}"):
+                saved.variables(1, "model", like)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import signal
 from collections.abc import Iterator
 
@@ -80,9 +81,16 @@ class Workdir:
         return self.path / f"diverged_{step:07d}.npz"
 
     def check_writable(self) -> None:
-        """Raises OSError for a workdir in a bucket that cannot be written to, ValueError for one on S3."""
+        """Refuses a workdir in which no checkpoint could be saved.
+
+        Raises:
+          OSError: it is in a bucket that cannot be written to.
+          ValueError: it is on S3, or has a name in a bucket that Orbax takes for a pattern.
+        """
         if buckets.scheme(self.path) == "s3":  # Orbax only knows TensorStore's driver of gs://
             raise ValueError(f"{self}: checkpoints can be in gs:// or a local folder, not in s3://.")
+        if files.in_bucket(self.path) and (found := re.search(r"[*?\[\]]", str(self))):
+            raise ValueError(f"{self}: checkpoints in a bucket need a path without {found[0]}.")
         if jax.process_index() == 0:
             files.check_writable(self.path)
 
