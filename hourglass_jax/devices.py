@@ -9,6 +9,7 @@ import pathlib
 import platform
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,16 +42,36 @@ def platform_of(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def jit(function: Callable, mesh: Mesh, *, forms_of: str | None = None, **options):
+def jit(
+    function: Callable,
+    mesh: Mesh,
+    *,
+    forms_of: str | None = None,
+    keep: tuple[str, Any] | None = None,
+    **options,
+):
     """`jax.jit` of a function whose operations take the forms that are fast on the mesh's devices.
 
     Args:
       function: not compiled yet.
       mesh: of one platform.
       forms_of: the platform whose forms are taken, where the mesh's devices only simulate it.
+      keep: kind and about of `kept.program`, for a function that is traced once for all processes; programs
+        of several devices are not kept.
       options: of `jax.jit`.
     """
-    return jax.jit(platforms.on(forms_of or platform_of(mesh), function), **options)
+    formed = platforms.on(forms_of or platform_of(mesh), function)
+    if keep is None or mesh.size > 1:
+        return jax.jit(formed, **options)
+    kind, about = keep
+    return kept.program(kind, about, formed, platform=_exported_for(mesh), **options)
+
+
+def _exported_for(mesh: Mesh) -> str:
+    """The mesh's platform as `jax.export` names it."""
+    if (name := platform_of(mesh)) != "gpu":
+        return name
+    return "rocm" if "rocm" in mesh.devices.flat[0].client.platform_version else "cuda"
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

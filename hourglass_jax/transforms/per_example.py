@@ -12,9 +12,13 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax import export
 
 from hourglass_jax import devices, inference
+from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Network
+
+export.register_namedtuple_serialization(Outputs, serialized_name="hourglass_jax.Outputs")
 
 
 def suits(mesh: jax.sharding.Mesh) -> bool:
@@ -22,17 +26,30 @@ def suits(mesh: jax.sharding.Mesh) -> bool:
     return mesh.size == 1 and devices.platform_of(mesh) == "cpu"
 
 
-def estimator(estimate: inference.Estimator, mesh: jax.sharding.Mesh) -> Callable:
-    """The estimator, compiled for the devices: with `examples` if that `suits`, else as one program."""
+def estimator(
+    estimate: inference.Estimator, mesh: jax.sharding.Mesh, *, about: list | None = None
+) -> Callable:
+    """The estimator, compiled for the devices: with `examples` if that `suits`, else as one program.
+
+    Args:
+      about: of the network, see `network.about`; None traces the programs in any case.
+    """
+
+    def jit(kind: str, function: Callable, **options) -> Callable:
+        keep = None if about is None else (kind, [about, estimate.about()])
+        return devices.jit(function, mesh, keep=keep, **options)
+
+    same, spread = devices.replicated(mesh), devices.sharded(mesh)
     if suits(mesh):
         # A partial, because methods are hashed by the fields of their object.
-        of_view = functools.partial(Network.forward, estimate.network)
-        program, views, result = (
-            devices.jit(function, mesh) for function in (of_view, estimate.views, estimate.result)
+        forward = jit("forward", functools.partial(Network.forward, estimate.network))
+        # Their arguments are of NumPy, which JAX would put on the best device that there is.
+        views, result = (
+            jit(kind, function, in_shardings=same)
+            for kind, function in (("views", estimate.views), ("result", estimate.result))
         )
-        return examples(program, views=views, result=result)
-    same, spread = devices.replicated(mesh), devices.sharded(mesh)
-    return devices.jit(estimate, mesh, in_shardings=(same, spread), out_shardings=spread)
+        return examples(forward, views=views, result=result)
+    return jit("estimate", estimate, in_shardings=(same, spread), out_shardings=spread)
 
 
 def examples(

@@ -1,12 +1,15 @@
 """Examples computed one by one, in parallel, equal those of the whole batch."""
 
+import dataclasses
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import inference
+from hourglass_jax import inference, kept
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Network
 from hourglass_jax.pose import skeletons
@@ -93,6 +96,53 @@ def test_an_estimator_gives_the_same_one_by_one_and_at_once(regresses, flip, sca
     for a, c in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
         assert np.std(c) > 0
         np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_an_estimator_of_kept_programs_is_the_same_bit_by_bit(tmp_path, monkeypatch, same, one_by_one):
+    monkeypatch.setattr(per_example, "suits", lambda mesh: one_by_one)
+    network = Network(Tilted(False), skeletons.MPII, 32, (0.4, 0.5, 0.6), 1.0, False)
+    variables = network.model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    canvases = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
+
+    def found(about):
+        estimate = inference.Estimator(network, canvas=32, margin=1.0, flip=True)
+        return jax.device_get(per_example.estimator(estimate, mesh, about=about)(variables, canvases))
+
+    expected = found(["tilted"])  # nothing is kept yet
+    kept.keep(tmp_path)
+    try:
+        same(found(["tilted"]), expected)
+
+        def forward(network, variables, views):
+            raise AssertionError("traced a second time")
+
+        monkeypatch.setattr(Network, "forward", forward)
+        same(found(["tilted"]), expected)
+    finally:
+        kept.keep(None)
+
+
+def test_estimates_that_differ_are_kept_apart():
+    network = Network(Tilted(False), skeletons.MPII, 32, (0.4, 0.5, 0.6), 1.0, False)
+    changes = [{"mean": (0.4, 0.5, 0.7)}, {"sigma": 2.0}, {"logits": True}, {"signed": True}]
+    changes += [{"skeleton": skeletons.LSP}, {"size": 64}]
+    networks = [network, *(dataclasses.replace(network, **change) for change in changes)]
+    options = {"canvas": 32, "margin": 1.0, "flip": True}
+    changed = [
+        {},
+        {"canvas": 40},
+        {"margin": 1.25},
+        {"flip": False},
+        {"scales": (1.0, 1.2)},
+        {"decode": "dark"},
+    ]
+    changed += [{"released": True}]
+    estimates = [inference.Estimator(of, **options) for of in networks]
+    estimates += [inference.Estimator(network, **options | change) for change in changed]
+    texts = [json.dumps(estimate.about(), default=str) for estimate in estimates]
+    assert len(set(texts)) == len(texts) and "0x" not in texts[0]  # no address, which would change
 
 
 def test_the_error_of_one_example_is_raised():
