@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -141,6 +142,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
             found[item.path] += 1
     items.sort(key=lambda item: -found[item.path])  # so that all workers end at about the same time
+
+
+def pytest_collection_finish():
+    """Looks for cycles of garbage less often: that took a quarter of the time to trace a network."""
+    gc.freeze()  # modules stay to the end
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 import functools
 import importlib
+import json
 import pathlib
 import re
 
@@ -21,7 +22,7 @@ SMALL = "stacks=1,width=16,size=64"
 ARGUMENTS = {
     "quickstart": ["", "model=newell,stacks=2,width=16", *(f"model={name}" for name in models.names())],
     "newell": [
-        *("", "stacks=8", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"),
+        *("", "stacks=8,dataset=mpii", f"{SMALL},dataset=synthetic", f"{SMALL},dataset=lsp,quick=true"),
         "variant=flic,dataset=flic,width=16,size=64",
         *(f"variant={variant},stacks=2,width=16,size=64" for variant in newell.VARIANTS),
     ],
@@ -42,7 +43,7 @@ ARGUMENTS = {
         f"{SMALL},dataset=synthetic,quick=true",
     ],
     "tang": [
-        "stacks=3",
+        "stacks=3,dataset=mpii",
         f"{SMALL},dataset=lsp+lspet+mpii",
         *(f"variant={variant},{SMALL}" for variant in tang.VARIANTS),
         f"variant=data8,{SMALL},dataset=synthetic,quick=true",
@@ -87,6 +88,19 @@ def strides_of(config, model):
     return [4] * (config.model.stacks if supervision == "stacks" else 1)
 
 
+def shapes_of(model, size):
+    """(outputs, parameters) of a model for a picture of `size` px."""
+    return _shapes(json.dumps(model, sort_keys=True), size)
+
+
+@functools.cache  # to trace the large networks once
+def _shapes(fields, size):
+    model = models.build(**json.loads(fields))  # which refuses unknown fields
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    outputs, variables = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)
+    return outputs, variables["params"]
+
+
 def test_every_config_is_in_the_table_of_cases():
     assert set(ARGUMENTS) == set(NAMES)
 
@@ -96,10 +110,9 @@ def test_a_config_is_complete_and_builds_its_model(name, string):
     config = load(name, string)
     assert keys(config) == keys(common.base())  # only known fields
     k = joints_of(config)
-    model = models.build(joints=k, **config.model)  # refuses unknown fields
     size = config.data.size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    outputs = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)[0]
+    model = models.build(joints=k, **config.model)
+    outputs, _ = shapes_of(config.model.to_dict() | {"joints": k}, size)
     channels = 1 if config.loss.kind == "coordinates" else k
     strides = strides_of(config, model)
     assert [maps.shape for maps in outputs.heatmaps] == [
@@ -187,9 +200,9 @@ def test_every_model_has_a_config_a_test_and_a_row_with_its_parameters(name):
     expected = re.findall(r"`([\w=,]+)` ([\d,]*\d)(?=[;. |])", row)  # (config's arguments, count)
     assert expected
     for arguments, number in expected:
-        model = models.build(joints=16, **load(name, f"{arguments},dataset=synthetic").model)
-        image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
-        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+        _, params = shapes_of(
+            load(name, f"{arguments},dataset=synthetic").model.to_dict() | {"joints": 16}, 256
+        )
         assert f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}" == number, arguments
 
 

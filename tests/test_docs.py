@@ -376,7 +376,13 @@ def test_the_notebook_runs(cache, tmp_path):
     assert notebook["nbformat"] == 4 and not any(cell.get("outputs") for cell in notebook["cells"])
     code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
     small = code
-    for now, then in (("STEPS = 300 ", "STEPS = 4 "), ("FIGURES = 2000 ", "FIGURES = 16 "), ("=32", "=8")):
+    for now, then in (
+        ("STEPS = 300 ", "STEPS = 2 "),
+        ("FIGURES = 2000 ", "FIGURES = 8 "),
+        ("(FIGURES, 50)", "(FIGURES, 4)"),
+        ('("width=32")', '("width=8")\nconfig.model.depth = 1'),
+        ("update(steps=", "update(batch_size=4, steps="),
+    ):
         assert small.count(now) == 1
         small = small.replace(now, then)
     done = subprocess.run(

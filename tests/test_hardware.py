@@ -31,16 +31,15 @@ def test_a_run_of_eight_devices_resumes_on_any_number(run_python, start, tiny, s
     assert hosts.startswith("This process 0 of 2 runs on ") and "4 x cpu" in machine
     assert resumed == "Goes on after step 2 of 4."
 
-    states = {name: state_of(config, tmp_path / name, 4) for name in ("8", "2", "1", "processes")}
+    states = {name: state_of(config, tmp_path / name, 4) for name in ("8", "1", "processes")}
     for name, state in states.items():
         assert state.step == 4
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(states["8"]), strict=True):
             # The devices' parts of a sum are added in another order, and Adam divides by small numbers, too.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=name)
 
-    scores = [
-        json.loads((tmp_path / f"begun_on_{count}" / "evaluation.json").read_text()) for count in (8, 2, 1)
-    ]
-    for score in scores:
-        alike(score, scores[0])
-    assert scores[0]["examples"] == 13
+    many, one = (
+        json.loads((tmp_path / f"begun_on_{count}" / "evaluation.json").read_text()) for count in (8, 1)
+    )
+    alike(one, many)
+    assert many["examples"] == 13

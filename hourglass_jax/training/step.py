@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hourglass_jax import devices
 from hourglass_jax.kernels import platforms
@@ -61,15 +62,43 @@ def init(
 ) -> State:
     """A fresh state. Better not jitted: parameters of one shape then share a small program, while one program
     for all those of eight stacks takes a minute to compile."""
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    drawn: Any = model.lazy_init(jax.random.key(seed), image)
-    variables = {name: drawn.get(name, {}) for name in ("params", "batch_stats")}
+
+    def draw(key):
+        drawn: Any = model.init(key, jnp.zeros((1, size, size, 3)))
+        return {name: drawn.get(name, {}) for name in ("params", "batch_stats")}
+
+    variables = _without_forward(draw)(jax.random.key(seed))
     return State(
         step=jnp.zeros((), jnp.int32),
         optimizer=optimizer.init(variables["params"]),
-        averaged=jax.tree.map(jnp.copy, variables) if average else None,
+        averaged=jax.jit(_copied)(variables) if average else None,
         **variables,
     )
+
+
+def _copied(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _without_forward(init: Callable) -> Callable:
+    """Like `init`, operation by operation, but only those that its result depends on.
+
+    A model's initialisation runs the model, of which Flax's `lazy_init` leaves out only what depends on the
+    image: it still folds norms and sums kernels, each with a program to compile.
+    """
+
+    def call(*args):
+        closed, shapes = jax.make_jaxpr(init, return_shape=True)(*args)
+        needed, kept = set(map(id, closed.jaxpr.outvars)), []
+        for equation in reversed(closed.jaxpr.eqns):
+            if any(id(v) in needed for v in equation.outvars):
+                needed.update(map(id, equation.invars))
+                kept.append(equation)
+        jaxpr = closed.jaxpr.replace(eqns=kept[::-1])
+        leaves = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    return call
 
 
 def preparation(

@@ -393,16 +393,16 @@ def test_flip_averages_with_the_flipped_pictures_coordinates():
 
 
 def tiny():
-    """The paper's training on eight people without augmentation; rounds of 60 steps."""
-    c = config.get_config("attention=all,stacks=1,width=12,dataset=synthetic,size=32")
+    """The paper's training on four people without augmentation; rounds of 20 steps."""
+    c = config.get_config("attention=all,stacks=1,width=8,dataset=synthetic,size=32")
     c.model.update(depth=1, attention_width=4)
-    c.data.update(examples=(8, 8), variety=0.0, canvas=48)
+    c.data.update(examples=(4, 4), variety=0.0, canvas=48)
     c.augment.update(scale_normal=(0.0, 0.0), rotate_normal=(0.0, 0.0), flip_probability=0.0, colour=0.0)
-    c.train.update(batch_size=8, steps=64, average_decay=0.9, tensorboard=False, pictures=1)
-    c.train.phases = (("pose", 20.0), ("attention", 20.0), ("pose+attention", 20.0))
+    c.train.update(batch_size=4, steps=22, average_decay=0.9, tensorboard=False, pictures=1)
+    c.train.phases = (("pose", 8.0), ("attention", 8.0), ("pose+attention", 4.0))
     c.optimizer.warmup_steps = 0
-    c.train.update(log_every=4, save_every=10, keep_latest=7)
-    c.evaluate.update(batch_size=8, flip=False)
+    c.train.update(log_every=2, save_every=4, keep_latest=6)
+    c.evaluate.update(batch_size=4, flip=False)
     return c
 
 
@@ -415,7 +415,7 @@ def workdir(tmp_path_factory, quick_compiles):
 
 @pytest.fixture(scope="module")
 def states(workdir):
-    """The states after 10, 20, ... and 64 steps, as {"pose": [...], "attention": [...]} of all leaves."""
+    """The states after 4, 8, ... and 22 steps, as {"pose": [...], "attention": [...]} of all leaves."""
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
         return {step: by_task(saved, step) for step in saved.steps}
 
@@ -439,15 +439,15 @@ def moved(states, task, first, last):
 
 def test_frozen_tasks_do_not_change_by_a_bit(states):
     """Parameters, batch statistics, averages and the optimiser's state of the task."""
-    assert moved(states, "attention", 10, 20)[0] == set()
-    assert moved(states, "pose", 20, 40)[0] - {"optimizer/1/count"} == set()
-    # Steps 61 to 64 belong to the second round's first phase, in which the masks do not change.
-    assert moved(states, "attention", 60, 64)[0] == set()
+    assert moved(states, "attention", 4, 8)[0] == set()
+    assert moved(states, "pose", 8, 16)[0] - {"optimizer/1/count"} == set()
+    # Steps 21 and 22 belong to the second round's first phase, in which the masks do not change.
+    assert moved(states, "attention", 20, 22)[0] == set()
 
 
 @pytest.mark.parametrize(
     ("task", "first", "last"),
-    [("pose", 10, 20), ("attention", 20, 30), ("pose", 40, 50), ("attention", 40, 50), ("pose", 60, 64)],
+    [("pose", 4, 8), ("attention", 8, 12), ("pose", 16, 20), ("attention", 16, 20), ("pose", 20, 22)],
 )
 def test_trained_tasks_move(states, task, first, last):
     names, _ = moved(states, task, first, last)
@@ -461,7 +461,7 @@ def test_the_attention_counts_as_learnt_from_its_first_phase_on(states):
     values = {
         step: state["attention"]["model/batch_stats/attention_learnt"] for step, state in states.items()
     }
-    assert values == {10: 0, 20: 0, 30: 1, 40: 1, 50: 1, 60: 1, 64: 1}
+    assert values == {4: 0, 8: 0, 12: 1, 16: 1, 20: 1, 22: 1}
 
 
 def metrics_of(workdir):
@@ -470,23 +470,23 @@ def metrics_of(workdir):
 
 def test_each_phase_lowers_the_loss_and_each_round_the_learning_rate(workdir):
     lines = [line for line in metrics_of(workdir) if "loss" in line]
-    loss = {line["step"]: line["loss"] for line in lines}  # the mean of four steps
-    assert loss[20] < 0.5 * loss[4]
-    assert loss[40] < loss[24]
-    assert loss[60] < loss[44]
+    loss = {line["step"]: line["loss"] for line in lines}  # the mean of two steps
+    assert loss[8] < 0.5 * loss[2]
+    assert loss[16] < loss[10]
+    assert loss[20] < loss[18]
     rates = {line["step"]: line["learning_rate"] for line in lines}
-    np.testing.assert_allclose([rates[4], rates[60], rates[64]], [1e-3, 1e-3, 1e-4], rtol=1e-5)
+    np.testing.assert_allclose([rates[2], rates[20], rates[22]], [1e-3, 1e-3, 1e-4], rtol=1e-5)
 
 
 def test_resuming_within_a_phase_gives_the_same_bits_after_the_next_phase(workdir, states, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(workdir, again)
-    for step in (40, 50, 60, 64):
+    for step in (16, 20, 22):
         shutil.rmtree(again / "checkpoints" / str(step))
-    train.train(tiny(), again)  # from step 30, in the attention's phase
+    train.train(tiny(), again)  # from step 12, in the attention's phase
     with checkpoint.Checkpoints(again, read_only=True) as saved:
-        resumed = by_task(saved, 64)
-    for task, leaves in states[64].items():
+        resumed = by_task(saved, 22)
+    for task, leaves in states[22].items():
         for name, leaf in leaves.items():
             np.testing.assert_array_equal(resumed[task][name], leaf, err_msg=name)
 

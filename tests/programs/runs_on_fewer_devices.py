@@ -1,4 +1,4 @@
-"""A run of 8 devices stops at step 2; copies continue to step 4 on 8, 2 and 1 of them, and are evaluated.
+"""A run of 8 devices stops at step 2; copies continue to step 4 on 8 and 1 of them, and are evaluated.
 
 python runs_on_fewer_devices.py FOLDER        (with 8 simulated devices)
 """
@@ -30,7 +30,7 @@ def config(steps):
 
 use(8)
 train.train(config(2), folder / "begun")
-for count in (8, 2, 1):
+for count in (8, 1):
     workdir = folder / str(count)
     shutil.copytree(folder / "begun", workdir)
     use(count)

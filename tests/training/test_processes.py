@@ -62,23 +62,7 @@ def ends_with_one_line(number, errors):
     assert "Traceback" not in "".join(errors)
 
 
-def test_a_lost_process_ends_the_others_within_a_minute(start, tiny, tmp_path):
-    config = tiny({"train.steps": 500, "train.save_every": 1, "train.evaluate_every": 1000})
-    a, b = flags(2)
-    first = start(config, tmp_path / "w", *a, begins="step 3/")
-    second = start(config, tmp_path / "w", *b)
-    first.wait_for("step 3/")
-    second.kill()
-    began = time.monotonic()
-    first.go_on()
-    assert first.end(120) != 0
-    assert time.monotonic() - began < 60
-    ends_with_one_line(0, first.errors)
-
-
-def test_a_process_that_hangs_ends_the_others_and_itself_when_it_comes_back(
-    start, tiny, state_of, metrics_of, tmp_path
-):
+def test_a_process_that_hangs_or_is_lost_ends_the_others(start, tiny, metrics_of, tmp_path):
     config = tiny({"train.steps": 100_000, "train.save_every": 1, "train.evaluate_every": 10**6})
     first, second = [start(config, tmp_path / "w", *flags) for flags in flags(2)]
     first.wait_for("step 3/")
@@ -88,16 +72,26 @@ def test_a_process_that_hangs_ends_the_others_and_itself_when_it_comes_back(
     assert time.monotonic() - began < 60
     ends_with_one_line(0, first.errors)
     written = metrics_of(tmp_path / "w")
-    second.signal(signal.SIGCONT)
+    second.signal(signal.SIGCONT)  # it comes back, and ends itself
     assert second.end(60) != 0
     ends_with_one_line(1, second.errors)
     assert metrics_of(tmp_path / "w") == written
-    # Started again, they go on after the newest checkpoint.
+    # Started again, they go on after the newest checkpoint, until one is lost.
     newest = max(int(p.name) for p in (tmp_path / "w" / "checkpoints").iterdir() if p.name.isdigit())
-    runs = [start(config, tmp_path / "w", *flags) for flags in flags(2)]
-    runs[0].wait_for(f"Goes on after step {newest} of ")
-    runs[0].wait_for(f"step {newest + 1}/")
+    last = f"step {newest + 1}/"
+    first, second = [
+        start(config, tmp_path / "w", *flags, begins=begins)
+        for flags, begins in zip(flags(2), (last, ""), strict=True)
+    ]
+    first.wait_for(f"Goes on after step {newest} of ")
+    first.wait_for(last)
     assert metrics_of(tmp_path / "w")[:newest] == written[:newest]
+    second.kill()
+    began = time.monotonic()
+    first.go_on()
+    assert first.end(120) != 0
+    assert time.monotonic() - began < 60
+    ends_with_one_line(0, first.errors)
 
 
 def test_sigterm_to_one_process_saves_the_same_step_in_all(start, tiny, state_of, metrics_of, tmp_path):

@@ -114,6 +114,16 @@ def test_step_is_one_gradient_step_on_the_plain_crop():
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
 
 
+def test_a_fresh_state_is_the_models_without_running_the_model():
+    net, sgd = Net(), optax.sgd(0.5)
+    init = functools.partial(train_step.init, net, sgd, seed=1, size=32, average=True)
+    state, expected = init(), net.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    for variables in ({"params": state.params, "batch_stats": state.batch_stats}, state.averaged):
+        close(variables, expected, rtol=0, atol=0)
+    assert state.averaged["params"]["conv"]["kernel"] is not state.params["conv"]["kernel"]
+    assert "conv_general" not in str(jax.make_jaxpr(init)())
+
+
 def test_losses_of_the_stacks_sum_to_the_loss():
     step, state, _ = make()
     _, metrics = step(state, batch_of())
