@@ -16,116 +16,145 @@ LEEDS = {"lsp", "lspet"}
 
 
 def base() -> Any:
-    """All fields with their neutral values. A config file sets the values of its paper."""
-    c: Any = ConfigDict()  # type checkers do not know its fields
+    """Every field that there is. A config file sets the values of its paper."""
+    c: Any = ConfigDict()  # whose fields no type checker knows
     c.seed = 0
-
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
+    c.data = _data()
+    c.augment = _augment()
+    c.loss = _loss()
+    c.optimizer = _optimizer()
+    c.train = _train()
+    c.evaluate = _evaluate()
+    return c
 
-    c.data = ConfigDict()
-    c.data.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic, coco; a mixture: "lsp+lspet+mpii"
-    c.data.validation_dataset = ""  # "": the first dataset of the mixture
-    c.data.joints = ""  # the network's joint set: lsp, mpii or flic; "": the first dataset's
+
+def _data() -> Any:
+    """Which people, from where, and how their crops are stored."""
+    c: Any = ConfigDict()
+    c.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic, coco; a mixture: "lsp+lspet+mpii"
+    c.validation_dataset = ""  # "": the first dataset of the mixture
+    c.joints = ""  # the network's joint set: lsp, mpii or flic; "": the first dataset's
     # tfds; packed: files in packed_dir, written by data.prepare --pack; device: these, on the accelerator
-    c.data.source = "tfds"
-    c.data.data_dir = ""  # where TFDS keeps prepared datasets; "": ~/tensorflow_datasets
-    c.data.manual_dir = ""  # folder of the downloaded datasets; "": DATA_DIR/downloads/manual
-    c.data.packed_dir = ""
-    c.data.annotations = ""  # your own data, for coco: "train.json,validation.json", or one file for both
-    c.data.images = ""  # folders of their pictures, if these are neither beside a file nor in images/ there
-    c.data.category = ""  # the category to take, if a file has several with different joints
-    c.data.train_split = "train"  # or train_all: MPII's train and validation; LSP extended with LSP's train
+    c.source = "tfds"
+    c.data_dir = ""  # where TFDS keeps prepared datasets; "": ~/tensorflow_datasets
+    c.manual_dir = ""  # folder of the downloaded datasets; "": DATA_DIR/downloads/manual
+    c.packed_dir = ""
+    c.annotations = ""  # your own data, for coco: "train.json,validation.json", or one file for both
+    c.images = ""  # folders of their pictures, if these are neither beside a file nor in images/ there
+    c.category = ""  # the category to take, if a file has several with different joints
+    c.train_split = "train"  # or train_all: MPII's train and validation; LSP extended with LSP's train
     # all; labelled: people with all joints labelled; visible: all joints visible; single: alone in the
     # picture; see data/selection.py
-    c.data.people = "all"
-    c.data.validation_people = "all"
-    c.data.validation_split = "auto"  # validation; test for lsp, which has no validation split
-    c.data.examples = (20_000, 500)  # number of drawn figures in train and validation, for synthetic
-    c.data.variety = 1.0  # difficulty of the drawn figures, in [0, 1]
-    c.data.box = "auto"  # box of a training crop: annotated, joints or image; auto: the dataset's default
-    c.data.validation_box = "auto"
-    c.data.allow_missing = False  # train on an incomplete dataset, prepared with --allow_missing
-    c.data.canvas = 384  # px, side of the stored crop
-    c.data.margin = 1.5  # side of the stored crop / side of the nominal crop
-    c.data.quality = 95  # JPEG quality of the stored crop
-    c.data.size = 256  # px, side of the network's input
-    c.data.mean = (0.4404, 0.4440, 0.4327)  # mean colour of MPII, as in the public PyTorch port
-    c.data.threads = 0  # threads that decode; 0: one for each core
+    c.people = "all"
+    c.validation_people = "all"
+    c.validation_split = "auto"  # validation; test for lsp, which has no validation split
+    c.examples = (20_000, 500)  # number of drawn figures in train and validation, for synthetic
+    c.variety = 1.0  # difficulty of the drawn figures, in [0, 1]
+    c.box = "auto"  # box of a training crop: annotated, joints or image; auto: the dataset's default
+    c.validation_box = "auto"
+    c.allow_missing = False  # train on an incomplete dataset, prepared with --allow_missing
+    c.canvas = 384  # px, side of the stored crop
+    c.margin = 1.5  # side of the stored crop / side of the nominal crop
+    c.quality = 95  # JPEG quality of the stored crop
+    c.size = 256  # px, side of the network's input
+    c.mean = (0.4404, 0.4440, 0.4327)  # mean colour of MPII, as in the public PyTorch port
+    c.threads = 0  # threads that decode; 0: one for each core
+    return c
 
-    c.augment = ConfigDict()  # see hourglass_jax/pose/augment.py
-    c.augment.scale_normal = (0.0, 0.0)
-    c.augment.scale_range = (1.0, 1.0)
-    c.augment.rotate_normal = (0.0, 0.0)
-    c.augment.rotate_probability = 1.0
-    c.augment.rotate_range = 0.0
-    c.augment.shear = 0.0
-    c.augment.flip_probability = 0.0
-    c.augment.colour = 0.0
 
-    c.loss = ConfigDict()
-    c.loss.kind = "mean_squared_error"  # coordinates; cross_entropy, which leaves the plateau sooner
+def _augment() -> Any:
+    """See hourglass_jax/pose/augment.py."""
+    c: Any = ConfigDict()
+    c.scale_normal = (0.0, 0.0)
+    c.scale_range = (1.0, 1.0)
+    c.rotate_normal = (0.0, 0.0)
+    c.rotate_probability = 1.0
+    c.rotate_range = 0.0
+    c.shear = 0.0
+    c.flip_probability = 0.0
+    c.colour = 0.0
+    return c
+
+
+def _loss() -> Any:
+    """Targets and losses, see hourglass_jax/training/losses.py."""
+    c: Any = ConfigDict()
+    c.kind = "mean_squared_error"  # coordinates; cross_entropy, which leaves the plateau sooner
     # The targets are Gaussians. The public PyTorch ports use sigma 1, and so did the training of this
     # project's weights. Newell's text says 1.5. His and Chu's Torch code draws 1.75 in a window of 7 x 7
     # cells at the joint's cell, because `drawGaussian(..., 1)` asks for 0.25 of the window's size.
-    c.loss.sigma = 1.0  # cells
-    c.loss.window = 0  # cells, side of the square outside of which a target is zero; 0: 3 sigma each way
-    c.loss.at_cell = False  # True: centred on the joint's cell, as released; False: on the joint itself
-    c.loss.reduce_targets = False  # reduce the full target for smaller maps (HG-Int)
-    c.loss.mask_unlabelled = False  # False: a missing joint's zero map counts (Newell 5.3); heatmaps only
-    c.loss.leave_out = ()  # names of joints that are not trained
-    c.loss.heatmap_weight = 1.0  # weight of the heatmaps' loss if coordinates are trained too
-    c.loss.kernel_weight = 0.0  # weight of the sum of all squared kernels
-    c.loss.activity_weight = 0.0  # weight of the features' mean squares, summed over convolutions; selvam
-    c.loss.occluded_amplitude = 1.0  # peak of an occluded joint's target
-    c.loss.sum_over_cells = False  # sum over the cells, so that stacks of all sizes have the same weight
-    c.loss.adaptive = False  # weight joints by the errors of the previous stacks
-    c.loss.adaptive_limit = True  # only where a person's mean error is below one half; False: as printed
+    c.sigma = 1.0  # cells
+    c.window = 0  # cells, side of the square outside of which a target is zero; 0: 3 sigma each way
+    c.at_cell = False  # True: centred on the joint's cell, as released; False: on the joint itself
+    c.reduce_targets = False  # reduce the full target for smaller maps (HG-Int)
+    c.mask_unlabelled = False  # False: a missing joint's zero map counts (Newell 5.3); heatmaps only
+    c.leave_out = ()  # names of joints that are not trained
+    c.heatmap_weight = 1.0  # weight of the heatmaps' loss if coordinates are trained too
+    c.kernel_weight = 0.0  # weight of the sum of all squared kernels
+    c.activity_weight = 0.0  # weight of the features' mean squares, summed over convolutions; selvam
+    c.occluded_amplitude = 1.0  # peak of an occluded joint's target
+    c.sum_over_cells = False  # sum over the cells, so that stacks of all sizes have the same weight
+    c.adaptive = False  # weight joints by the errors of the previous stacks
+    c.adaptive_limit = True  # only where a person's mean error is below one half; False: as printed
+    return c
 
-    c.optimizer = ConfigDict()
-    c.optimizer.name = "rmsprop"  # adam, lion, muon
-    c.optimizer.learning_rate = 2.5e-4
-    c.optimizer.weight_decay = 0.0
-    c.optimizer.clip_norm = 0.0
-    c.optimizer.schedule = "steps"  # cosine; constant; plateau: one drop when the training loss has settled
-    c.optimizer.patience = 0  # epochs without a lower mean loss, for plateau
-    c.optimizer.milestones = ()  # epochs
-    c.optimizer.factor = 0.1
-    c.optimizer.warmup_steps = 0
 
-    c.train = ConfigDict()
-    c.train.batch_size = 16
-    c.train.epochs = 1.0
-    c.train.epoch_steps = 0  # steps per epoch, for epochs, milestones and phases; 0: a pass over the examples
-    c.train.steps = 0  # length in steps; 0: `epochs` sets the length
-    c.train.accumulate = 1  # parts of a batch, whose gradients are averaged
-    c.train.norm_group = 0  # examples that share batch statistics; 0: the whole batch, on all devices
-    c.train.remat = ""  # less memory for more time: units, hourglasses, nested; see transforms/remat.py
-    c.train.init_from = ""  # fine-tune from a workdir, a checkpoint, a weights file or a PyTorch checkpoint
+def _optimizer() -> Any:
+    """The update, and its rate over time."""
+    c: Any = ConfigDict()
+    c.name = "rmsprop"  # adam, lion, muon
+    c.learning_rate = 2.5e-4
+    c.weight_decay = 0.0
+    c.clip_norm = 0.0
+    c.schedule = "steps"  # cosine; constant; plateau: one drop when the training loss has settled
+    c.patience = 0  # epochs without a lower mean loss, for plateau
+    c.milestones = ()  # epochs
+    c.factor = 0.1
+    c.warmup_steps = 0
+    return c
+
+
+def _train() -> Any:
+    """How long, in what parts, and what is written when."""
+    c: Any = ConfigDict()
+    c.batch_size = 16
+    c.epochs = 1.0
+    c.epoch_steps = 0  # steps per epoch, for epochs, milestones and phases; 0: a pass over the examples
+    c.steps = 0  # length in steps; 0: `epochs` sets the length
+    c.accumulate = 1  # parts of a batch, whose gradients are averaged
+    c.norm_group = 0  # examples that share batch statistics; 0: the whole batch, on all devices
+    c.remat = ""  # less memory for more time: units, hourglasses, nested; see transforms/remat.py
+    c.init_from = ""  # fine-tune from a workdir, a checkpoint, a weights file or a PyTorch checkpoint
     # (tasks, epochs), ...: one round of phases, repeated until the end. Each phase trains some of the model's
     # tasks and freezes the others. With the schedule "steps" every round ends with a milestone. (): all
     # tasks.
-    c.train.phases = ()
-    c.train.skip_nonfinite = 0  # skip at most so many steps whose loss or gradient is not finite, then stop
-    c.train.average_decay = 0.0  # decay of the averaged parameters (EMA); 0: no average
-    c.train.log_every = 50  # steps
-    c.train.evaluate_every = 1000
-    c.train.save_every = 1000
-    c.train.keep_latest = 2
-    c.train.pictures = 12  # validation crops to draw at each evaluation
-    c.train.tensorboard = True
-    c.train.track = ""  # experiment trackers: "wandb:PROJECT", "mlflow:EXPERIMENT", or both with a comma
-    c.train.profile = ()  # (first, last): trace these steps for TensorBoard and Perfetto
-    c.train.stop_after = 0  # stop after so many evaluations without a better score; 0: never
+    c.phases = ()
+    c.skip_nonfinite = 0  # skip at most so many steps whose loss or gradient is not finite, then stop
+    c.average_decay = 0.0  # decay of the averaged parameters (EMA); 0: no average
+    c.log_every = 50  # steps
+    c.evaluate_every = 1000
+    c.save_every = 1000
+    c.keep_latest = 2
+    c.pictures = 12  # validation crops to draw at each evaluation
+    c.tensorboard = True
+    c.track = ""  # experiment trackers: "wandb:PROJECT", "mlflow:EXPERIMENT", or both with a comma
+    c.profile = ()  # (first, last): trace these steps for TensorBoard and Perfetto
+    c.stop_after = 0  # stop after so many evaluations without a better score; 0: never
+    return c
 
-    c.evaluate = ConfigDict()
-    c.evaluate.batch_size = 32
+
+def _evaluate() -> Any:
+    """How validation predicts and scores."""
+    c: Any = ConfigDict()
+    c.batch_size = 32
     # The protocol of a paper: newell, chu, tang, mssh or selvam. It replaces flip and scales; see
     # evaluation/protocol.py.
-    c.evaluate.protocol = ""
-    c.evaluate.flip = True
-    c.evaluate.scales = (1.0,)  # scales of a pyramid; at 1.2 the person is 1.2 times larger, the crop smaller
-    c.evaluate.decode = "quarter"  # argmax, dark, soft_argmax; see hourglass_jax/pose/heatmaps.py
-    c.evaluate.metric = "auto"  # pckh where head sizes are known, else pck; pckbox for joints without a torso
+    c.protocol = ""
+    c.flip = True
+    c.scales = (1.0,)  # scales of a pyramid; at 1.2 the person is 1.2 times larger, the crop smaller
+    c.decode = "quarter"  # argmax, dark, soft_argmax; see hourglass_jax/pose/heatmaps.py
+    c.metric = "auto"  # pckh where head sizes are known, else pck; pckbox for joints without a torso
     return c
 
 

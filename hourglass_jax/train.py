@@ -49,33 +49,9 @@ def train(
     mesh = devices.mesh()
     processes.together(workdir.check_writable)
     run = processes.together(lambda: prepare(config, mesh))
-    begun = workdir.begun
-    processes.agree(
-        {
-            "config": shared_values(run.metadata.config),
-            "people in training": len(run.source),
-            "people in validation": len(run.validation),
-            "training data": run.metadata.data,
-            "workdir has a checkpoint": begun,
-        }
-    )
-
-    initial, remarks = None, []
-    if config.train.init_from and not begun:
-        initial, remarks = processes.together(
-            lambda: finetune.load(config.train.init_from, run.network, mesh)
-        )
-
+    initial, remarks = _agreed_start(config, run, workdir, mesh)
     with contextlib.ExitStack() as stack:
-        processes.together(lambda: stack.enter_context(workdir.locked()))
-        processes.together(
-            lambda: workdir.check_config(
-                run.metadata.config, allow_changed=allow_changed_config, examples=len(run.source)
-            )
-        )
-        saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
-        if not allow_changed_data:
-            check_data(workdir, saved, run.metadata.data)
+        saved = _opened(stack, config, run, workdir, allow_changed_config, allow_changed_data)
         state = make_state(config, run.network, run.optimiser, mesh, saved, initial)
         step, last_step = int(state.step), run.last_step
         before = Metadata() if saved.latest is None else saved.metadata(saved.latest)
@@ -115,12 +91,9 @@ def train(
             threads=config.data.threads or None,
         )
         stack.enter_context(contextlib.closing(batches))
-        progress, waiting, scores = Progress(step, last_step), [], {}
-        skipped, read = 0, False
-
-        # A step is finished when its metrics are available; logged steps are finished.
-        def idle():
-            return not waiting or waiting[-1]["loss"].is_ready()
+        progress = Progress(step, last_step)
+        lines = _Lines(config, run, workdir, log, progress, saved)
+        scores, read = {}, False
 
         # The run was stopped before it evaluated this step.
         if due and (found := validate(step, state, log, stop)) is not None:
@@ -128,10 +101,10 @@ def train(
             patience.add(validate.chosen_by(scores))
             metadata = dataclasses.replace(run.metadata, stopping=patience.to_dict())
             saved.replace(state, metadata, validate.chosen_by(scores))
-        for batch in progress.waiting(batches, idle) if not (due or patience.over) else ():
+        for batch in progress.waiting(batches, lines.idle) if not (due or patience.over) else ():
             profile.before(step + 1)
             state, metrics = run.step_for(run.plan.trained(step))(state, fed.put(batch, steps.INPUTS))
-            waiting.append(metrics)
+            lines.add(metrics)
             step += 1
             profile.after(step, metrics)
             stopped = stop.asked(step)
@@ -140,21 +113,7 @@ def train(
             kept = evaluated or last or step % config.train.save_every == 0
 
             if kept or step % config.train.log_every == 0:
-                values, broken = mean_of(waiting, step)
-                waiting = []
-                skipped += len(broken)
-                if skipped > config.train.skip_nonfinite:
-                    raise diverged(config, run.source, workdir, *broken[0], saved.latest)
-                if broken:
-                    values["skipped"] = len(broken)
-                    say(f"Skipped {len(broken)} steps without a finite loss and gradient ({skipped} in all).")
-                pace, values["input_share"], left = progress.lap(step)
-                values["learning_rate"] = float(np.asarray(run.rate(step - 1))) * optimizer.plateau_scale(
-                    state.optimizer
-                )
-                values["images_per_second"] = config.train.batch_size / pace
-                log.scalars(step, values)
-                say(line(step, last_step, values, left))
+                lines.write(step, state)
 
             due = evaluated
             if evaluated and not stopped:
@@ -184,6 +143,87 @@ def train(
     elif not scores:
         say(f"Already trained to step {step}. Use `hourglass evaluate`, or choose another --workdir.")
     return scores
+
+
+def _agreed_start(config, run: "Prepared", workdir: Workdir, mesh) -> tuple[Any, list[str]]:
+    """Compares what the processes are going to do, then loads what a fresh state begins with.
+
+    Returns:
+      the variables, or None for random ones or where the workdir has a checkpoint; lines for the console.
+    """
+    begun = workdir.begun
+    processes.agree(
+        {
+            "config": shared_values(run.metadata.config),
+            "people in training": len(run.source),
+            "people in validation": len(run.validation),
+            "training data": run.metadata.data,
+            "workdir has a checkpoint": begun,
+        }
+    )
+    if begun or not config.train.init_from:
+        return None, []
+    return processes.together(lambda: finetune.load(config.train.init_from, run.network, mesh))
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    config,
+    run: "Prepared",
+    workdir: Workdir,
+    allow_changed_config: bool,
+    allow_changed_data: bool,
+) -> checkpoint.Checkpoints:
+    """Locks the workdir and compares it with the run; its checkpoints, which `stack` closes."""
+    processes.together(lambda: stack.enter_context(workdir.locked()))
+    processes.together(
+        lambda: workdir.check_config(
+            run.metadata.config, allow_changed=allow_changed_config, examples=len(run.source)
+        )
+    )
+    saved = stack.enter_context(checkpoint.Checkpoints(workdir, keep_latest=config.train.keep_latest))
+    if not allow_changed_data:
+        check_data(workdir, saved, run.metadata.data)
+    return saved
+
+
+class _Lines:
+    """The lines of a training in its log and on the console: means over the steps since the line before."""
+
+    def __init__(self, config, run: "Prepared", workdir: Workdir, log: Log, progress: Progress, saved):
+        self._config, self._run, self._workdir = config, run, workdir
+        self._log, self._progress, self._saved = log, progress, saved
+        self._waiting, self._skipped = [], 0
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """The metrics of the next step, which the devices may still be computing."""
+        self._waiting.append(metrics)
+
+    def idle(self) -> bool:
+        """Whether the devices have nothing to do: a step is finished when its metrics are available."""
+        return not self._waiting or self._waiting[-1]["loss"].is_ready()
+
+    def write(self, step: int, state: steps.State) -> None:
+        """Waits for the steps up to this one.
+
+        Raises:
+          FloatingPointError: more of the run's steps than allowed were not finite.
+        """
+        config, run = self._config, self._run
+        values, broken = mean_of(self._waiting, step)
+        self._waiting = []
+        self._skipped += len(broken)
+        if self._skipped > config.train.skip_nonfinite:
+            raise diverged(config, run.source, self._workdir, *broken[0], self._saved.latest)
+        if broken:
+            values["skipped"] = len(broken)
+            say(f"Skipped {len(broken)} steps without a finite loss and gradient ({self._skipped} in all).")
+        pace, values["input_share"], left = self._progress.lap(step)
+        rate = float(np.asarray(run.rate(step - 1)))
+        values["learning_rate"] = rate * optimizer.plateau_scale(state.optimizer)
+        values["images_per_second"] = config.train.batch_size / pace
+        self._log.scalars(step, values)
+        say(line(step, run.last_step, values, left))
 
 
 class Prepared(NamedTuple):

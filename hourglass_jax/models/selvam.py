@@ -163,77 +163,35 @@ class Model(nn.Module):
     def __call__(self, image: jax.Array, train: bool = False) -> Outputs:
         conv, norm = layers.parts(train=train and "pose" in self.trained, dtype=self.dtype)
         activation = leaky(self.slope)
-        squares = []
-        observe = self.is_mutable_collection("activity") and not self.is_initializing()
-
-        def observed(make: Callable[..., nn.Module]) -> Part:
-            """A part whose outputs' mean squares are collected if "activity" is mutable."""
-
-            def named(name):
-                part = make(name=name)
-
-                def call(x):
-                    y = part(x)
-                    if observe:
-                        squares.append(jnp.mean(jnp.square(y.astype(jnp.float32))))
-                    return y
-
-                return call
-
-            return named  # pyright: ignore[reportReturnType]
-
-        unit = observed(functools.partial(Conv, self.width, conv, norm, activation))
+        activity = _Activity(self.is_mutable_collection("activity") and not self.is_initializing())
+        unit = activity.observed(functools.partial(Conv, self.width, conv, norm, activation))
+        bottom = activity.observed(functools.partial(Bottom, self.width, conv, activation))
         point = functools.partial(conv, kernel_size=(1, 1))
-        hold, seen = self._hold(train), {}
-
-        def show(stack, side, x):
-            if self.show_features:
-                seen[f"stack{stack + 1}_{side}{x.shape[1]}"] = strength(x)
-            return x
-
-        def weighted(stack, name, below, above):
-            if not self.multi_resolution_attention:
-                return above
-            # Masks learnt on the way down weight the way up. 3.3 leaves open which of the two is the
-            # paper's "top" and which its "bottom".
-            mask = hold(Mask(conv, name=f"{name}_attention")(below))  # equation 5
-            seen[f"stack{stack + 1}_resolution{below.shape[1]}"] = mask
-            return attend(above, mask)  # equation 6
-
-        def bottom(name, *, stack):
-            convs = observed(functools.partial(Bottom, self.width, conv, activation))(name)
-            # No skip branch at 4 cells.
-            return lambda x: show(stack, "up", weighted(stack, name, show(stack, "down", x), convs(x)))
-
-        def join(name, below, above, skip, *, stack):
-            show(stack, "down", below)
-            return show(stack, "up", weighted(stack, name, below, above) + skip)  # equation 7
+        masks = _Masks(conv, self._hold(train), self.multi_resolution_attention, self.show_features)
 
         x = image.astype(self.dtype)
         if self.global_attention:
-            of_mask = layers.parts(train=train and "attention" in self.trained, dtype=self.dtype)
-            narrow = observed(functools.partial(Conv, self.attention_width, *of_mask, activation))
-            mask = GlobalMask(self.depth, of_mask[0], narrow, name="global_attention")(x)
-            seen["global"] = hold(mask)
-            x = x * seen["global"].astype(x.dtype)  # equation 2; masked pixels get the mean colour
+            x = self._masked(x, masks, activity, train)
         # Front module (3.1); its residual module is Newell's.
         x = conv(self.width // 4, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="stem_conv")(x)
         x = activation(norm(name="stem_norm")(x))
         front = functools.partial(layers.Unit, self.width, conv, norm, leaky(self.stem_slope))
-        x = layers.max_pool(observed(front)("stem_unit")(x))  # 64 cells
+        x = layers.max_pool(activity.observed(front)("stem_unit")(x))  # 64 cells
 
         heatmaps = []
         for s in range(self.stacks):
-            parts = {"bottom": functools.partial(bottom, stack=s), "join": functools.partial(join, stack=s)}
+            parts = {
+                "bottom": functools.partial(masks.bottom, make=bottom, stack=s),
+                "join": functools.partial(masks.join, stack=s),
+            }
             f = layers.Hourglass(self.depth, unit, name=f"stack{s}_mrn", **parts)(x)[-1]
             f = unit(name=f"stack{s}_conv")(f)
             # A probability in [0, 1] (3.1, 3.3).
             maps = nn.sigmoid(layers.at_least_float32(point(1, name=f"stack{s}_heatmap")(f)))
             heatmaps.append(maps)
             y = maps
-            if self.heatmap_attention:
-                seen[f"stack{s + 1}_heatmap"] = hold(Mask(conv, name=f"stack{s}_attention")(maps))
-                y = attend(maps, seen[f"stack{s + 1}_heatmap"])  # equations 3 and 4
+            if self.heatmap_attention:  # equations 3 and 4
+                y = attend(maps, masks.add(f"stack{s + 1}_heatmap", f"stack{s}_attention", maps))
             y = y.astype(self.dtype)
             if s + 1 < self.stacks and self.heatmap_alone:
                 x = y  # "Y^i is the input to (i+1)th MRN" (3.3)
@@ -242,9 +200,17 @@ class Model(nn.Module):
                 x = x + point(self.width, name=f"stack{s}_remap_heatmap")(y)
         refine = Refinement(self.joints, self.depth, unit, self.coordinate_scale, name="refinement")
         coordinates = refine(y if self.heatmap_alone else jnp.concatenate([f, y], axis=-1))
-        if observe:
-            self.sow("activity", "mean_squares", sum(squares))
-        return Outputs(heatmaps=tuple(heatmaps), coordinates=coordinates, attention=seen or None)
+        if activity.wanted:
+            self.sow("activity", "mean_squares", sum(activity.squares))
+        return Outputs(heatmaps=tuple(heatmaps), coordinates=coordinates, attention=masks.seen or None)
+
+    def _masked(self, image, masks: "_Masks", activity: "_Activity", train: bool) -> jax.Array:
+        """The image times its mask (equation 2); masked pixels get the mean colour."""
+        conv, norm = layers.parts(train=train and "attention" in self.trained, dtype=self.dtype)
+        unit = functools.partial(Conv, self.attention_width, conv, norm, leaky(self.slope))
+        mask = GlobalMask(self.depth, conv, activity.observed(unit), name="global_attention")(image)
+        masks.seen["global"] = masks.hold(mask)
+        return image * masks.seen["global"].astype(image.dtype)
 
     def _hold(self, train) -> Callable[[jax.Array], jax.Array]:
         """mask -> the mask, or ones until a step has trained the attention."""
@@ -254,6 +220,71 @@ class Model(nn.Module):
         if train and "attention" in self.trained:
             learnt.value = jnp.ones(())
         return lambda mask: jnp.where(learnt.value > 0, mask, 1.0)
+
+
+class _Activity:
+    """The mean squares of the outputs of parts, in one pass, if "activity" is mutable."""
+
+    def __init__(self, wanted: bool):
+        self.wanted, self.squares = wanted, []
+
+    def observed(self, make: Callable[..., nn.Module]) -> Part:
+        """A part whose outputs' mean squares are collected."""
+
+        def named(name):
+            part = make(name=name)
+
+            def call(x):
+                y = part(x)
+                if self.wanted:
+                    self.squares.append(jnp.mean(jnp.square(y.astype(jnp.float32))))
+                return y
+
+            return call
+
+        return named  # pyright: ignore[reportReturnType]
+
+
+class _Masks:
+    """The masks of one pass, and the parts of an hourglass that use them.
+
+    No module: the hourglass that calls `bottom` and `join` is the parent of the modules that they make.
+    """
+
+    def __init__(self, conv: Part, hold: Callable, resolutions: bool, features: bool):
+        self._conv, self.hold = conv, hold
+        self._resolutions, self._features = resolutions, features
+        self.seen: dict[str, jax.Array] = {}  # the attention of `Outputs`
+
+    def add(self, name: str, module: str, x: jax.Array) -> jax.Array:
+        """The mask of x by a module of its own (equations 3 and 5), which is returned with the outputs."""
+        self.seen[name] = self.hold(Mask(self._conv, name=module)(x))
+        return self.seen[name]
+
+    def bottom(self, name, *, make: Part, stack: int) -> Callable[[jax.Array], jax.Array]:
+        """The lowest resolution of an hourglass; it has no skip branch at 4 cells."""
+        convs = make(name)
+        return lambda x: self._show(
+            stack, "up", self._weighted(stack, name, self._show(stack, "down", x), convs(x))
+        )
+
+    def join(self, name, below, above, skip, *, stack: int) -> jax.Array:
+        """The skip branch and what comes up, weighted (equation 7)."""
+        self._show(stack, "down", below)
+        return self._show(stack, "up", self._weighted(stack, name, below, above) + skip)
+
+    def _weighted(self, stack, name, below, above):
+        if not self._resolutions:
+            return above
+        # Masks learnt on the way down weight the way up. 3.3 leaves open which of the two is the paper's
+        # "top" and which its "bottom".
+        mask = self.add(f"stack{stack + 1}_resolution{below.shape[1]}", f"{name}_attention", below)
+        return attend(above, mask)  # equation 6
+
+    def _show(self, stack, side, x):
+        if self._features:
+            self.seen[f"stack{stack + 1}_{side}{x.shape[1]}"] = strength(x)
+        return x
 
 
 def leaky(slope: float) -> Activation:

@@ -168,20 +168,48 @@ def make(
 
     A step whose loss or gradient is not finite changes nothing but the number of the step.
     """
-    optimizer = optax.with_extra_args_support(optimizer)
     tasks: dict[str, Any] = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
-    mutable = ["batch_stats", "activity"] if activity_weight else ["batch_stats"]
-    forward = functools.partial(model.apply, train=True, mutable=mutable)
-    forward = norm_groups.grouped(forward, norm_group)
-    forward = cancelled_biases.skip(paired_stem.pair(forward))
-    forward = shared_units.share(remat.create(forward, policy))
+    optimizer = optax.with_extra_args_support(optimizer)
+    change = functools.partial(optimizer.update, **tasks)
     select = functools.partial(phases.select, model, trained)
     prepare = preparation(
         geometry=geometry, flip_order=flip_order, mean=mean, augmentation=augmentation, seed=seed
     )
+    forward = _forward(model, policy, norm_group, activity=bool(activity_weight))
+    objective = _objective(model, forward, select, loss, measure, kernel_weight, activity_weight)
+    gradients = _gradients(objective, accumulate)
 
-    def loss_of(params, batch_stats, part):
+    def step(state, batch):
+        with jax.named_scope("augment"):
+            example = prepare(state.step, batch)
+        grads, batch_stats, (value, (per_stack, measured)) = gradients(
+            state.params, state.batch_stats, example
+        )
+        with jax.named_scope("update"):
+            state, grads, batch_stats = stacks.as_rows((state, grads, batch_stats))
+            new = _updated(state, grads, batch_stats, value, change, select, average_decay)
+            whole = {"loss": value, "gradient_norm": _norm(grads)}
+            metrics = whole | {f"loss_stack{s + 1}": v for s, v in enumerate(per_stack)} | measured
+            new = _where_finite(metrics, new, state)
+        return dataclasses.replace(new, step=new.step + 1), metrics
+
+    return step
+
+
+def _forward(model, policy, norm_group, *, activity: bool) -> Callable:
+    """(variables, images) -> (outputs, new collections) in training, by transforms of the model."""
+    mutable = ["batch_stats", "activity"] if activity else ["batch_stats"]
+    forward = functools.partial(model.apply, train=True, mutable=mutable)
+    forward = norm_groups.grouped(forward, norm_group)
+    forward = cancelled_biases.skip(paired_stem.pair(forward))
+    return shared_units.share(remat.create(forward, policy))
+
+
+def _objective(model, forward, select, loss, measure, kernel_weight, activity_weight) -> Callable:
+    """(params, batch_stats, examples) -> (the loss, (new statistics, (loss of each stack, measures)))."""
+
+    def objective(params, batch_stats, part):
         images, joints, visible = part
         params = select(params, jax.lax.stop_gradient(params))
         outputs, new = forward({"params": params, "batch_stats": batch_stats}, images)
@@ -194,13 +222,19 @@ def make(
         measured = measure(outputs, joints, visible) if measure else {}
         return value, (new.get("batch_stats", {}), (per_stack, measured))
 
-    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    return objective
 
-    def gradients(params, batch_stats, example):
-        if accumulate == 1:
-            (value, (batch_stats, details)), grads = gradient_of(params, batch_stats, example)
-            return grads, batch_stats, (value, details)
 
+def _gradients(objective, parts: int) -> Callable:
+    """(params, batch_stats, examples) -> (gradients, new statistics, (the loss, its details)), with the
+    examples in so many parts, one after the other."""
+    gradient_of = jax.value_and_grad(objective, has_aux=True)
+
+    def at_once(params, batch_stats, example):
+        (value, (batch_stats, details)), grads = gradient_of(params, batch_stats, example)
+        return grads, batch_stats, (value, details)
+
+    def in_parts(params, batch_stats, example):
         def add(carry, part):
             grads, batch_stats = carry
             (value, (batch_stats, details)), new = gradient_of(params, batch_stats, part)
@@ -209,49 +243,40 @@ def make(
         start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
         # Convolutions inside a loop leave the fast path of the CPU backend.
         unroll = platforms.current() == "cpu"
-        parts = _split(example, accumulate)
-        (grads, batch_stats), values = jax.lax.scan(add, start, parts, unroll=unroll)
+        (grads, batch_stats), values = jax.lax.scan(add, start, _split(example, parts), unroll=unroll)
         mean = functools.partial(jnp.mean, axis=0)
-        return jax.tree.map(lambda g: g / accumulate, grads), batch_stats, jax.tree.map(mean, values)
+        return jax.tree.map(lambda g: g / parts, grads), batch_stats, jax.tree.map(mean, values)
 
-    def update(state, grads, batch_stats, value, per_stack, measured):
-        state, grads, batch_stats = stacks.as_rows((state, grads, batch_stats))
-        updates, optimizer_state = optimizer.update(
-            grads, state.optimizer, state.params, value=value, **tasks
-        )
-        params = select(optax.apply_updates(state.params, updates), state.params)
-        batch_stats = select(batch_stats, state.batch_stats)
-        averaged = state.averaged
-        if averaged is not None:
-            # A young average follows closely, so that it does not remember the random start.
-            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            new = {"params": params, "batch_stats": batch_stats}
-            moved = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
-            averaged = {name: select(moved[name], averaged[name]) for name in moved}
-        norm = _norm(grads)
-        metrics = {
-            "loss": value,
-            "gradient_norm": norm,
-            **{f"loss_stack{s + 1}": value for s, value in enumerate(per_stack)},
-            **measured,
-        }
-        new = State(state.step, params, batch_stats, optimizer_state, averaged)
-        # A non-finite step must not change the state, however late the host looks at the metrics. Behind the
-        # barrier XLA tests once, and not again for each leaf of the state.
-        finite = jax.lax.optimization_barrier(jnp.isfinite(value) & jnp.isfinite(norm))
-        return stacks.map_vectors(lambda n, o: jnp.where(finite, n, o), new, state), metrics
+    return at_once if parts == 1 else in_parts
 
-    def step(state, batch):
-        with jax.named_scope("augment"):
-            example = prepare(state.step, batch)
-        grads, batch_stats, (value, (per_stack, measured)) = gradients(
-            state.params, state.batch_stats, example
-        )
-        with jax.named_scope("update"):
-            state, metrics = update(state, grads, batch_stats, value, per_stack, measured)
-        return state.replace(step=state.step + 1), metrics
 
-    return step
+def _updated(state: State, grads, batch_stats, value, change, select, average_decay) -> State:
+    """The state after the gradients of its step, which stays that of the state.
+
+    change: the optimiser's update; select: see `phases.select`.
+    """
+    updates, optimizer_state = change(grads, state.optimizer, state.params, value=value)
+    params = select(optax.apply_updates(state.params, updates), state.params)
+    batch_stats = select(batch_stats, state.batch_stats)
+    averaged = state.averaged
+    if averaged is not None:
+        # A young average follows closely, so that it does not remember the random start.
+        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        new = {"params": params, "batch_stats": batch_stats}
+        moved = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
+        averaged = {name: select(moved[name], averaged[name]) for name in moved}
+    return State(state.step, params, batch_stats, optimizer_state, averaged)
+
+
+def _where_finite(metrics, new: State, state: State) -> State:
+    """The new state, or the one before where the loss or the gradient is not finite.
+
+    A non-finite step must not change the state, however late the host looks at the metrics. Behind the
+    barrier XLA tests once, and not again for each leaf of the state.
+    """
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    finite = jax.lax.optimization_barrier(finite)
+    return stacks.map_vectors(lambda n, o: jnp.where(finite, n, o), new, state)
 
 
 def _activity(model, collections):
