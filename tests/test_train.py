@@ -188,7 +188,7 @@ def test_a_save_that_fails_half_way_is_one_error(tiny, monkeypatch, tmp_path):
 
     config = tiny({"train.steps": 2, "train.save_every": 1})
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", broken)
-    with pytest.raises(OSError, match="could not be saved .*No space left on device.*goes on") as caught:
+    with pytest.raises(OSError, match="could not be saved .*No space left on device.*continues") as caught:
         train.train(config, tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
