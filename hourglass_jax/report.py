@@ -36,7 +36,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
 body { max-width: 1100px; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
+.summary th, .summary td { text-align: left; white-space: normal; vertical-align: top; }
 img, svg { max-width: 100%; height: auto; }
 figure { display: inline-block; margin: 0 10px 14px 0; }
 figcaption { font-size: 13px; color: #555; }
@@ -58,15 +60,17 @@ def report(workdir, output=None) -> pathlib.Path:
       FileNotFoundError: the workdir was not evaluated; ValueError: one of its files is damaged.
     """
     workdir = files.path(workdir)
-    for name in ("evaluation.json", "predictions.json", "config.json"):
+    for name in ("evaluation.json", "predictions.json"):
         if not (workdir / name).is_file():
             raise FileNotFoundError(f"{workdir / name}: no such file; evaluate the workdir first.")
-    about, config = (files.read_json(workdir / name) for name in ("evaluation.json", "config.json"))
+    about, config = files.read_json(workdir / "evaluation.json"), None
+    if (workdir / "config.json").is_file():  # not of `evaluate --checkpoint` into a folder of its own
+        config = files.read_json(workdir / "config.json")
     try:
         found = Scores.from_dict(about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{workdir / 'evaluation.json'}: not an evaluation ({error!r}).") from None
-    title = f"{config['model']['name']}: {found.metric} {found.table['Mean']:.1f}"
+    title = f"{config['model']['name'] if config else workdir.name}: {found.metric} {found.table['Mean']:.1f}"
     parts = [
         f"<h1>{_text(title)}</h1>",
         _summary(workdir, about, config),
@@ -104,6 +108,7 @@ def _rate(value) -> str:
 
 
 def _summary(workdir, about, config) -> str:
+    config = config or {"model": {}}
     model = ", ".join(f"{key} {value}" for key, value in config["model"].items() if value not in ("", ()))
     protocol = {key: about[key] for key in ("crop", "flip", "scales", "decode") if key in about}
     rows = [
@@ -115,7 +120,7 @@ def _summary(workdir, about, config) -> str:
         ["seed", config.get("seed", "")],
     ]
     cells = "".join(f"<tr><th>{_text(a)}</th><td>{_text(b)}</td></tr>" for a, b in rows)
-    return f"<table>{cells}</table>"
+    return f'<table class="summary">{cells}</table>'
 
 
 def _tables(found: Scores) -> str:
@@ -197,12 +202,18 @@ def _learning_curves(workdir) -> str:
 
 def _people(workdir, config, found: Scores) -> list[str]:
     """Kinds of errors, and the worst people; a note if the data cannot be opened."""
+    if config is None:
+        return [
+            '<p class="note">No pictures of people: config.json, which names the data, is only in the '
+            "workdir of a training.</p>"
+        ]
     try:
         source = sources.open_source(ConfigDict(config).data, train=False)
         by_id = {str(one["id"]): one for one in files.read_json(workdir / "predictions.json")}
         people = [(i, by_id[id_]) for i, id_ in enumerate(map(str, source.ids)) if id_ in by_id]
         predicted = np.array([one["joints"] for _, one in people], np.float64)
         examples = [source[i] for i, _ in people]
+        shown = _shown([one for _, one in people], found)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         return [f'<p class="note">No pictures of people: {_text(console.message(error))}</p>']
     if not people:
@@ -212,11 +223,22 @@ def _people(workdir, config, found: Scores) -> list[str]:
     name = next(key for key, (title, _) in scores.METRICS.items() if found.metric.startswith(f"{title}@"))
     _, reference = scores.choose(name, truth, visible, head_size, source.skeleton)
     threshold = scores.METRICS[name][1]
-    found_kinds = errors.kinds(predicted, truth, visible > 0, reference, threshold, source.skeleton)
+    of_pictures = _pictures_of([str(example["id"]) for example in examples])
+    found_kinds = errors.kinds(
+        predicted,
+        truth,
+        visible > 0,
+        reference,
+        threshold,
+        source.skeleton,
+        pictures=of_pictures,
+        shown=shown,
+    )
+    unknown = {"another person": of_pictures is None, "missed": shown is None}
     wrong, counted = (found_kinds > 0).sum(axis=1), (found_kinds >= 0).sum(axis=1)
     share = np.where(counted >= LEAST, wrong / np.maximum(counted, 1), -1.0)
     worst = [i for i in np.argsort(-share, kind="stable")[:WORST] if share[i] > 0]
-    parts = ["<h2>Errors</h2>", _kinds_table(found_kinds, source.skeleton.joints)]
+    parts = ["<h2>Errors</h2>", _kinds_table(found_kinds, source.skeleton.joints, unknown)]
     if worst:
         parts += ["<h2>The worst people</h2>", '<p class="note">Left: annotated. Right: predicted.</p>']
         for i in worst:
@@ -226,19 +248,35 @@ def _people(workdir, config, found: Scores) -> list[str]:
     return parts
 
 
-def _kinds_table(found_kinds: np.ndarray, joints) -> str:
-    rows = []
+def _shown(people: list[dict], found: Scores) -> np.ndarray | None:
+    """(n, k) bool: joints whose score is high enough to be drawn; None where that is not known."""
+    threshold = (found.confidence or {}).get("threshold")
+    if threshold is None or not all("scores" in one for one in people):
+        return None
+    return np.array([one["scores"] for one in people], np.float64) >= threshold
+
+
+def _pictures_of(ids: list[str]) -> list[str] | None:
+    """The picture of each of MPII's people, by their ids; None for other datasets, whose ids do not tell."""
+    if not all(id_.startswith("mpii-") for id_ in ids):
+        return None
+    return [id_.rpartition("-")[0] for id_ in ids]
+
+
+def _kinds_table(found_kinds: np.ndarray, joints, unknown: dict[str, bool]) -> str:
+    rows, kinds = [], [kind for kind in errors.KINDS if not unknown.get(kind)]
     for name, of_joint in [*zip(joints, found_kinds.T, strict=True), ("all", found_kinds.ravel())]:
         count = (of_joint >= 0).sum()
         shares = [
-            100 * (of_joint == kind).sum() / count if count else np.nan for kind in range(len(errors.KINDS))
+            100 * (of_joint == errors.KINDS.index(kind)).sum() / count if count else np.nan for kind in kinds
         ]
         rows.append([name, int(count), *map(_rate, shares)])
     note = (
         "Per cent of the labelled joints. Mirrored: at the same joint of the other side. Near: within twice "
-        "the threshold. Another joint: at another joint of the same person."
+        "the threshold. Another joint: at another joint of the same person. Another person: at a joint of "
+        "somebody else in the picture. Missed: elsewhere, with a score too low to be drawn."
     )
-    return _table(rows, ["joint", "labelled", *errors.KINDS]) + f'<p class="note">{note}</p>'
+    return _table(rows, ["joint", "labelled", *kinds]) + f'<p class="note">{note}</p>'
 
 
 def _side_by_side(source, index: int, predicted: np.ndarray) -> bytes:

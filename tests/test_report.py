@@ -8,7 +8,7 @@ import pytest
 
 from hourglass_jax import report
 from hourglass_jax.data import sources
-from hourglass_jax.evaluation import scores
+from hourglass_jax.evaluation import errors, scores
 
 
 @pytest.fixture
@@ -55,9 +55,26 @@ def test_other_data_and_missing_files_are_named(evaluated, capsys):
     (workdir / "config.json").write_text(json.dumps(config))
     assert report.main([str(workdir), f"--output={workdir / 'other.html'}"]) == 0
     assert "No pictures of people" in (workdir / "other.html").read_text()
+    (workdir / "config.json").unlink()
+    assert report.main([str(workdir), f"--output={workdir / 'bare.html'}"]) == 0
+    bare = (workdir / "bare.html").read_text()
+    assert "config.json, which names the data, is only in the workdir of a training" in bare
+    assert f"<h1>{workdir.name}: PCKh@0.5" in bare
     (workdir / "evaluation.json").write_text("[1]")
     assert report.main([str(workdir)]) == 1
     assert "evaluation.json" in capsys.readouterr().err
     (workdir / "evaluation.json").unlink()
     assert report.main([str(workdir)]) == 1
     assert "evaluate the workdir first" in capsys.readouterr().err
+
+
+def test_kinds_that_are_not_known_have_no_column():
+    kinds = np.array([[0, errors.KINDS.index("missed"), errors.KINDS.index("another person"), -1]])
+    names = ("a", "b", "c", "d")
+    page = report._kinds_table(kinds, names, {"another person": False, "missed": False})
+    assert page.count("<th>another person</th>") == page.count("<th>missed</th>") == 1
+    cells = re.search(r"<tr><td>all</td>(.*?)</tr>", page)[1]
+    assert re.findall(r"<td>(.*?)</td>", cells) == ["3", "33.3", "0.0", "0.0", "0.0", "33.3", "33.3", "0.0"]
+    assert "<th>missed" not in report._kinds_table(kinds, names, {"missed": True})
+    assert report._pictures_of(["mpii-01-0", "mpii-01-1"]) == ["mpii-01", "mpii-01"]
+    assert report._pictures_of(["mpii-01-0", "lspet-im01"]) is None

@@ -24,4 +24,14 @@ def test_each_joint_has_the_first_kind_that_applies():
         ["elsewhere", "right", "elsewhere", "right"],
         ["elsewhere", "", "elsewhere", "right"],
     ]
+    # The second person's "head" is found where the first one's "tail" is; "right" has too low a score.
+    predicted[1, 0], truth[0, 3] = [0, 300], [5, 300]
+    shown = np.ones((3, 4), bool)
+    shown[1, 2] = False
+    found = errors.kinds(
+        predicted, truth, labelled, reference, 0.1, FOUR, pictures=["a", "a", "b"], shown=shown
+    )
+    assert [errors.KINDS[kind] for kind in found[1]] == ["another person", "right", "missed", "right"]
+    found = errors.kinds(predicted, truth, labelled, reference, 0.1, FOUR, pictures=["a", "b", "a"])
+    assert errors.KINDS[found[1, 0]] == "elsewhere"
     assert (errors.kinds(predicted, truth, labelled, np.zeros(3), 0.1, FOUR) == -1).all()
