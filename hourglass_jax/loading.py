@@ -30,7 +30,7 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
     """
     path = located(path)
     if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.path(path).exists():
-        path = weights.shipped(name) if name in weights.SHIPPED else published.fetch(name)
+        path = weights.packaged(name) if name in weights.SHIPPED else published.fetch(name)
     path, same = files.path(path), devices.replicated(mesh or devices.mesh())
     if path.is_file():
         path = copies.fetched(path)

@@ -1,7 +1,7 @@
-"""A server on localhost that speaks the Hugging Face Hub's HTTP interface, as far as weights need it.
+"""A server on localhost with the part of the Hugging Face Hub's HTTP interface that weights need.
 
-Repositories live in memory. Large files (*.safetensors) go by Git LFS and come back by a redirect, others lie
-in the commit, as on the Hub. `mode` makes it fail in the ways that networks do.
+Repositories are in memory. As on the Hub, large files (*.safetensors) are uploaded by Git LFS and downloaded
+through a redirect; other files are in the commit. `mode` makes the server fail as networks do.
 """
 
 import base64
@@ -20,8 +20,8 @@ NAME = r"(?P<name>[\w.-]+/[\w.-]+)"
 class Server(http.server.ThreadingHTTPServer):
     """Attributes:
     repositories: {name: {"private", "commits": {sha: {path: content}}, "refs": {branch or tag: sha}}}.
-    mode: "" works; "busy": every request gets 500; downloads are "damaged", are "cut once" in the middle, or
-      "cut" and do not go on.
+    mode: "": the server works; "busy": every request gets 500; "damaged": downloads are damaged; "cut once":
+      the first download is cut in the middle; "cut": all are cut, and cannot be continued.
     asked: (method, path, range) of every request.
     """
 
@@ -32,7 +32,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.repositories, self.objects, self.mode, self.asked = {}, {}, "", []
 
     def add(self, name, sha, files):
-        """Makes a commit the newest one of a repository, which is made where there is none."""
+        """Adds a commit as the newest of a repository, which is created if it does not exist."""
         one = self.repositories.setdefault(name, {"private": False, "commits": {}, "refs": {}})
         one["commits"][sha], one["refs"]["main"] = files, sha
         self.objects |= {hashlib.sha256(content).hexdigest(): content for content in files.values()}
@@ -43,7 +43,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def storage(self):
-        """Another host: clients do not follow a redirect to it before the download, and send it no token."""
+        """The address of another host: clients follow a redirect to it only to download, without a token."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -73,7 +73,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @property
     def user(self):
-        """Who asks; None without a token, "" with one that is not known."""
+        """The user of a request; None without a token, "" with an unknown token."""
         token = self.headers.get("Authorization")
         return TOKENS.get(token.removeprefix("Bearer "), "") if token else None
 
@@ -90,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._send(status, {"error": message}, X_Error_Code=code, X_Error_Message=message)
 
     def _found(self, name):
-        """The repository, if the user may see it; else it is as if it were not there."""
+        """The repository, if the user may see it; otherwise the answer is that there is none."""
         one = self.server.repositories.get(name)
         if one is None or (one["private"] and self.user != name.partition("/")[0]):
             self._fail(401 if self.user is None else 404, "RepoNotFound", "Repository not found")

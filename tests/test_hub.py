@@ -1,4 +1,4 @@
-"""Weights to and from repositories of the Hugging Face Hub: the real client, and a server on localhost."""
+"""Weights to and from repositories of the Hugging Face Hub: the real client and a server on localhost."""
 
 import dataclasses
 import importlib
@@ -53,7 +53,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def safe(small, tmp_path_factory):
-    """The same in the other format."""
+    """The same weights in the other format."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     assert command.main([f"--workdir={small}", f"--output={path}"]) == 0
     return path
@@ -86,7 +86,7 @@ def pull(*arguments):
 
 
 def last_error(capsys):
-    """The one line with which a command ended."""
+    """The only error line of a command."""
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
     return line.removeprefix("Error: ")
 
@@ -117,7 +117,7 @@ def test_a_damaged_safetensors_file_is_one_line(safe, tmp_path, place):
     assert "\n" not in str(error.value)
 
 
-def test_another_programs_safetensors_are_refused(tmp_path):
+def test_safetensors_of_other_programs_are_refused(tmp_path):
     from safetensors import numpy as safetensors
 
     path = tmp_path / "bert.safetensors"
@@ -129,7 +129,7 @@ def test_another_programs_safetensors_are_refused(tmp_path):
 # Repositories.
 
 
-def test_what_is_pushed_comes_back_to_the_bit_and_predicts_the_same(server, small, same, tmp_path, capsys):
+def test_pushed_weights_come_back_unchanged_and_predict_the_same(server, small, same, tmp_path, capsys):
     assert command.main(["push", str(small), "owner/small", "--license=apache-2.0", "--private"]) == 0
     one, said = server.repositories["owner/small"], capsys.readouterr().out
     commit = one["refs"]["main"]
@@ -153,7 +153,7 @@ def test_what_is_pushed_comes_back_to_the_bit_and_predicts_the_same(server, smal
     assert files["README.md"].decode() == model_card.text("owner/small", metadata, parameters)
 
 
-def test_revisions_go_by_their_names_and_an_archive_keeps_to_one(pushed, small, tmp_path):
+def test_revisions_have_names_and_an_archive_uses_only_one(pushed, small, tmp_path):
     metadata, arrays = weights.read(small)
     changed = {name: value + 1 for name, value in arrays.items()}
     weights.write(tmp_path / "later.safetensors", changed, metadata)
@@ -174,7 +174,7 @@ def test_revisions_go_by_their_names_and_an_archive_keeps_to_one(pushed, small, 
 
 
 @pytest.mark.parametrize("mode, tries", [("cut once", 2), ("", 1)])
-def test_a_download_that_is_cut_goes_on_where_it_ended(pushed, safe, monkeypatch, mode, tries):
+def test_an_interrupted_download_continues_where_it_stopped(pushed, safe, monkeypatch, mode, tries):
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1024)  # which is kept
     pushed.mode = mode
     assert pull("owner/small") == 0
@@ -192,7 +192,7 @@ def test_a_download_that_is_cut_goes_on_where_it_ended(pushed, safe, monkeypatch
         ("busy", "the server responds with 500 (Internal Server Error), and there is no earlier download."),
     ],
 )
-def test_a_broken_download_is_one_line_and_the_next_call_gets_it(pushed, capsys, mode, message):
+def test_a_broken_download_gives_one_line_and_the_next_call_succeeds(pushed, capsys, mode, message):
     pushed.mode = mode
     assert pull("owner/small") == 1
     error = last_error(capsys)
@@ -203,7 +203,7 @@ def test_a_broken_download_is_one_line_and_the_next_call_gets_it(pushed, capsys,
 
 def test_offline_an_earlier_download_is_used_with_a_note(pushed, capsys, monkeypatch):
     assert pull("owner/small") == 0
-    monkeypatch.setenv("HF_ENDPOINT", "http://localhost:9")  # where nothing listens
+    monkeypatch.setenv("HF_ENDPOINT", "http://localhost:9")  # no server listens there
     capsys.readouterr()
     assert pull("owner/small") == 0
     note = f"Note: {NAME}: http://localhost:9 cannot be reached ([Errno 111] Connection refused); "
@@ -236,7 +236,7 @@ def test_offline_an_earlier_download_is_used_with_a_note(pushed, capsys, monkeyp
         ("hf_owner", ["push", "none.npz", "owner/small"], "none.npz holds no checkpoints"),
     ],
 )
-def test_errors_are_one_line_that_names_the_remedy(
+def test_errors_are_one_line_that_says_what_to_do(
     pushed, small, monkeypatch, capsys, token, arguments, message
 ):
     pushed.add("owner/empty", FIRST, {"README.md": b"hello"})
@@ -247,7 +247,7 @@ def test_errors_are_one_line_that_names_the_remedy(
     assert list(pushed.repositories["owner/small"]["commits"]) == [FIRST]  # nothing was written
 
 
-def test_without_the_client_its_extra_is_named(monkeypatch, capsys):
+def test_without_the_client_the_error_names_its_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert pull("owner/small") == 1
     assert last_error(capsys) == (
@@ -259,7 +259,7 @@ def test_without_the_client_its_extra_is_named(monkeypatch, capsys):
 # The model card.
 
 
-def test_the_card_has_what_the_metadata_have(small):
+def test_the_card_contains_the_facts_of_the_metadata(small):
     metadata = dataclasses.replace(weights.read(small)[0], card={"license": "apache-2.0", "device": "a TPU"})
     card = huggingface_hub.ModelCard(model_card.text("owner/small", metadata, 1345))
     assert (card.data.license, card.data.library_name) == ("apache-2.0", "hourglass_jax")

@@ -107,7 +107,7 @@ def kept():
         ("no ranges", (None,)),
     ],
 )
-def test_weights_are_fetched_once_and_are_the_publishers_to_the_bit(server, same, mode, asked):
+def test_weights_are_fetched_once_and_equal_the_publishers(server, same, mode, asked):
     server.mode = mode
     for _ in range(2):
         network, variables, metadata = loading.load("hg2")

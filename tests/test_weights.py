@@ -49,7 +49,7 @@ def test_file_gives_the_network_of_its_workdir(workdir, file):
     assert jax.tree.structure(found) == jax.tree.structure(variables)
     for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(variables), strict=True):
         assert a.dtype == np.float32 and a.sharding == b.sharding
-        if a.ndim > 1:  # half a unit in the last of 11 bits
+        if a.ndim > 1:  # half a unit of the last of 11 bits
             np.testing.assert_allclose(a, b, rtol=2**-11, atol=2**-25, err_msg=jax.tree_util.keystr(path))
         else:
             np.testing.assert_array_equal(a, b)
@@ -183,15 +183,15 @@ def test_command_runs_as_a_module(monkeypatch, capsys):
 # Weights in the package.
 
 
-def test_without_shipped_weights_the_error_says_what_to_pass(monkeypatch, tmp_path):
+def test_without_packaged_weights_the_error_says_what_to_pass(monkeypatch, tmp_path):
     monkeypatch.setitem(weights.SHIPPED, weights.DEFAULT, tmp_path / "lspet.npz")
     with pytest.raises(FileNotFoundError) as error:
-        weights.shipped()
+        weights.packaged()
     assert "Predictor(PATH), --checkpoint=PATH" in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", weights.SHIPPED)
-def test_shipped_weights_load_by_their_name(name, monkeypatch):
+def test_packaged_weights_load_by_their_name(name, monkeypatch):
     if not (path := weights.SHIPPED[name]).is_file():
         pytest.skip("none in this checkout")
     monkeypatch.undo()  # restores the real models

@@ -36,7 +36,7 @@ SHIPPED = {
 DEFAULT = "lspet"
 
 
-def shipped(name: str = DEFAULT) -> pathlib.Path:
+def packaged(name: str = DEFAULT) -> pathlib.Path:
     """The file of weights that come with the package.
 
     Args:
@@ -52,6 +52,9 @@ def shipped(name: str = DEFAULT) -> pathlib.Path:
             f"of its checkpoints, or a file of {COMMAND}: Predictor(PATH), --checkpoint=PATH."
         )
     return path
+
+
+shipped = packaged  # its first name, which users' programs may have
 
 
 def write(path, variables: dict, metadata: Metadata | Mapping[str, Any], *, half: bool = True) -> None:
