@@ -5,6 +5,7 @@ import platform
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from hourglass_jax import devices, predict
 
@@ -16,9 +17,11 @@ def unset(monkeypatch, tmp_path):
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()  # JAX looks at the folder only once
     yield tmp_path
     for name, value in before.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def test_programs_are_kept_in_the_users_cache(unset):

@@ -44,7 +44,7 @@ def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, t
     train.train(config, tmp_path / "w")
     assert programs() == before
     dry_run.dry_run(config, tmp_path / "w")
-    assert "has a checkpoint of step 1, after which" in capsys.readouterr().out
+    assert "has a checkpoint of step 1, from which" in capsys.readouterr().out
 
 
 def test_a_dry_run_refuses_the_same_as_a_training(tiny, monkeypatch, tmp_path):
