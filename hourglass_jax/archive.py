@@ -1,11 +1,12 @@
-"""Joints in archives of any size: a line of json per picture and frame, in shards, resumed after a stop.
+"""Joints in archives of any size: a line of json per picture and frame, in shards, continued after a stop.
 
     hourglass predict photos/ --output=out --jsonl --shard=3/16
 
-appends to out/predictions-3-of-16.jsonl. Which pictures are done is read from its lines, so that the same
-command goes on after a stop at any moment, and does nothing when all is done. Shards share nothing: any
-scheduler may run them, at once or one after another. A file belongs to a shard by its name, and stays in it
-when others come or go. Videos come after the pictures; one that was not finished begins again.
+The command appends to out/predictions-3-of-16.jsonl. The lines of this file show which pictures are done, so
+that the same command continues after a stop at any moment, and does nothing if everything is done. Shards
+share nothing: any scheduler can run them, in parallel or one after another. A file's name decides its shard,
+and the file stays in it when other files are added or removed. Videos come after the pictures; a video that
+was not finished starts again.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from hourglass_jax.media import pictures
 from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
 
-_SYNC = 500  # lines, after which the disk has them
+_SYNC = 500  # number of lines after which they are flushed to the disk
 
 
 class Shard(NamedTuple):
@@ -40,11 +41,11 @@ class Shard(NamedTuple):
         """ "3/16" -> the third of sixteen.
 
         Raises:
-          ValueError: it is none.
+          ValueError: it is not a shard.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ValueError(f"--shard={text}: expected a number of many, from 1 on, such as 3/16.")
+            raise ValueError(f"--shard={text}: expected PART/PARTS, counted from 1, such as 3/16.")
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
@@ -59,28 +60,29 @@ class Shard(NamedTuple):
 def predict(
     paths: list[str], output, *, shard: Shard | None = None, checkpoint=None, boxes=None, **options
 ) -> int:
-    """Appends a line for each picture, and for each frame of a video, that has none yet.
+    """Appends a line for each picture, and for each frame of a video, that has no line yet.
 
     Lines are {"file_name", "width", "height", "people"}, people as COCO's results without an id. The lines of
     frames also have "frame", from 0, and "time" in seconds; {"file_name", "frames"}, their number, follows a
-    video's last frame. {"file_name", "error"} is of a file that cannot be read, or cannot be read to its end;
-    it is not tried again until its line is removed.
+    video's last frame. {"file_name", "error"} stands for a file that cannot be read, or cannot be read to its
+    end; it is not tried again until its line is removed.
 
     Args:
-      paths: pictures, videos, folders, which are searched to any depth, and globs. Names are relative to
-        the folder where one folder is given, and as they are given otherwise.
-      output: folder of the file.
-      shard: which part of the pictures; None for all.
+      paths: pictures, videos, folders, which are searched to any depth, and globs. If a single folder is
+        given, names are relative to it; otherwise they are as given.
+      output: the folder for the file.
+      shard: which part of the files; None for all.
       checkpoint: see `Predictor`.
       boxes: people's boxes by a picture's file name, see `Predictor`.
       **options: of `Predictor`.
 
     Returns:
-      how many of this call's files could not be read.
+      the number of files in this call that could not be read.
 
     Raises:
       FileNotFoundError: there is nothing at a path.
-      ValueError: the file is of another network or of other options, damaged, or at work in another process.
+      ValueError: the file belongs to another network or other options, is damaged, or is in use by another
+        process.
     """
     shard = shard or Shard()
     if files.in_bucket(output):
@@ -109,7 +111,7 @@ def predict(
             lines.add(result)
         lines.flush()
         for path in left.videos:
-            # An iterator, whose frames are decoded as they are needed.
+            # Give an iterator: its frames are decoded only when they are needed.
             results = predictor(iter([path]), **common)
             before, failed = lines.count, lines.failed
             name = _name(path, root)
@@ -130,7 +132,7 @@ def predict(
 
 
 class _Left(NamedTuple):
-    """What is not done yet: the number of pictures, and the videos."""
+    """The rest of the work: the number of pictures, and the videos."""
 
     count: int
     videos: list[pathlib.Path]
@@ -148,7 +150,7 @@ def _left(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> _
 
 
 def _pictures(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> Iterator[pathlib.Path]:
-    """The pictures that are not done yet, listed as they are needed."""
+    """The pictures that are not done yet, listed only when they are needed."""
     for found, name in _named(paths, root):
         if shard.has(name) and _key(name) not in done and not pictures.is_video(path := pathlib.Path(found)):
             yield path
@@ -186,7 +188,7 @@ class _Lines:
             self.failed += 1
 
     def append(self, line: dict) -> None:
-        """One write for the whole line: after a kill it is there, cut off or not there."""
+        """Writes the whole line in one call: after a kill it is complete, cut off or missing."""
         self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
@@ -203,7 +205,7 @@ def _line(result: Result, name: str) -> dict:
 def _named(paths: list[str], root: str | None) -> Iterator[tuple[str, str]]:
     """Pairs of the path of a picture or video and its name, in an order that is always the same.
 
-    They are listed as they are needed: of an archive only the names in one folder are held at once.
+    They are listed only when they are needed: of an archive only one folder's names are in memory.
     """
     kinds = pictures.known()
     for path in paths:
@@ -228,30 +230,30 @@ def _walk(folder: str, kinds: set[str]) -> Iterator[str]:
         elif os.path.splitext(name)[1].lower() in kinds:
             yield path
     for inner in folders:
-        if not os.path.islink(inner):  # which may lead back
+        if not os.path.islink(inner):  # a link may lead back to a parent
             yield from _walk(inner, kinds)
 
 
 def _name(path, root: str | None) -> str:
     name = os.path.relpath(path, root) if root else os.fspath(path)
-    # A name that is no UTF-8 keeps its bytes, visibly.
+    # If a name is not UTF-8, its bytes are written as escapes.
     return os.fsencode(name).decode(errors="backslashreplace").replace(os.sep, "/")
 
 
 def _key(name: str) -> int:
-    """Eight bytes for a name: a million names would be most of the memory."""
+    """Eight bytes instead of a name: a million names would use most of the memory."""
     return hash(name)
 
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[tuple[BinaryIO, set[int]]]:
-    """The file to append to, for this process alone, and the keys of the pictures that it has."""
+    """Opens the file to append to, for this process only; yields it with the keys of its finished files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"{path}: another process is writing it; wait for it, or end it.") from None
+            raise ValueError(f"{path}: another process is writing to it; wait for it, or end it.") from None
         yield file, _done(path, file)
 
 
@@ -277,12 +279,12 @@ def _done(path, file: BinaryIO) -> set[int]:
 
 
 def _check_same(path: pathlib.Path, checkpoint, options: dict, *, fresh: bool) -> None:
-    """Keeps what made the lines beside them, and refuses to go on with something else."""
-    source = weights.shipped() if checkpoint is None else pathlib.Path(loading.located(checkpoint))
+    """Stores the network and options next to the lines, and refuses to continue with others."""
+    source = weights.packaged() if checkpoint is None else pathlib.Path(loading.located(checkpoint))
     about = {"network": str(source), "options": {k: repr(v) for k, v in sorted(options.items())}}
     if source.is_file():
         about["crc32"] = zlib.crc32(source.read_bytes())
-        del about["network"]  # the same file may lie elsewhere
+        del about["network"]  # the same file may be in another place
     beside = path.with_suffix(".about.json")
     if fresh or not beside.exists():
         files.write_json(beside, about)

@@ -1,7 +1,7 @@
-"""Buckets, gs:// and s3://: paths by etils' epath, which Orbax and TFDS take too, and objects by fsspec.
+"""Buckets, gs:// and s3://: paths of etils' epath (Orbax and TFDS accept them), objects by fsspec.
 
-An object appears whole or not at all, so that writing one is atomic by itself. A bucket has no locks, no
-renaming and no appending: a training holds a `Lease`, and `copies.Spool` uploads files that grow.
+An object appears completely or not at all, so that writing it is atomic. A bucket has no locks, no renaming
+and no appending: instead a training has a `Lease`, and `copies.Spool` uploads files that grow.
 """
 
 import base64
@@ -27,25 +27,25 @@ from hourglass_jax import extras
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
 T = TypeVar("T")
 BLOCK = 2**24  # bytes of one request
-RENEWED, EXPIRED = 15.0, 60.0  # s, after which a lease is renewed, and after which an unchanged one is dead
+RENEWED, EXPIRED = 15.0, 60.0  # s until a lease is renewed, and until an unchanged lease counts as dead
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CUT = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
 _TIMEOUT = 60  # s, of one request
-NOTICED = 30.0  # s of waiting for a store, after which a line says so
-OUTAGE = 300.0  # s for which uploads and downloads try again, beside the half minute that gcsfs does
-_PAUSE = 1.0  # s
-# Statuses of HTTP that pass: a time-out, too many requests, faults of the server.
+NOTICED = 30.0  # s of waiting for a store until a line says so
+OUTAGE = 300.0  # s for which uploads and downloads are repeated, in addition to the half minute of gcsfs
+_PAUSE = 1.0  # s between two tries
+# Temporary statuses of HTTP: a time-out, too many requests, faults of the server.
 _PASSING = ("408", "429", "500", "502", "503", "504")
 
-# epath takes TensorFlow for gs:// where it is installed, which cannot read s3:// and knows no emulator.
+# If TensorFlow is installed, epath uses it for gs://; but it cannot read s3:// and supports no emulator.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
 
 def scheme(name: str | os.PathLike) -> str:
-    """The scheme of a bucket's path; "" for a local one.
+    """The scheme of a bucket's path; "" for a local path.
 
     Raises:
-      ValueError: an address of another kind, of which the file system would make a folder.
+      ValueError: it is an address of another kind, for which the file system would make a folder.
     """
     text = os.fspath(name)
     if not isinstance(text, str):
@@ -65,7 +65,7 @@ def scheme(name: str | os.PathLike) -> str:
 
 
 def path(name: str | os.PathLike) -> pathlib.Path:
-    """The path of an object: an `epath.Path`, whose interface is pathlib's as far as a bucket goes.
+    """The path of an object: an `epath.Path`, with the part of pathlib's interface that buckets support.
 
     Raises:
       ImportError: the scheme's package is not installed.
@@ -83,26 +83,26 @@ def filesystem(name: str | os.PathLike) -> Any:
         __import__(SCHEMES[kind])
     import fsspec.config
 
-    # Others write while this process reads; fsspec would show each folder as it was when first listed.
+    # Other processes write while this one reads; fsspec would show each folder as it was when first listed.
     options = fsspec.config.conf.setdefault(kind, {})
     options.setdefault("use_listings_cache", False)
     if kind == "gs":
         options.setdefault("requests_timeout", _TIMEOUT)
-    # TensorStore waits for ever for a server that accepts a connection and then is silent.
+    # TensorStore would wait forever for a server that accepts a connection but sends nothing.
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(_TIMEOUT))
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
-    # It logs errors that it raises, with tracebacks.
+    # The package logs the errors that it raises, with tracebacks.
     logging.getLogger(SCHEMES[kind]).setLevel(logging.CRITICAL)
     found = fsspec.filesystem(kind)
     if kind == "gs" and "token" not in options:
-        # fsspec makes a file system for each thread, Orbax has dozens of them, and each would look for
-        # credentials on its own: seconds where there are none, a request to the machine's metadata otherwise.
+        # fsspec makes a file system for each thread, and Orbax has dozens of threads. Each would look for
+        # credentials: this takes seconds if there are none, and else a request to the machine's metadata.
         options["token"] = found.credentials.credentials or "anon"
     return found
 
 
 class Changed(OSError):
-    """An object is not what it was when it was listed."""
+    """An object has changed since it was listed."""
 
 
 class AtWork(ValueError):
@@ -111,20 +111,20 @@ class AtWork(ValueError):
 
 @contextlib.contextmanager
 def reported(name: str | os.PathLike) -> Iterator[None]:
-    """Turns the many errors of stores into OSError of one line, which names the path and the remedy."""
+    """Turns the many errors of stores into an OSError of one line, with the path and what to do."""
     try:
         yield
     except (FileExistsError, AtWork):
         raise
     except FileNotFoundError:
         raise FileNotFoundError(f"{os.fspath(name)}: there is no such bucket or object.") from None
-    except Exception as error:  # gcsfs, aiohttp, google.auth, botocore: each has its own
+    except Exception as error:  # gcsfs, aiohttp, google.auth and botocore have errors of their own
         raise OSError(f"{os.fspath(name)}: {reason(error, name)}.") from error
 
 
 @contextlib.contextmanager
 def awaited(name: str | os.PathLike, doing: str = "waiting for the bucket") -> Iterator[None]:
-    """Prints a line on stderr each `NOTICED` seconds while the block lasts; none for a local path."""
+    """Prints a line on stderr every `NOTICED` seconds until the block ends; prints none for a local path."""
     if not scheme(name):
         yield
         return
@@ -143,7 +143,7 @@ def awaited(name: str | os.PathLike, doing: str = "waiting for the bucket") -> I
 
 
 def _tried(name: str | os.PathLike, call: Callable[[], T]) -> T:
-    """What `call` returns; an outage of the store may last `OUTAGE` seconds, a line says so."""
+    """Returns the result of `call`; repeats it, with a line, during an outage of up to `OUTAGE` seconds."""
     end = time.monotonic() + OUTAGE
     with awaited(name), reported(name):
         while True:
@@ -158,7 +158,7 @@ def _tried(name: str | os.PathLike, call: Callable[[], T]) -> T:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether a store may do later what it has just failed to do."""
+    """Whether an error is temporary, so that the store may succeed later."""
     if isinstance(error, TimeoutError | ConnectionError) or str(getattr(error, "code", "")) in _PASSING:
         return True
     kind = type(error)
@@ -169,20 +169,20 @@ def _passes(error: BaseException) -> bool:
     )
 
 
-# What TensorStore says of a store, at the beginning of a message or after the name of an array.
+# TensorStore's words for a store's errors, at the beginning of a message or after the name of an array.
 _STORES = re.compile(
     r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|ABORTED): |HTTP response code"
 )
 
 
 def is_error(error: BaseException) -> bool:
-    """Whether an error is a store's own, of a class that is no OSError."""
+    """Whether an error is a store's own, with a class that is not an OSError."""
     modules = ("gcsfs", "aiohttp", "google", "botocore", "s3fs", "requests")
     return type(error).__module__.partition(".")[0] in modules
 
 
 def comes_from(error: BaseException | None) -> bool:
-    """Whether an error of a library that reads a bucket comes from the store, not from the content."""
+    """Whether the error of a library that reads a bucket comes from the store, not from the content."""
     while error is not None:
         if is_error(error) or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
             return True
@@ -193,7 +193,7 @@ def comes_from(error: BaseException | None) -> bool:
 
 
 def reason(error: BaseException, name: str | os.PathLike) -> str:
-    """Why an access to a path failed, on one line, with the remedy where there is one."""
+    """Why an access to a path failed, in one line, with what to do if that is known."""
     found = " ".join(str(error).split())
     code, module = str(getattr(error, "code", "")), type(error).__module__
     if status := re.search(r"http_response_code='(\d+)'", found):  # TensorStore's, after a long address
@@ -248,11 +248,11 @@ def version(about: dict) -> str:
 
 
 def download(name: str, about: dict, file: BinaryIO) -> None:
-    """Writes an object's content into a file, a block at a time; a block that fails is asked for again.
+    """Writes an object's content into a file, block by block; a block that fails is requested again.
 
     Raises:
-      Changed: its checksum is not the one that the store had.
-      OSError: it cannot be read.
+      Changed: the checksum differs from the store's.
+      OSError: the object cannot be read.
     """
     store, md5 = filesystem(name), hashlib.md5(usedforsecurity=False)
     for start in range(0, about["size"], BLOCK):
@@ -260,17 +260,18 @@ def download(name: str, about: dict, file: BinaryIO) -> None:
         block = _tried(name, functools.partial(store.cat_file, name, start=start, end=end))
         file.write(block)
         md5.update(block)
-    wanted = about.get("md5Hash")  # objects that were composed of others have none
+    wanted = about.get("md5Hash")  # objects that are composed of others have none
     if file.tell() != about["size"] or (wanted and base64.b64encode(md5.digest()).decode() != wanted):
-        raise Changed(f"{name}: has not come as it is stored (its checksum differs); try again.")
+        raise Changed(f"{name}: differs from the stored object (by its checksum); try again.")
 
 
 class Lease:
-    """An object that keeps a second process out of a folder, in the place of a lock.
+    """An object that keeps a second process out of a folder, instead of a lock.
 
-    It names its owner and is renewed every `RENEWED` seconds. A process that finds one watches it: one that
-    does not change for `EXPIRED` seconds is of a process that is dead, and is taken over; so is one of a
-    process of this machine that is no longer there. Clocks are not compared.
+    The object names its owner and is renewed every `RENEWED` seconds. A process that finds a lease watches
+    it. If the lease does not change for `EXPIRED` seconds, its owner is dead and the lease is taken over; if
+    the owner is a process of this machine that has ended, the lease is taken over immediately. Clocks are not
+    compared.
 
     Args:
       name: of the object.
@@ -293,7 +294,7 @@ class Lease:
         self._owner["token"] = secrets.token_hex(8)
 
     def __enter__(self) -> "Lease":
-        """Raises ValueError where another process has it."""
+        """Raises ValueError if another process has the lease."""
         with reported(self._name):
             while True:
                 try:
@@ -301,8 +302,8 @@ class Lease:
                     break
                 except FileExistsError:
                     if (found := self._read()) is None:
-                        continue  # it has just been given back
-                    # An attempt of this very request may have come through although its answer did not.
+                        continue  # it has just been released
+                    # An earlier try of this same request may have succeeded although its response was lost.
                     if found.get("token") == self._owner["token"]:
                         break
                     self._take(found)
@@ -314,7 +315,7 @@ class Lease:
     def __exit__(self, *exc_info) -> None:
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(Exception):  # a lease that stays expires
+        with contextlib.suppress(Exception):  # a lease that is not removed expires
             if (self._read() or {}).get("token") == self._owner["token"]:
                 self._store.rm_file(self._name)
 
@@ -344,14 +345,14 @@ class Lease:
                     raise AtWork(f"{self._name.rpartition('/')[0]}: another training is running in this "
                                      f"workdir ({str(now.get('owner', owner))[:99]}).")  # fmt: skip
         self._store.pipe_file(self._name, self._content())
-        time.sleep(min(1.0, EXPIRED / 10))  # of several that take it at once the last one has it
+        time.sleep(min(1.0, EXPIRED / 10))  # if several processes take it together, the last one has it
         if (now := self._read() or {}).get("token") != self._owner["token"]:
             raise AtWork(f"{self._name.rpartition('/')[0]}: another training has begun in this workdir "
                              f"({str(now.get('owner', 'unknown'))[:99]}).")  # fmt: skip
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED):
-            with contextlib.suppress(Exception):  # the next time may do better
+            with contextlib.suppress(Exception):  # the next try may succeed
                 if (now := self._read()) is not None and now.get("token") != self._owner["token"]:
                     self._lost()
                     return
@@ -359,22 +360,22 @@ class Lease:
 
 
 def _process(number: int) -> list[str] | None:
-    """What distinguishes a process of this machine from all others, also after its number is used again."""
+    """Identifies a process of this machine, even after its number is used again."""
     with contextlib.suppress(OSError):
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # Containers of one machine number their processes alike.
+        # Containers on the same machine use the same numbers for their processes.
         return [boot, os.readlink("/proc/self/ns/pid"), str(number), _started(number)]
     return None
 
 
 def _started(number: int) -> str:
-    """When a process began, in ticks since the machine did; "" of one that has ended and is still listed."""
+    """When a process started, in ticks since the machine's start; "" if it has ended but is still listed."""
     state, *fields = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     return "" if state == "Z" else fields[18]
 
 
 def _is_dead(process) -> bool:
-    """Whether a lease's process was one of this machine that has ended; False where that is not known."""
+    """Whether a lease's process was on this machine and has ended; False if that is not known."""
     if not (isinstance(process, list) and len(process) == 4 and all(isinstance(x, str) for x in process)):
         return False
     own = _process(os.getpid())

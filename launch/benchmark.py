@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python looks beside this file only
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # Python searches launch/ only
 
 from hourglass_jax.benchmarks.command import main
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-import kills  # beside this file
+import kills  # a file in launch/
 
 WAYS = ("SIGTERM", "slow", "killed", "stopped")
 kills.STEPS = 60  # the last of --config.train.steps counts

@@ -25,7 +25,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # Python looks beside this file only
+sys.path.insert(0, str(ROOT))  # Python searches launch/ only
 
 from hourglass_jax import buckets, files  # noqa: E402
 
@@ -39,7 +39,7 @@ CONFIG = [
     *("--config.train.batch_size=8", "--config.evaluate.batch_size=20"),
 ]
 AIMS = ("starting", "training", "saving", "evaluating", "SIGTERM")
-SECONDS = 10.0  # from SIGTERM to the end, at most; on a busy machine as long as it took to start
+SECONDS = 10.0  # most time from SIGTERM to the end; on a busy machine the time that the start took
 
 
 class Process:
@@ -61,12 +61,12 @@ class Process:
             return console.read()
 
     def activities(self) -> set[str]:
-        """The current ones, or the last ones of a dead process; it may save and evaluate at the same time."""
+        """The current activities, or the last ones of a dead process; it may save and evaluate together."""
         if not self.begun():
             return {"starting"}
         found = set()
         if steps(self.workdir) != {str(step) for step in saved(self.workdir)}:
-            found.add("saving")  # the start has removed what the process before left
+            found.add("saving")  # the start has already removed the remains of the previous process
         last = re.search(r"^step (\d+)/.*\n\Z", self.output(), re.MULTILINE)
         if last and int(last[1]) % EVALUATE_EVERY == 0:
             found.add("evaluating")
@@ -81,13 +81,13 @@ class Process:
             now = self.activities()
             if now & set(activities):
                 return True
-            # A save takes hundredths of a second, in a bucket a second.
+            # A save takes hundredths of a second; in a bucket it takes a second.
             time.sleep(0.1 if "starting" in now or files.in_bucket(self.workdir) else 0.002)
         return False
 
 
 def empty_folder(name: str) -> pathlib.Path:
-    """The folder of --output, made if need be; ends the program where it is not empty."""
+    """The folder of --output, made if it does not exist; ends the program if the folder is not empty."""
     output = pathlib.Path(name)
     if output.exists() and any(output.iterdir()):
         sys.exit(f"Error: --output={output} is not empty; choose another folder.")
@@ -96,7 +96,7 @@ def empty_folder(name: str) -> pathlib.Path:
 
 
 def emulated() -> str:
-    """The address of a bucket on this machine, which ends with this process."""
+    """Starts an emulated bucket that ends with this process; returns its address."""
     sys.path.insert(0, str(ROOT / "tests"))
     import store
 
@@ -158,7 +158,7 @@ def main() -> int:
     if trained.process.wait():
         failures.append("the last process")
     failures += resumed(trained, newest) + differences(whole, killed)
-    # Two more: one that is being written and one that is being removed.
+    # Two more are allowed: one that is being written and one that is being removed.
     failures += ["disk"] * (most[0] > KEPT + 2)
     print(f"Kills while {', '.join(f'{name} {hit[name]}' for name in AIMS)}; SIGTERM to end {slowest:.1f} s")
     print(f"At most {most[0]} checkpoints and {most[1] / 1e6:.1f} MB; undisturbed {size(whole) / 1e6:.1f} MB")
@@ -194,7 +194,7 @@ def saved(workdir: pathlib.Path) -> list[int]:
 
 
 def size(workdir: pathlib.Path) -> int:
-    """Bytes."""
+    """The size of all files, in bytes."""
     return sum(names(workdir).values())
 
 
@@ -207,7 +207,7 @@ def resumed(trained: Process, newest: int) -> list[str]:
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
-    """Of metrics.jsonl."""
+    """The lines of metrics.jsonl."""
     try:
         with files.opened(workdir / "metrics.jsonl") as file:
             content = file.read().splitlines()
@@ -234,7 +234,7 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
     import orbax.checkpoint as ocp
 
     def arrays(path):
-        """As NumPy's, whatever devices they were saved from."""
+        """Reads arrays as NumPy's, for any devices from which they were saved."""
         reader = ocp.PyTreeCheckpointer()
         found = reader.metadata(path).item_metadata
         assert found is not None  # every item of a checkpoint has its own
