@@ -157,15 +157,15 @@ def _run(word: str, module: str, arguments: list[str]) -> int:
 
 
 def _imported(module: str) -> types.ModuleType:
-    """A module, imported without the garbage collector.
+    """Imports a module without garbage collection.
 
-    It would walk through everything imported so far again and again, and find nothing: a sixth of the time.
+    The collector would repeatedly search everything imported so far, and find nothing: a sixth of the time.
     """
     gc.disable()
     try:
         return importlib.import_module(module)
     finally:
-        gc.freeze()  # modules stay, and no later collection has to look at them
+        gc.freeze()  # modules stay: later collections need not search them
         gc.enable()
 
 

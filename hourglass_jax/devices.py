@@ -1,4 +1,4 @@
-"""The device mesh, where values lie on it, and how programs are compiled for it."""
+"""The device mesh, the placement of values on it, and the compilation of programs for it."""
 
 import ctypes
 import functools
@@ -28,17 +28,17 @@ def mesh() -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device: the state."""
+    """The same values on every device, for the state."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The first dimension spread over the devices: a batch."""
+    """The first dimension spread over the devices, for a batch."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def platform_of(mesh: Mesh) -> str:
-    """The name that JAX gives its devices: "cpu", "gpu" or "tpu"."""
+    """JAX's name for the platform of the devices: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
 
 
@@ -50,14 +50,14 @@ def jit(
     keep: tuple[str, Any] | None = None,
     **options,
 ):
-    """`jax.jit` of a function whose operations take the forms that are fast on the mesh's devices.
+    """`jax.jit` of a function, with the forms of its operations that are fast on the mesh's devices.
 
     Args:
       function: not compiled yet.
-      mesh: of one platform.
-      forms_of: the platform whose forms are taken, where the mesh's devices only simulate it.
-      keep: kind and about of `kept.program`, for a function that is traced once for all processes; programs
-        of several devices are not kept.
+      mesh: its devices are of one platform.
+      forms_of: the platform whose forms are used, if the mesh's devices only simulate it.
+      keep: the arguments kind and about of `kept.program`, to trace the function once for all processes;
+        programs for several devices are not kept.
       options: of `jax.jit`.
     """
     formed = platforms.on(forms_of or platform_of(mesh), function)
@@ -68,19 +68,19 @@ def jit(
 
 
 def _exported_for(mesh: Mesh) -> str:
-    """The mesh's platform as `jax.export` names it."""
+    """The name of the mesh's platform in `jax.export`."""
     if (name := platform_of(mesh)) != "gpu":
         return name
     return "rocm" if "rocm" in mesh.devices.flat[0].client.platform_version else "cuda"
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process' part of a batch -> the global batch on the mesh."""
+    """This process's part of a batch -> the global batch on the mesh."""
     return _put(batch, sharded(mesh))
 
 
 def put_same(values: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Values that are equal in all processes -> whole on every device."""
+    """Values that are equal in all processes -> complete on every device."""
     return _put(values, replicated(mesh))
 
 
@@ -90,7 +90,7 @@ def _put(values: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, ja
 
 
 def free_memory(mesh: Mesh) -> int | None:
-    """Bytes that each of this process' devices has left at least; None for CPUs, which report nothing."""
+    """The free memory of this process's fullest device, in bytes; None for CPUs, which do not report it."""
     reported = [device.memory_stats() or {} for device in mesh.local_devices]
     if not all("bytes_limit" in stats for stats in reported):
         return None
@@ -98,7 +98,7 @@ def free_memory(mesh: Mesh) -> int | None:
 
 
 def check_divides(batch_size: int, what: str) -> None:
-    """Raises ValueError unless the devices divide the batch."""
+    """Raises ValueError unless the batch size is a multiple of the number of devices."""
     if batch_size < 1 or batch_size % jax.device_count():
         raise ValueError(
             f"{what}={batch_size} must be a positive multiple of the {jax.device_count()} devices."
@@ -106,19 +106,20 @@ def check_divides(batch_size: int, what: str) -> None:
 
 
 def keep_programs() -> pathlib.Path | None:
-    """Keeps compiled programs for the next run; JAX_COMPILATION_CACHE_DIR says where else, "" nowhere.
+    """Keeps compiled programs for the next run.
 
-    At most `MOST_KEPT` bytes of them: those that were used least recently are removed first.
+    JAX_COMPILATION_CACHE_DIR names another folder; "" keeps none. At most `MOST_KEPT` bytes are kept; the
+    least recently used programs are removed first.
 
     Returns:
-      the folder, in the user's cache; None where it is set already or cannot be written.
+      the folder, in the user's cache; None if another one is set or it cannot be written to.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None
     if (cache := files.user_cache()) is None:
         return None
-    # JAX stores a program for "cpu" whatever that supports: in a shared home an older processor would get
-    # instructions that it does not have.
+    # JAX stores a program for "cpu" without the processor's features: in a shared home an older processor
+    # would get instructions that it does not support.
     folder = cache / f"programs-{zlib.crc32(_processor()):08x}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +136,13 @@ def keep_programs() -> pathlib.Path | None:
 def keep_programs_in(folder: str | os.PathLike) -> None:
     """Keeps compiled programs in a folder."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Small ones, too: a fresh state of eight stacks takes a hundred of them, and three times as long without.
+    # Keep small programs, too: a fresh state of eight stacks needs a hundred of them, and takes three times
+    # as long without them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _processor() -> bytes:
-    """Identifies the kind of processor: model and instructions, as the kernel lists them."""
+    """Identifies the kind of processor: its model and instructions, as the operating system lists them."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:  # not Linux
@@ -153,15 +155,15 @@ ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*", "/de
 
 
 def keep_memory() -> bool:
-    """Lets a process that computes on CPUs keep the memory that it frees, in huge pages where there are any.
+    """Lets a process that computes on CPUs keep the memory that it frees, in huge pages if possible.
 
-    XLA allocates a program's temporary memory at each call and frees it. glibc maps so large a block again
-    each time, and each page costs a fault at its first touch: a fifth of a training step.
+    XLA allocates and frees a program's temporary memory at each call. glibc maps such a large block anew each
+    time, and each page causes a page fault when it is first used: a fifth of a training step.
 
-    Call it before JAX starts its backend: glibc decides then how many heaps its threads may have.
+    Call this before JAX starts its backend: glibc then decides how many heaps its threads may have.
 
     Returns:
-      whether it does: under glibc, and where no accelerator is in sight or JAX_PLATFORMS=cpu.
+      whether the memory is kept: only with glibc, and only without an accelerator or with JAX_PLATFORMS=cpu.
     """
     platforms_set = jax.config.jax_platforms  # pyright: ignore
     if platforms_set != "cpu" and any(map(glob.glob, ACCELERATORS)):
@@ -169,7 +171,7 @@ def keep_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    # Nothing is mapped outside the heap, nothing of it is returned, and all threads share one.
+    # Map nothing outside of the heap, return nothing of it, and share one heap between all threads.
     no_maps, no_trim, one_heap = (-4, 0), (-1, -1), (-8, 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
     kept = all(libc.mallopt(*option) for option in (no_maps, no_trim, one_heap))
     _ask_for_huge_pages(libc, os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2)
@@ -177,12 +179,12 @@ def keep_memory() -> bool:
 
 
 def _ask_for_huge_pages(libc: ctypes.CDLL, size: int) -> None:
-    """For the heap's next bytes, which are allocated and freed for that, and not touched."""
+    """Requests huge pages for the heap's next bytes: allocates and frees them without using them."""
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     start = libc.malloc(size)
     if start:
         page = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        libc.madvise(page, size - (page - start), mmap.MADV_HUGEPAGE)  # where refused, pages stay small
+        libc.madvise(page, size - (page - start), mmap.MADV_HUGEPAGE)  # if this fails, pages stay small
         libc.free(start)

@@ -1,4 +1,4 @@
-"""Crops -> joints: shared by evaluation and prediction."""
+"""Estimates joints from crops, for evaluation and prediction."""
 
 import functools
 
@@ -12,28 +12,28 @@ from hourglass_jax.pose import augment, crop, heatmaps
 
 
 class Estimator:
-    """estimate(variables, canvases) -> (joints, scores, maps to look at).
+    """estimate(variables, canvases) -> (joints, scores, maps for display).
 
-    To be jit-compiled as a whole, or by its steps: `views`, `network.forward` and `result`.
+    It can be jit-compiled as a whole, or in its steps: `views`, `network.forward` and `result`.
 
     canvases are (b, canvas, canvas, 3) uint8; joints (b, s, k, 2) in input pixels and scores (b, s, k)
-    for each of the s stacks. The maps to look at are the last stack's heatmaps (b, h, w, k), their mean over
-    all cells (b, k), of every stack the largest value at each cell (b, h, w), and the attention by name, as
-    `outputs` has them. For a network that regresses coordinates s is 1.
+    for each of the s stacks. The maps for display are the last stack's heatmaps (b, h, w, k), their mean over
+    all cells (b, k), every stack's largest value at each cell (b, h, w), and the attention by name, as
+    `outputs` has it. For a network that regresses coordinates s is 1.
 
     Args:
-      network: with its meaning.
-      canvas: side of the canvases, px; margin: its side / side of the nominal crop. Scales below 1 / margin
-        see black around the canvas.
-      flip: average with the mirrored image.
-      scales: of a pyramid: at 1.2 the person is 1.2 times larger, and the crop 1.2 times smaller. The papers
-        state factors of the crop's size, the inverse: Chu's 0.7 to 1.2 are scales 1.43 to 0.83. Every scale
-        goes through the network's one input size, so that one program serves all, and a scale changes only
-        the person's size, which training varied, too. As one program all scales of a batch run at
-        once: memory grows with their number.
-      decode: see `heatmaps.decode`; coordinates need none.
-      released: average the pyramid as Chu's release does: negative values become 0 first, and every view
-        counts everywhere, with 0 where it ends. By default a cell's mean is over the views that see it.
+      network: the network, with its joints, input size and mean.
+      canvas: side of the canvases, px; margin: this side / side of the nominal crop. At scales below
+        1 / margin the network sees black around the canvas.
+      flip: average with the flipped image.
+      scales: average over these: at 1.2 the person is 1.2 times larger, and the crop 1.2 times smaller. The
+        papers state factors of the crop's size, the inverse: Chu's 0.7 to 1.2 are scales 1.43 to 0.83. Every
+        scale uses the network's input size, so that one program serves all scales, and a scale changes only
+        the person's size, which training varied, too. Compiled as one program, all scales of a batch run
+        together: memory grows with their number.
+      decode: see `heatmaps.decode`; coordinates need no decoding.
+      released: average over scales as Chu's release does: negative values become 0 first, and every view
+        counts everywhere, with 0 outside of it. By default a cell's mean is over the views that contain it.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class Estimator:
         heatmaps.check_method(decode)
 
     def about(self) -> list[dict]:
-        """All that the estimate depends on besides the network's structure (`network.about`) and the code."""
+        """Everything on which the estimate depends, except the network's structure (`network.about`) and the
+        code."""
         meaning = {name: value for name, value in vars(self.network).items() if name != "model"}
         return [meaning, {name: value for name, value in vars(self).items() if name != "network"}]
 
@@ -62,17 +63,17 @@ class Estimator:
         return self.result(self.network.forward(variables, self.views(canvases)))
 
     def views(self, canvases: jax.Array) -> jax.Array:
-        """The model's inputs for canvases (b, canvas, canvas, 3): (v b, size, size, 3), v views of each."""
+        """The model's inputs (v b, size, size, 3), v views of each of the canvases (b, canvas, canvas, 3)."""
         views = [
             augment.plain(canvases, size=self.network.size, canvas=self._canvas, margin=self._margin * scale)
             for scale in self._scales
         ]
-        # Each person's views are neighbours: a batch that is spread over devices stays where it is.
+        # Each person's views are neighbours, so that a batch that is spread over devices stays in place.
         images = jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
         return self.network.views(images, flip=self._flip)
 
     def result(self, outputs: Outputs) -> tuple[jax.Array, jax.Array, dict]:
-        """Joints, scores and maps of b canvases from the outputs of their views."""
+        """Joints, scores and maps of b canvases, from the outputs for their views."""
         outputs = self.network.averaged(outputs) if self._flip else outputs
         maps, coordinates, attention = merged(outputs, self._scales, released=self._released)
         seen = {
@@ -85,8 +86,8 @@ class Estimator:
 
 
 def check_scales(scales: tuple[float, ...]) -> None:
-    """Raises a ValueError for scales that `Estimator` does not take."""
-    # At 0.1 a canvas has 100 times the pixels of the input; below, memory ends.
+    """Raises a ValueError for scales that `Estimator` does not support."""
+    # At 0.1 a canvas has 100 times the pixels of the input; smaller scales would exceed the memory.
     if not scales or not all(0.1 <= scale <= 10 for scale in scales):
         raise ValueError(
             f"scales={scales} must be one or more numbers from 0.1 to 10, such as (0.9, 1.0, 1.1)."
@@ -94,8 +95,11 @@ def check_scales(scales: tuple[float, ...]) -> None:
 
 
 def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:
-    """Joints (b, s, k, 2) in input pixels and scores (b, s, k) for each of the s stacks of `Network.outputs`;
-    s is 1 where the network regresses coordinates. `decode`: see `heatmaps.decode`; coordinates need none."""
+    """Joints (b, s, k, 2) in input pixels and scores (b, s, k) for each of the s stacks of `Network.outputs`.
+
+    s is 1 if the network regresses coordinates. `decode`: see `heatmaps.decode`; coordinates need no
+    decoding.
+    """
     maps, coordinates = outputs.heatmaps, outputs.coordinates
     if coordinates is not None:
         scores = heatmaps.value_at(maps[-1], coordinates * maps[-1].shape[1])
@@ -109,15 +113,15 @@ def joints_of(network: Network, outputs: Outputs, *, decode: str = "quarter") ->
 
 
 def merged(outputs: Outputs, scales: tuple[float, ...], *, released: bool = False) -> Outputs:
-    """Averages the views of a pyramid, each brought to the nominal crop first.
+    """Averages the views of several scales, after resampling each to the nominal crop.
 
     Args:
-      outputs: of views (b * scales): maps (b * scales, h, w, k) and coordinates (b * scales, k, 2).
-      scales: how much larger than nominal a view shows the person, about the middle.
-      released: see `Estimator`; attention is averaged over the views that see it, in any case.
+      outputs: of the b * scales views: maps (b * scales, h, w, k) and coordinates (b * scales, k, 2).
+      scales: how many times larger than nominal each view shows the person, around the middle.
+      released: see `Estimator`; attention is always averaged over the views that contain the cell.
 
     Returns:
-      Outputs of the nominal crop, of b in the place of b * scales.
+      Outputs of the nominal crop, for b people instead of b * scales views.
     """
     if scales == (1.0,):
         return outputs
@@ -137,29 +141,29 @@ def _average(maps: jax.Array, scales: tuple[float, ...], released: bool = False)
     total = sum(nominal(views[:, i], scale) for i, scale in enumerate(scales))
     if released:
         return total / len(scales)
-    # A cell counts in the views that see it; a cell that no view sees is 0.
+    # Average each cell over the views that contain it; a cell outside of all views is 0.
     seen = sum(nominal(jnp.ones((1, *maps.shape[1:3], 1)), scale) for scale in scales)
     return total / jnp.maximum(seen, 1)
 
 
 def nominal(maps: jax.Array, scale: float) -> jax.Array:
-    """Maps of a view, resampled linearly to the cells of the nominal crop; 0 where the view ends.
+    """Maps of a view, resampled linearly to the cells of the nominal crop; 0 outside of the view.
 
-    A Gaussian becomes `scale` times narrower, about the place where it belongs.
+    A Gaussian becomes `scale` times narrower, at its place in the nominal crop.
 
     Args:
-      maps: (b, h, w, k) of a crop that is 1 / scale of the nominal one, about the same middle.
+      maps: (b, h, w, k) of a crop with 1 / scale of the nominal crop's size, around the same middle.
       scale: above 0.
     """
     middle = jnp.array(maps.shape[1:3]) / 2
-    # JAX's coordinates are this project's: cell i covers [i, i + 1).
+    # JAX uses the same coordinates as this project: cell i covers [i, i + 1).
     return jax.image.scale_and_translate(
         maps, maps.shape, (1, 2), jnp.full(2, 1 / scale), middle * (1 - 1 / scale), "linear", antialias=False
     )
 
 
 def image_joints(joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, size: int) -> np.ndarray:
-    """Joints from input pixels to image pixels.
+    """Converts joints from input pixels to image pixels.
 
     Args:
       joints: (b, ..., k, 2) pixels of the input.
@@ -167,7 +171,7 @@ def image_joints(joints: np.ndarray, center: np.ndarray, scale: np.ndarray, *, s
       size: side of the input.
 
     Returns:
-      float64, of the shape of joints.
+      float64, with the shape of `joints`.
     """
     input_from_image = crop.square(
         np.asarray(center, np.float64), np.asarray(scale, np.float64) * crop.REFERENCE, size

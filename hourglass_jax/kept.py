@@ -1,8 +1,9 @@
-"""What takes a second to trace, kept in the user's cache beside the compiled programs: facts and programs.
+"""Keeps facts and programs that take a second to trace in the user's cache, next to the compiled programs.
 
-Off until a command calls `keep`: a library leaves nothing in a home by itself. A file's name is the digest of
-all that its content depends on, this package's source and JAX' and Flax' versions included. Writing replaces
-it whole, so that several processes may share the folder; a damaged one is computed and written again.
+Nothing is kept until a command calls `keep`: a library must not write to a home folder unasked. A file's name
+is the digest of everything on which its content depends, including this package's source and the versions of
+JAX and Flax. A file is replaced as a whole, so that several processes can share the folder; a damaged file is
+computed and written again.
 """
 
 import contextlib
@@ -20,23 +21,23 @@ from jax import export
 
 from hourglass_jax import files
 
-MOST = 200  # files of a kind; the oldest are removed
+MOST = 200  # most files of a kind; the oldest are removed
 _folder: pathlib.Path | None = None
 
 
 def keep(folder: pathlib.Path | None) -> None:
-    """Keeps facts and programs in a folder from now on; None keeps none."""
+    """From now on, keeps facts and programs in a folder; None keeps none."""
     global _folder
     _folder = folder
 
 
 def fact(kind: str, about: Any, compute: Callable[[], Any]) -> Any:
-    """The value that `compute` returns, or returned in an earlier process.
+    """The value that `compute` returns now, or returned in an earlier process.
 
     Args:
       kind: of the fact.
-      about: json of all that the value depends on besides the code; None for a value that is never kept.
-      compute: gives a value of json: lists for tuples, text for keys.
+      about: json of everything, except the code, on which the value depends; None to keep no value.
+      compute: returns a value that json can store: lists instead of tuples, text as keys.
     """
     if _folder is None or about is None:
         return compute()
@@ -51,15 +52,15 @@ def fact(kind: str, about: Any, compute: Callable[[], Any]) -> Any:
 def program(kind: str, about: Any, function: Callable, *, platform: str, **options) -> Callable:
     """`jax.jit(function, **options)`, which an earlier process may have traced and lowered.
 
-    Kept is the lowered program (`jax.export`); JAX's own cache has what it compiles to. JAX's settings are
-    those of the first call with arguments of some shapes.
+    The lowered program is kept (`jax.export`); JAX's own cache keeps the compiled one. For arguments of given
+    shapes, JAX's settings are those of the first call.
 
     Args:
       kind: of the program.
-      about: json of all that the program depends on besides the code, the shapes of its arguments and JAX's
-        settings; None for one that is never kept.
-      function: of arrays, or of trees of them, all positional.
-      platform: that the program runs on, as `jax.export` names it: "cpu", "cuda", "rocm" or "tpu".
+      about: json of everything on which the program depends, except the code, the shapes of its arguments and
+        JAX's settings; None to keep no program.
+      function: takes arrays, or trees of arrays, as positional arguments only.
+      platform: on which the program runs, as `jax.export` names it: "cpu", "cuda", "rocm" or "tpu".
       options: of `jax.jit`, for one device.
     """
     traced = jax.jit(function, **options)
@@ -80,16 +81,16 @@ def program(kind: str, about: Any, function: Callable, *, platform: str, **optio
 
 
 def _exported(path: pathlib.Path, traced: Any, args: tuple, platform: str) -> export.Exported | None:
-    """The program in a file, or else traced and written there; None where JAX does not export it."""
+    """Reads the program from a file, or traces it and writes it there; None if JAX cannot export it."""
     with contextlib.suppress(OSError, ValueError):
         return _read(path)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
     try:
         content = bytes(export.export(traced, platforms=(platform,))(*shapes).serialize())
-    except Exception:  # an operation without a promise to stay as it is, or the function's own error
+    except Exception:  # an operation that JAX does not keep stable, or the function's own error
         return None
     _write(path, hashlib.sha256(content).digest() + content)
-    # Read back, so that this process compiles what the next one does: JAX's cache then has it.
+    # Read it back: this process then compiles the same program as the next one, and JAX's cache keeps it.
     return export.deserialize(bytearray(content))
 
 
@@ -103,20 +104,20 @@ def _read(path: pathlib.Path) -> export.Exported:
 
 
 def _place(folder: pathlib.Path, kind: str, about: Any, ending: str) -> pathlib.Path:
-    """The file of what depends on `about` and the code."""
+    """The file for content that depends on `about` and the code."""
     text = json.dumps([kind, about, _code()], sort_keys=True, default=str)
     return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}{ending}"
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
-    with contextlib.suppress(OSError):  # a full disk costs time and nothing else
+    with contextlib.suppress(OSError):  # a full disk only costs time
         files.write(path, content)
         prune(path.parent, f"*{path.suffix}", count=MOST)
 
 
 @functools.cache
 def _code() -> list[str]:
-    """Versions, and the digest of this package's source files."""
+    """The digest of this package's source files, and the versions of JAX and Flax."""
     root, digest = pathlib.Path(__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         content = path.read_bytes()
@@ -125,7 +126,7 @@ def _code() -> list[str]:
 
 
 def _settings() -> dict[str, Any]:
-    """JAX's, without those of its cache, and XLA's."""
+    """JAX's settings, except those of its cache, and XLA's flags."""
     of_jax = {name: value for name, value in jax.config.values.items() if "cache" not in name}
     return of_jax | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
 
@@ -133,13 +134,13 @@ def _settings() -> dict[str, Any]:
 def prune(
     folder: pathlib.Path, pattern: str, *, count: float = float("inf"), size: float = float("inf")
 ) -> None:
-    """Removes the files of a folder that were used least recently, down to three quarters of a limit.
+    """If a limit is exceeded, removes the least recently used files of a folder, down to 3/4 of the limit.
 
-    Another process may do the same, and may be reading one of them: it takes that for a missing one.
+    Another process may do the same, or may be reading a removed file: for that process it is missing.
 
     Args:
       pattern: of the files' names.
-      count: of files, at most; size: bytes of them together, at most.
+      count: the most files; size: the most bytes of all files together.
     """
     found = []
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""From your pictures to joints, in Python.
+"""Finds joints in your own pictures, from Python.
 
 from hourglass_jax import Predictor
 
@@ -35,24 +35,24 @@ from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.result import Result
 from hourglass_jax.transforms import fold_norms, per_example
 
-ENLARGEMENT = 1.25  # of a person's box to the crop, as the released MPII loaders do
-THRESHOLD = 0.1  # of drawn joints, where the weights state none
-_FARTHEST = 1e7  # px that a box may be away or wide
-MOST_PEOPLE = 4096  # in a batch; as many pictures are decoded ahead
-LEAST_JOINTS = 4  # that a first look has to find for a second one
-_LIKELY = 0.15  # score of such a joint
-_INNER = (0.02, 0.98)  # shares of the joints' scores between which their extent lies
-_AROUND = 1.35  # side of the second crop / that extent: as crops are cut from labelled joints for training
-_WIDE = 1.7  # width / height of a picture that hardly shows one person alone: 16:9 films
+ENLARGEMENT = 1.25  # side of the crop / side of a person's box, as in the released MPII loaders
+THRESHOLD = 0.1  # least score of drawn joints, if the weights state none
+_FARTHEST = 1e7  # px, limit of a box's coordinates and sides
+MOST_PEOPLE = 4096  # largest batch size; as many pictures are decoded ahead
+LEAST_JOINTS = 4  # joints that the first look has to find for a second look
+_LIKELY = 0.15  # least score of such a joint
+_INNER = (0.02, 0.98)  # percentiles, weighted by the scores, between which the joints' extent lies
+_AROUND = 1.35  # side of the second crop / that extent, as for crops around labelled joints in training
+_WIDE = 1.7  # width / height of a picture that hardly shows a single person: 16:9 videos
 
 
 class _Places(NamedTuple):
-    """Where the p people of a picture are.
+    """The places of the p people in a picture.
 
     Attributes:
       boxes: (p, 4) px; squares: (p, 3), the crops.
       scores: (p,) of a detector, else None.
-      whole: the picture is taken for one person.
+      whole: the whole picture is treated as one person.
     """
 
     boxes: np.ndarray
@@ -61,27 +61,27 @@ class _Places(NamedTuple):
     whole: bool = False
 
 
-class _Films:
-    """Who is who in the frames of the films of one stream of pictures.
+class _Videos:
+    """Tracks people through the videos in one stream of pictures.
 
     Args:
       follow, smooth, every: see `Predictor`.
-      stream: pictures without a file are frames of one film where people are to be followed.
+      stream: pictures without a file are frames of one video if people are tracked.
     """
 
     def __init__(self, follow: bool | None, smooth: OneEuro | None, every: int, *, stream: bool):
-        self.lead = every > 1  # results say where the next frame's people are
+        self.lead = every > 1  # the joints give the boxes of the next frame's people
         self._follow = True if follow is None else follow
         self._stream = stream and bool(follow or smooth or self.lead)
         self._smooth, self._every = smooth, every
-        self._film, self._tracker, self._frames = None, Tracker(), 0
+        self._video, self._tracker, self._frames = None, Tracker(), 0
 
     def places(self, picture: pictures.Picture) -> _Places | None:
-        """Where the people of the last frame are now; None when a detector has to say."""
-        film = self._film_of(picture)
-        if not self.lead or film is None:
+        """The places of the last frame's people in this frame; None if the detector has to find people."""
+        video = self._video_of(picture)
+        if not self.lead or video is None:
             return None
-        self._begin(film, picture)
+        self._begin(video, picture)
         self._frames += 1
         if self._frames % self._every == 1:
             return None
@@ -89,26 +89,26 @@ class _Films:
         return _Places(boxes, around(boxes))
 
     def followed(self, result: Result) -> Result:
-        """The result with ids, and smooth joints if asked for."""
-        film = self._film_of(result.picture)
-        if film is None:
+        """The result with ids, and with smoothed joints if `smooth` is given."""
+        video = self._video_of(result.picture)
+        if video is None:
             return result
         if not self.lead:
-            self._begin(film, result.picture)
+            self._begin(video, result.picture)
         trusted = result.scores >= result.threshold
         ids, joints = self._tracker(result.boxes, result.joints, trusted, result.time, result.scores)
         return dataclasses.replace(result, ids=ids, joints=joints)
 
-    def _film_of(self, picture: pictures.Picture) -> pathlib.Path | str | None:
+    def _video_of(self, picture: pictures.Picture) -> pathlib.Path | str | None:
         if not self._follow:
             return None
         if picture.frame is not None:
             return picture.path
         return "" if self._stream else None
 
-    def _begin(self, film, picture: pictures.Picture) -> None:
-        if film != self._film or picture.frame == 0:
-            self._film, self._frames = film, 0
+    def _begin(self, video, picture: pictures.Picture) -> None:
+        if video != self._video or picture.frame == 0:
+            self._video, self._frames = video, 0
             rate = self._smooth.rate if self._smooth else OneEuro.rate
             self._tracker = Tracker(smooth=self._smooth, rate=rate)
 
@@ -127,24 +127,25 @@ class Predictor:
     Args:
       path: a workdir, one of its checkpoints or a file of weights, see `loading.load`; None for the
         weights that come with the package.
-      batch_size: people at a time, at most.
-      flip: average with the mirrored picture.
-      scales: of a pyramid, decode: of heatmaps, see `inference.Estimator`.
-      threshold: of drawn joints; None for what suits these weights best by their evaluation, or else 0.1.
-      device: "cpu", "gpu" or "tpu"; None for the best that there is.
-      second_look: ask again with a crop around the joints that were found, see `second_square`, which takes
-        twice the time. None does it where the whole picture is taken for one person, True for every
+      batch_size: the most people in a batch.
+      flip: average with the flipped picture.
+      scales, decode: see `inference.Estimator`.
+      threshold: least score of drawn joints; None for the best one by the weights' evaluation, or else 0.1.
+      device: "cpu", "gpu" or "tpu"; None for the best available.
+      second_look: run the network again on a crop around the joints that were found, see `second_square`;
+        this takes twice the time. None does so if the whole picture is treated as one person, True for every
         person, False never.
-      detector: of people, for pictures without boxes: a callable, image (h, w, 3) uint8 RGB -> boxes with
+      detector: finds people in pictures without boxes: a callable, image (h, w, 3) uint8 RGB -> boxes with
         scores (see `people.boxes.detections`), or a name, see `people.detectors.named`. It is called on the
         thread that reads pictures.
-      selection: which of its boxes are people.
-      detect_every: frames of a film from one call of the detector to the next; in between, the joints of a
-        frame say where the boxes of the next one are, so that frames go through the network one by one.
-      follow: people through films, cameras and live iterators, so that each keeps an id
-        (`people.tracking.Tracker`). None follows them in films and cameras, and where `smooth` is on.
-      smooth: joints of films, cameras and live iterators, see `people.smoothing`: True, or the parameters.
-      spread: batches over all devices of a kind, for many pictures; batch_size is then of each.
+      selection: which of the detector's boxes are people.
+      detect_every: the detector runs on every such frame of a video; in between, the joints of a frame give
+        the boxes of the next frame, so that frames go through the network one by one.
+      follow: track people through videos, cameras and live iterators, so that each keeps an id
+        (`people.tracking.Tracker`). None tracks them in videos and cameras, and if `smooth` is given.
+      smooth: smooth the joints of videos, cameras and live iterators, see `people.smoothing`: True, or the
+        parameters.
+      spread: spread batches over all devices of a kind, for many pictures; batch_size is then per device.
     """
 
     def __init__(
@@ -178,9 +179,9 @@ class Predictor:
         if follow is False and (self._smooth or self._detect_every > 1):
             raise ValueError("follow=False: smooth and detect_every follow people; leave one of them out.")
         self._follow = follow
-        # A few pictures need no mesh: one device.
+        # A few pictures need only one device.
         mesh = jax.sharding.Mesh(np.array(_devices(device)[: None if spread else 1]), ("data",))
-        path = weights.shipped() if path is None else path
+        path = weights.packaged() if path is None else path
         network, variables, self.metadata = loading.load(path, mesh)
         self._kind = type(network.model).__name__
         known = about(network, self.metadata)
@@ -194,7 +195,7 @@ class Predictor:
         self._canvas, self._margin = surroundings(self.network.size, scales)
         place = {"canvas": self._canvas, "margin": self._margin}
         options = {"flip": flip, "scales": scales, "decode": decode}
-        self._one_program = per_example.suits(mesh)  # for batches of any size
+        self._one_program = per_example.suits(mesh)  # one program serves batches of any size
         estimate = inference.Estimator(self.network, **place, **options)
         self._estimate = per_example.estimator(estimate, mesh, about=known)
 
@@ -205,7 +206,7 @@ class Predictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """(k,) of the joints."""
+        """(k,) the joints' names."""
         return self.network.skeleton.joints
 
     def __repr__(self) -> str:
@@ -226,33 +227,34 @@ class Predictor:
 
         Args:
           source: one picture: a path, an array (h, w, 3) RGB, (h, w) or (h, w, 4) of uint8 or uint16, or a
-            Pillow image. Or many: a folder, a glob, a video, a list or any other iterable of these. Or what
-            `media.live.Camera` takes: a camera's number, an address such as rtsp://..., a `cv2.VideoCapture`.
-          boxes: people (x, y, width, height) in pixels. For one picture (4,) or (p, 4); for many, one such
-            for each (a video's are for all its frames; None is the whole picture), or by file name a
-            dictionary, in which pictures may be missing. Where there is None the detector finds people, and
-            without a detector the whole picture is taken for one person.
-          unreadable: is called with the error of each file that cannot be read, which is then skipped. A
-            single picture's is raised.
-          remark: is called with a line on each folder with files of other kinds, which are passed over, and
-            on each file that is not read as it is, for instance a picture of 12 bits in 16, and with one on
-            the first wide picture that is taken for one person.
-          live: the next picture is taken only after the last one's result, without batches. None does so for
-            cameras and for iterators of images, and not for files and lists.
-          threads: that decode many pictures; a film's frames are then held all at once.
+            Pillow image. Or many: a folder, a glob, a video, a list or another iterable of these. Or a source
+            for `media.live.Camera`: a camera's number, an address such as rtsp://..., a `cv2.VideoCapture`.
+          boxes: people's (x, y, width, height) in pixels. For one picture (4,) or (p, 4); for many pictures
+            one such item for each, or a dictionary by file name, in which pictures may be missing. A video's
+            boxes are for all its frames. For a picture without boxes, or with None, the detector finds
+            people; without a detector the whole picture is treated as one person.
+          unreadable: is called with the error of each file that cannot be read, which is then skipped. If the
+            source is a single picture, its error is raised.
+          remark: is called with a line about each folder with files of other kinds, which are skipped; each
+            file whose content is changed in reading, for instance a picture of 12 bits in 16; and the first
+            wide picture that is treated as one person.
+          live: take the next picture only after the result of the last one, without batches. None does so for
+            cameras and iterators of images, but not for files and lists.
+          threads: number of threads that decode pictures; with more than one, all frames of a video are in
+            memory together.
 
         Returns:
-          One picture's result. Of many an iterator, in their order: pictures are decoded on a thread, a batch
-          ahead of the network, of large ones fewer (`pictures.HELD`), and no others are held. Threads end
-          and cameras are free when the iterator ends or is closed.
+          One picture's result. For many pictures an iterator, in their order: a thread decodes pictures, one
+          batch ahead of the network, and fewer of large pictures (`pictures.HELD`); no others are in memory.
+          When the iterator ends or is closed, threads end and cameras are released.
 
         Raises:
           FileNotFoundError: there is nothing at a path.
-          ValueError: boxes that are none or of no picture, or an array that is no picture.
+          ValueError: wrong boxes, boxes for a missing picture, or an array that is not a picture.
         """
         source = _opened(source)
         if single := pictures.is_single(source):
-            # No list: a dictionary may name others, too.
+            # Not a list, because a dictionary of boxes may also name other pictures.
             items = (pathlib.Path(source) if pictures.is_path(source) else source,)
             boxes = boxes if boxes is None or isinstance(boxes, dict) else [boxes]
             unreadable, live = _raise, False
@@ -267,16 +269,16 @@ class Predictor:
         return result
 
     def _stream(self, pairs, live: bool | None, unreadable, remark, threads: int = 1) -> Iterator[Result]:
-        """Results of pairs of an item and its boxes; if live is None, the first item says what they are."""
+        """Results of pairs of an item and its boxes; if live is None, the first item's kind decides."""
         if live is None:
             pairs = iter(pairs)
             if (first := next(pairs, None)) is None:
                 return
             live = not pictures.is_path(first[0])  # files can be read ahead
             pairs = itertools.chain([first], pairs)
-        films = _Films(self._follow, self._smooth, self._detect_every, stream=live)
+        tracked = _Videos(self._follow, self._smooth, self._detect_every, stream=live)
         read = self._read(pairs, unreadable, remark)
-        # One more than a batch, so that batches of one are decoded ahead, too.
+        # One more than a batch, so that pictures are decoded ahead even in batches of one.
         depth = self._batch_size + 1
         if threads > 1 and not live:
             read = pictures.in_parallel(
@@ -287,16 +289,16 @@ class Predictor:
                 size=_bytes,
             )
         if live:
-            prepared = self._crops(read, films, remark)
-        elif films.lead:  # a frame's boxes come from the last one's joints
-            prepared = self._crops(pictures.ahead(read, depth, size=_bytes), films, remark)
+            prepared = self._crops(read, tracked, remark)
+        elif tracked.lead:  # a frame's boxes come from the joints of the previous frame
+            prepared = self._crops(pictures.ahead(read, depth, size=_bytes), tracked, remark)
         else:
-            prepared = pictures.ahead(self._crops(read, films, remark), depth, size=_bytes)
-        for result in self._results(prepared, live or films.lead):
-            yield films.followed(result)
+            prepared = pictures.ahead(self._crops(read, tracked, remark), depth, size=_bytes)
+        for result in self._results(prepared, live or tracked.lead):
+            yield tracked.followed(result)
 
     def _read(self, pairs, unreadable, remark) -> Iterator[tuple]:
-        """Yields each picture with the boxes that were given for it, or None."""
+        """Yields each picture with the boxes given for it, or None."""
         for item, boxes in pairs:
             try:
                 with contextlib.closing(_pictures(item)) as found:
@@ -308,22 +310,22 @@ class Predictor:
                 error.path = pathlib.Path(item) if pictures.is_path(item) else None
                 unreadable(error)
 
-    def _crops(self, read, films: "_Films", remark) -> Iterator[tuple]:
-        """Yields each picture with its people's places and the canvases cut from it."""
+    def _crops(self, read, tracked: "_Videos", remark) -> Iterator[tuple]:
+        """Yields each picture with its people's places and the canvases that are cut from it."""
         wide = False
         with contextlib.closing(read):
             for picture, boxes in read:
                 places = None
                 if boxes is None and self._detector is not None:
-                    places = films.places(picture)
+                    places = tracked.places(picture)
                 if places is None:
                     places = self._places(picture, boxes, remark)
                 if places.whole and not wide and picture.size[0] >= _WIDE * picture.size[1]:
                     wide = True
                     size = f"{picture.size[0]} x {picture.size[1]} px"
                     remark(
-                        f"{picture.path or 'an array'} of {size} is taken for one person; boxes or a "
-                        "detector give people's places."
+                        f"{picture.path or 'an array'} of {size} is treated as one person; boxes or a "
+                        "detector say where the people are."
                     )
                 crops = [cut(picture, square, self._canvas, margin=self._margin) for square in places.squares]
                 yield picture, places, crops
@@ -342,7 +344,9 @@ class Predictor:
         return _Places(people.boxes, around(people.boxes), people.scores)
 
     def _results(self, prepared, live: bool) -> Iterator[Result]:
-        """Batches across pictures, or one by one if `live`; a result as soon as its last person is done."""
+        """Batches people across pictures, or takes pictures one by one if `live`.
+
+        Yields a picture's result as soon as its last person is done."""
         people, answers, begun, full = [], collections.deque(), collections.deque(), False
         with contextlib.closing(prepared):  # its thread ends with the consumer
             for picture, places, crops in prepared:
@@ -366,16 +370,16 @@ class Predictor:
         yield from self._finished(begun, answers)
 
     def _bucket(self, count: int, full: bool) -> int:
-        """How many people a batch of fewer than a whole one is padded to."""
+        """The number of people to which a batch that is not full is padded."""
         if self._one_program:
             return count
-        if self._devices > 1:  # each gets as many
+        if self._devices > 1:  # all devices get the same number
             return self._batch_size
-        # After full batches it is padded to one: compiling another would take longer.
+        # After full batches it is padded to a full one: compiling another size would take longer.
         return self._batch_size if full else min(1 << (count - 1).bit_length(), self._batch_size)
 
     def _finished(self, begun, answers) -> Iterator[Result]:
-        """Takes the pictures off whose people are all done."""
+        """Removes the first pictures whose people are all done, and yields their results."""
         while begun and len(answers) >= len(begun[0][1].squares):
             picture, places = begun.popleft()
             found = [answers.popleft() for _ in places.squares]
@@ -397,10 +401,10 @@ class Predictor:
             )
 
     def _run(self, people, bucket: int) -> list[tuple]:
-        """At most `bucket` people: joints (k, 2) px, scores (k,), maps, and the square that was seen.
+        """For at most `bucket` people: joints (k, 2) px, scores (k,), maps, and the square that was seen.
 
         Args:
-          people: canvases, squares, and the pictures of those that get a second look, else None.
+          people: for each a canvas, a square, and the picture if the person gets a second look, else None.
         """
         found = self._look([canvas for canvas, *_ in people], [square for _, square, _ in people], bucket)
         again = {}
@@ -417,7 +421,7 @@ class Predictor:
         return found
 
     def _look(self, canvases, squares, bucket: int) -> list[tuple]:
-        """One call of the network."""
+        """Calls the network once."""
         padded = np.pad(np.stack(canvases), [(0, bucket - len(canvases))] + [(0, 0)] * 3)
         joints, scores, seen = jax.device_get(self._estimate(self._variables, padded))
         joints, scores = joints[: len(canvases)], scores[: len(canvases)]
@@ -428,14 +432,14 @@ class Predictor:
 
 
 def second_square(joints: np.ndarray, scores: np.ndarray, square: np.ndarray) -> np.ndarray | None:
-    """The crop (x, y, side) around the joints that a first look found; None where they are too few.
+    """The crop (x, y, side) around the joints that a first look found; None if they are too few.
 
     Its side is 1.35 times the extent of the likely joints, from the 2nd to the 98th percentile weighted by
-    their scores: a faint joint far off counts less.
+    their scores: a distant joint with a low score counts less.
 
     Args:
       joints: (k, 2) px; scores: (k,).
-      square: (x, y, side) of the first look; the new side is from a fifth of it to 1.25 times.
+      square: (x, y, side) of the first look; the new side is from 0.2 to 1.25 times this side.
     """
     likely = (scores >= _LIKELY) & np.isfinite(joints).all(axis=-1)
     if likely.sum() < LEAST_JOINTS:
@@ -446,21 +450,21 @@ def second_square(joints: np.ndarray, scores: np.ndarray, square: np.ndarray) ->
 
 
 def _percentiles(values, weights) -> np.ndarray:
-    """Those of `_INNER`, (2,), of values (n,) with weights (n,)."""
+    """The percentiles `_INNER`, (2,), of values (n,) with weights (n,)."""
     order = np.argsort(values)
     share = np.cumsum(weights[order]) - weights[order] / 2
     return np.interp(_INNER, share / weights.sum(), values[order])
 
 
 def check_threshold(threshold: float) -> float:
-    """Raises ValueError for a threshold that no score reaches."""
+    """Raises ValueError for a threshold that scores cannot reach."""
     if not threshold <= 1:
         raise ValueError(f"threshold={threshold}: scores reach about 1; give a number from 0 to 1.")
     return threshold
 
 
 def whole(size) -> np.ndarray:
-    """The crop (x, y, side) when the whole picture of (width, height) is the person's box."""
+    """The crop (x, y, side) if the whole picture, of size (width, height), is the person's box."""
     side = max(size)
     return np.array([(size[0] - side) / 2, (size[1] - side) / 2, side])
 
@@ -473,10 +477,10 @@ def around(boxes) -> np.ndarray:
 
 
 def surroundings(size: int, scales: tuple[float, ...]) -> tuple[int, float]:
-    """Side (px) and margin of canvases on which the smallest of `scales` sees no end; see `Estimator`.
+    """Side (px) and margin of canvases that contain the whole view of the smallest scale; see `Estimator`.
 
-    A pixel of the canvas is one of the input, and the nominal crop ends between pixels: (size, 1.0) where no
-    scale is below 1, and at scale 1 nothing is resampled.
+    A pixel of the canvas equals a pixel of the input, and the nominal crop ends between pixels. If no scale
+    is below 1, the result is (size, 1.0). At scale 1 nothing is resampled.
     """
     inference.check_scales(tuple(scales))
     border = math.ceil((size / min(1, *scales) - size) / 2)
@@ -485,7 +489,7 @@ def surroundings(size: int, scales: tuple[float, ...]) -> tuple[int, float]:
 
 
 def cut(picture: pictures.Picture, square, size: int, *, margin: float = 1.0) -> np.ndarray:
-    """A crop (x, y, side), `margin` times larger, as (size, size, 3) uint8; black where the picture ends."""
+    """A crop (x, y, side), `margin` times larger, as (size, size, 3) uint8; black outside of the picture."""
     center, scale = _frame(square)
     return picture.cut(crop.canvas_from_image(center, scale, canvas=size, margin=margin), size)
 
@@ -497,13 +501,13 @@ def _frame(square):
 
 
 def _bytes(prepared: tuple) -> int:
-    """Of a picture, and of the canvases cut from it where `Predictor._crops` has done so."""
+    """The bytes of a picture, and of the canvases if `Predictor._crops` has cut them."""
     picture, _, *crops = prepared
     return picture.image.nbytes + sum(canvas.nbytes for canvas in itertools.chain(*crops))
 
 
 def _opened(source) -> Any:
-    """The source with `Camera`s in the place of numbers, addresses and `cv2.VideoCapture`s."""
+    """The source, with numbers, addresses and `cv2.VideoCapture`s replaced by `Camera`s."""
     if live_sources.is_source(source):
         return [Camera(source)]
     if isinstance(source, (list, tuple)):
@@ -524,12 +528,12 @@ def _devices(name):
         return jax.local_devices(backend=name)
     except RuntimeError:
         known = jax.default_backend()
-        message = "there is none, or the installed JAX does not know it"
-        raise ValueError(f"device={name!r}: {message}; without, it is {known}.") from None
+        message = "there is none, or the installed JAX does not support it"
+        raise ValueError(f"device={name!r}: {message}; the default is {known}.") from None
 
 
 def _with_boxes(items: Iterable, boxes) -> Iterable[tuple]:
-    """Pairs of an item and its (p, 4) boxes or None; refuses what can be known to be wrong beforehand."""
+    """Pairs of an item and its (p, 4) boxes or None; raises errors as early as the boxes can be checked."""
     counted = isinstance(items, list)
     if boxes is None:
         return ((item, None) for item in items)
@@ -551,12 +555,12 @@ def _path(item):
 
 
 def _normal(name) -> str:
-    """One spelling of names: macOS composes letters with accents in another way than other systems."""
+    """A name in one Unicode form: macOS stores letters with accents differently from other systems."""
     return unicodedata.normalize("NFC", str(name))
 
 
 def _by_name(boxes: dict, item) -> np.ndarray | None:
-    """By path, or else by the name alone."""
+    """The boxes of an item's path, or else of its name."""
     name = getattr(item, "name", None)
     return boxes.get(_normal(item), boxes.get(None if name is None else _normal(name)))
 
@@ -570,7 +574,7 @@ def _sound(name, boxes) -> np.ndarray | None:
         values = values if values.size else np.empty((0, 4))  # no people
     except (TypeError, ValueError, OverflowError):
         values = np.full((1, 4), np.nan)
-    sound = values.shape[1:] == (4,) and (np.abs(values) < _FARTHEST).all()  # not nan, either
+    sound = values.shape[1:] == (4,) and (np.abs(values) < _FARTHEST).all()  # False for nan, too
     if not sound or not (values[:, 2:] > 0).all():
         raise ValueError(
             f"boxes of {name!r}: expected [[x, y, width, height], ...] in pixels, with widths and heights "

@@ -56,7 +56,7 @@ def test_a_fact_is_computed_once_per_set_of_inputs(folder, monkeypatch):
     assert len(asked) == 7
 
 
-def test_the_oldest_go_first(tmp_path):
+def test_the_oldest_files_are_removed_first(tmp_path):
     for number in range(8):
         path = tmp_path / f"{number}.json"
         path.write_bytes(b"0" * 100)
@@ -131,7 +131,7 @@ def test_a_program_is_traced_once_for_all_processes(folder, same):
     assert second.traced == 1 and len(programs(folder)) == 2  # one for each shape
 
 
-def test_a_program_is_another_where_anything_differs_that_it_depends_on(folder, monkeypatch):
+def test_a_program_is_traced_again_if_anything_that_it_depends_on_differs(folder, monkeypatch):
     call(Scaled(), *VALUES)
     call(Scaled(), *VALUES, about=("y",))
     call(Scaled(), VALUES[0], VALUES[1].astype(np.float16))
@@ -180,7 +180,7 @@ def test_a_program_that_jax_does_not_export_runs(folder):
     assert not programs(folder)
 
 
-def test_the_error_of_a_function_is_its_own(folder):
+def test_the_error_of_a_function_is_raised_unchanged(folder):
     def function(values):
         raise ValueError("five")
 
@@ -194,7 +194,7 @@ SYSTEMS = {"chu": {"window": 3}, "selvam": {"attention_width": 8}, "tang": {"bra
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models.names())
 def test_each_systems_programs_are_kept(folder, monkeypatch, name):
-    """Lowered only: what they compute is tested with the estimator."""
+    """They are lowered only; the estimator's tests check their results."""
     fields = {"name": name, "stacks": 1, "width": 8, "depth": 1} | SYSTEMS.get(name, {})
     metadata = dataclasses.replace(METADATA, config=METADATA.config | {"model": fields})
     of = network.network_of(metadata)

@@ -44,7 +44,7 @@ def save(path, image):
 # Places of joints.
 
 
-@pytest.mark.filterwarnings("ignore:an array of 517 x 33 px is taken for one person")
+@pytest.mark.filterwarnings("ignore:an array of 517 x 33 px is treated as one person")
 @pytest.mark.parametrize("shape", [(120, 200), (200, 120), (64, 64), (33, 517), (1, 1)])
 def test_joints_are_in_pixels_of_the_picture(spots, shape):
     height, width = shape
@@ -729,7 +729,7 @@ def test_a_wide_picture_without_boxes_gets_a_remark(spots):
         == 3
     )
     assert said == [
-        "an array of 160 x 90 px is taken for one person; boxes or a detector give people's places."
+        "an array of 160 x 90 px is treated as one person; boxes or a detector say where the people are."
     ]
     find(picture(90, 130, (40, 30)), remark=said.append)
     find(picture(90, 160, (40, 30)), boxes=[0, 0, 9, 9], remark=said.append)
@@ -782,7 +782,7 @@ def test_the_device_is_chosen_by_its_kind(spots, monkeypatch):
 
     assert Predictor("any", device="cpu")(picture(60, 80, (40, 30))).joints.shape == (1, 16, 2)
     monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices("abacus"))
-    with pytest.raises(ValueError, match="device='tpu': there is none, or .*; without, it is cpu.") as error:
+    with pytest.raises(ValueError, match="device='tpu': there is none, or .*; the default is cpu.") as error:
         Predictor("any", device="tpu")
     assert "\n" not in str(error.value)
 

@@ -135,7 +135,7 @@ def test_estimates_that_differ_are_kept_apart():
     estimates = [inference.Estimator(of, **options) for of in networks]
     estimates += [inference.Estimator(network, **options | change) for change in changed]
     texts = [json.dumps(estimate.about(), default=str) for estimate in estimates]
-    assert len(set(texts)) == len(texts) and "0x" not in texts[0]  # no address, which would change
+    assert len(set(texts)) == len(texts) and "0x" not in texts[0]  # an address would change
 
 
 def test_the_error_of_one_example_is_raised():
@@ -148,7 +148,7 @@ def test_the_error_of_one_example_is_raised():
         per_example.examples(fails)(None, np.arange(5))
 
 
-def test_it_is_for_one_cpu():
+def test_it_is_used_on_a_single_cpu_only():
     devices = np.array(jax.devices("cpu"))
     assert per_example.suits(jax.sharding.Mesh(devices[:1], ("data",)))
     assert not per_example.suits(jax.sharding.Mesh(np.repeat(devices[:1], 2), ("data",)))
