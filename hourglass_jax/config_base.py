@@ -16,8 +16,8 @@ LEEDS = {"lsp", "lspet"}
 
 
 def base() -> Any:
-    """Every field that there is. A config file sets the values of its paper."""
-    c: Any = ConfigDict()  # whose fields no type checker knows
+    """A config with all fields. A config file sets the values of its paper."""
+    c: Any = ConfigDict()  # type checkers do not know its fields
     c.seed = 0
     c.model = ConfigDict(dict(name="newell", dtype="float32"))
     c.data = _data()
@@ -30,7 +30,7 @@ def base() -> Any:
 
 
 def _data() -> Any:
-    """Which people, from where, and how their crops are stored."""
+    """The people, the source of their pictures, and the storage of their crops."""
     c: Any = ConfigDict()
     c.dataset = "synthetic"  # synthetic, lsp, lspet, mpii, flic, coco; a mixture: "lsp+lspet+mpii"
     c.validation_dataset = ""  # "": the first dataset of the mixture
@@ -101,7 +101,7 @@ def _loss() -> Any:
 
 
 def _optimizer() -> Any:
-    """The update, and its rate over time."""
+    """The optimiser, and the learning rate over time."""
     c: Any = ConfigDict()
     c.name = "rmsprop"  # adam, lion, muon
     c.learning_rate = 2.5e-4
@@ -116,7 +116,7 @@ def _optimizer() -> Any:
 
 
 def _train() -> Any:
-    """How long, in what parts, and what is written when."""
+    """The length of a training, the parts of a batch, and what is written when."""
     c: Any = ConfigDict()
     c.batch_size = 16
     c.epochs = 1.0
@@ -145,7 +145,7 @@ def _train() -> Any:
 
 
 def _evaluate() -> Any:
-    """How validation predicts and scores."""
+    """The prediction and scoring of the validation people."""
     c: Any = ConfigDict()
     c.batch_size = 32
     # The protocol of a paper: newell, chu, tang, mssh or selvam. It replaces flip and scales; see

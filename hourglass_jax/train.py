@@ -146,10 +146,10 @@ def train(
 
 
 def _agreed_start(config, run: "Prepared", workdir: Workdir, mesh) -> tuple[Any, list[str]]:
-    """Compares what the processes are going to do, then loads what a fresh state begins with.
+    """Checks that all processes have the same task, then loads the variables from which a fresh state starts.
 
     Returns:
-      the variables, or None for random ones or where the workdir has a checkpoint; lines for the console.
+      the variables, or None for random ones or if the workdir has a checkpoint; lines for the console.
     """
     begun = workdir.begun
     processes.agree(
@@ -174,7 +174,7 @@ def _opened(
     allow_changed_config: bool,
     allow_changed_data: bool,
 ) -> checkpoint.Checkpoints:
-    """Locks the workdir and compares it with the run; its checkpoints, which `stack` closes."""
+    """Locks the workdir and compares it with the run; returns its checkpoints, which `stack` closes."""
     processes.together(lambda: stack.enter_context(workdir.locked()))
     processes.together(
         lambda: workdir.check_config(
@@ -188,7 +188,7 @@ def _opened(
 
 
 class _Lines:
-    """The lines of a training in its log and on the console: means over the steps since the line before."""
+    """The lines of a training in its log and on the console: means over the steps since the previous line."""
 
     def __init__(self, config, run: "Prepared", workdir: Workdir, log: Log, progress: Progress, saved):
         self._config, self._run, self._workdir = config, run, workdir
@@ -196,7 +196,7 @@ class _Lines:
         self._waiting, self._skipped = [], 0
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
-        """The metrics of the next step, which the devices may still be computing."""
+        """Adds the metrics of the next step, which the devices may still be computing."""
         self._waiting.append(metrics)
 
     def idle(self) -> bool:
@@ -204,7 +204,7 @@ class _Lines:
         return not self._waiting or self._waiting[-1]["loss"].is_ready()
 
     def write(self, step: int, state: steps.State) -> None:
-        """Waits for the steps up to this one.
+        """Waits for the steps up to this one, and writes a line.
 
         Raises:
           FloatingPointError: more of the run's steps than allowed were not finite.

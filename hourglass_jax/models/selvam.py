@@ -248,7 +248,7 @@ class _Activity:
 class _Masks:
     """The masks of one pass, and the parts of an hourglass that use them.
 
-    No module: the hourglass that calls `bottom` and `join` is the parent of the modules that they make.
+    This is not a module: the hourglass that calls `bottom` and `join` is the parent of the modules made here.
     """
 
     def __init__(self, conv: Part, hold: Callable, resolutions: bool, features: bool):
@@ -257,7 +257,7 @@ class _Masks:
         self.seen: dict[str, jax.Array] = {}  # the attention of `Outputs`
 
     def add(self, name: str, module: str, x: jax.Array) -> jax.Array:
-        """The mask of x by a module of its own (equations 3 and 5), which is returned with the outputs."""
+        """The mask of x from a new module (equations 3 and 5); it is returned with the outputs."""
         self.seen[name] = self.hold(Mask(self._conv, name=module)(x))
         return self.seen[name]
 
@@ -269,7 +269,7 @@ class _Masks:
         )
 
     def join(self, name, below, above, skip, *, stack: int) -> jax.Array:
-        """The skip branch and what comes up, weighted (equation 7)."""
+        """The sum of the skip branch and the weighted features from below (equation 7)."""
         self._show(stack, "down", below)
         return self._show(stack, "up", self._weighted(stack, name, below, above) + skip)
 

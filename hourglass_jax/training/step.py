@@ -27,7 +27,7 @@ INPUTS = ("image", "joints", "visible", "center", "scale")  # the fields of a ba
 class State:
     """The state of a training. Parameters and statistics are float32.
 
-    `averaged` holds {"params", "batch_stats"} averaged over the steps, or None.
+    `averaged` is {"params", "batch_stats"} averaged over the steps, or None.
     """
 
     step: jax.Array
@@ -38,14 +38,14 @@ class State:
 
     @property
     def variables(self) -> dict:
-        """The variables for evaluation: the averaged ones where there are any."""
+        """The variables for evaluation: the averaged ones, if the training averages."""
         plain = {"params": self.params, "batch_stats": self.batch_stats}
         return self.averaged if self.averaged is not None else plain
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Sizes that the data and the step must agree on, all in pixels but for the margin."""
+    """Sizes on which the data and the step must agree, in pixels except for the margin."""
 
     canvas: int  # side of the stored crop
     margin: float  # side of the stored crop / side of the nominal crop
@@ -60,8 +60,10 @@ def init(
     size: int,
     average: bool,
 ) -> State:
-    """A fresh state. Better not jitted: parameters of one shape then share a small program, while one program
-    for all those of eight stacks takes a minute to compile."""
+    """A fresh state.
+
+    Do not jit this function: without jit, parameters of the same shape share a small program, while a single
+    program for all parameters of eight stacks takes a minute to compile."""
 
     def draw(key):
         drawn: Any = model.init(key, jnp.zeros((1, size, size, 3)))
@@ -81,10 +83,10 @@ def _copied(tree):
 
 
 def _without_forward(init: Callable) -> Callable:
-    """Like `init`, operation by operation, but only those that its result depends on.
+    """Like `init`, but runs only the operations on which its result depends, one by one.
 
-    A model's initialisation runs the model, of which Flax's `lazy_init` leaves out only what depends on the
-    image: it still folds norms and sums kernels, each with a program to compile.
+    A model's initialisation runs the model. Flax's `lazy_init` leaves out only the operations that depend on
+    the image: it still folds norms and sums kernels, and compiles a program for each.
     """
 
     def call(*args):
@@ -111,7 +113,7 @@ def preparation(
 ) -> Callable[[jax.Array, dict[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]:
     """Makes prepare(step, batch) -> (images, joints, visible) as the network and its loss see them.
 
-    Arguments as of `make`. Images are (b, size, size, 3), joints (b, k, 2) in input pixels.
+    For the arguments see `make`. Images are (b, size, size, 3), joints (b, k, 2) in input pixels.
     """
     sizes = {"canvas": geometry.canvas, "margin": geometry.margin, "size": geometry.size}
     place = functools.partial(crop.canvas_from_image, canvas=geometry.canvas, margin=geometry.margin)
@@ -146,27 +148,28 @@ def make(
     norm_group: int = 0,
     trained: tuple[str, ...] | None = None,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """Makes step(state, batch) -> (state, metrics), to be jit-compiled; of a batch it needs `INPUTS`.
+    """Makes step(state, batch) -> (state, metrics), which is not jit-compiled yet. A batch needs the fields
+    `INPUTS`.
 
     Args:
       geometry: of canvas and input.
       flip_order: see `augment`.
-      seed: augmentation is keyed by (seed, step).
+      seed: the random key of the augmentation comes from (seed, step).
       mean: of the channels, subtracted from images in [0, 1].
       augmentation: keyword arguments of `augment.augment`.
       loss: (outputs, joints in input pixels, visible) -> (value, value of each stack).
-      kernel_weight: of the kernels' squares, which are added to the loss.
-      activity_weight: of what the model writes into its collection "activity", which is added to the loss.
-      measure: like `loss`, but returns metrics by name, numbers to be logged; or None.
-      average_decay: of the averaged variables; 0 for none.
-      accumulate: the batch goes through the network in so many parts, and their gradients are
+      kernel_weight: weight, in the loss, of the sum of the kernels' squares.
+      activity_weight: weight, in the loss, of the values in the model's collection "activity".
+      measure: like `loss`, but returns numbers by name, to be logged; or None.
+      average_decay: of the averaged variables; 0 for no average.
+      accumulate: the number of parts in which the batch goes through the network; their gradients are
         averaged. Each part has its own batch statistics.
       policy: which features the backward pass recomputes, see `remat`; "" keeps all.
-      norm_group: examples that share batch statistics, see `norm_groups`; 0 for the whole part.
-      trained: tasks of the model that the step trains, see `phases`; it holds the variables of the others.
+      norm_group: number of examples that share batch statistics, see `norm_groups`; 0 for the whole part.
+      trained: tasks of the model that the step trains, see `phases`; the variables of the others are frozen.
         None trains all.
 
-    A step whose loss or gradient is not finite changes nothing but the number of the step.
+    If its loss or gradient is not finite, a step changes only the number of the step.
     """
     tasks: dict[str, Any] = {} if trained is None else {"trained": trained}
     model = model.clone(**tasks)
@@ -226,8 +229,9 @@ def _objective(model, forward, select, loss, measure, kernel_weight, activity_we
 
 
 def _gradients(objective, parts: int) -> Callable:
-    """(params, batch_stats, examples) -> (gradients, new statistics, (the loss, its details)), with the
-    examples in so many parts, one after the other."""
+    """(params, batch_stats, examples) -> (gradients, new statistics, (the loss, its details)).
+
+    The examples are computed in the given number of parts, one after the other."""
     gradient_of = jax.value_and_grad(objective, has_aux=True)
 
     def at_once(params, batch_stats, example):
@@ -241,7 +245,7 @@ def _gradients(objective, parts: int) -> Callable:
             return (jax.tree.map(jnp.add, grads, new), batch_stats), (value, details)
 
         start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
-        # Convolutions inside a loop leave the fast path of the CPU backend.
+        # In a loop, convolutions do not use the fast path of the CPU backend.
         unroll = platforms.current() == "cpu"
         (grads, batch_stats), values = jax.lax.scan(add, start, _split(example, parts), unroll=unroll)
         mean = functools.partial(jnp.mean, axis=0)
@@ -251,7 +255,7 @@ def _gradients(objective, parts: int) -> Callable:
 
 
 def _updated(state: State, grads, batch_stats, value, change, select, average_decay) -> State:
-    """The state after the gradients of its step, which stays that of the state.
+    """The state after an update by the gradients; the number of the step does not change.
 
     change: the optimiser's update; select: see `phases.select`.
     """
@@ -260,7 +264,7 @@ def _updated(state: State, grads, batch_stats, value, change, select, average_de
     batch_stats = select(batch_stats, state.batch_stats)
     averaged = state.averaged
     if averaged is not None:
-        # A young average follows closely, so that it does not remember the random start.
+        # At first the average follows closely, so that it soon forgets the random start.
         decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
         new = {"params": params, "batch_stats": batch_stats}
         moved = jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), averaged, new)
@@ -269,10 +273,10 @@ def _updated(state: State, grads, batch_stats, value, change, select, average_de
 
 
 def _where_finite(metrics, new: State, state: State) -> State:
-    """The new state, or the one before where the loss or the gradient is not finite.
+    """The new state, or the previous one if the loss or the gradient is not finite.
 
-    A non-finite step must not change the state, however late the host looks at the metrics. Behind the
-    barrier XLA tests once, and not again for each leaf of the state.
+    A non-finite step must not change the state, no matter when the host reads the metrics. Because of the
+    barrier XLA computes this test once, and not again for each leaf of the state.
     """
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
     finite = jax.lax.optimization_barrier(finite)
@@ -280,18 +284,18 @@ def _where_finite(metrics, new: State, state: State) -> State:
 
 
 def _activity(model, collections):
-    """The sum of what a model wrote into its collection "activity"."""
+    """The sum of the values in a model's collection "activity"."""
     if not (leaves := jax.tree.leaves(collections.get("activity", {}))):
         raise ValueError(f"loss.activity_weight: {type(model).__module__} reports no activity; set it to 0.")
     return sum(leaves)
 
 
 def _norm(tree):
-    """The root of the sum of all squares, with fewer sums than arrays, of which eight stacks have 1463.
+    """The square root of the sum of all squares, with fewer sums than arrays: eight stacks have 1463 arrays.
 
-    On CPUs vectors are laid end to end first, 64 at a time: XLA compiles a sum for each array, and takes a
-    quarter longer for the step. On TPUs squares of one shape are added first: a sum costs some 1,800 cycles,
-    however small it is.
+    On CPUs vectors are first concatenated, 64 at a time: XLA compiles a sum for each array, which makes the
+    step's compilation a quarter longer. On TPUs squares of the same shape are added first: every sum, however
+    small, costs about 1,800 cycles.
     """
     leaves = jax.tree.leaves(tree)
     if platforms.current() == "tpu":
@@ -307,7 +311,7 @@ def _norm(tree):
 
 
 def compiled(step, mesh: jax.sharding.Mesh, *, forms_of: str | None = None):
-    """The step as one program over the mesh: state replicated and donated, batch sharded.
+    """The step as one program on the mesh: the state is replicated and donated, the batch is sharded.
 
     Batch norm then uses the statistics of the global batch, without an axis name. `forms_of`: see
     `devices.jit`.

@@ -65,7 +65,7 @@ def make(net=None, optimiser=None, *, average=0.0, accumulate=1, seed=0, mask=Tr
 
 
 def batch_of(seed=0, b=8):
-    """Noise; image and canvas are the same frame: 200 px * 0.16 * margin 1.5 = 48 px around (24, 24)."""
+    """Noise; image and canvas have the same frame: 200 px * 0.16 * margin 1.5 = 48 px around (24, 24)."""
     rng = np.random.default_rng(seed)
     return {
         "image": rng.integers(0, 256, (b, 48, 48, 3), np.uint8),
@@ -77,7 +77,7 @@ def batch_of(seed=0, b=8):
 
 
 def inputs_of(batch):
-    """What the network sees without augmentation: the middle 32 px, the mean subtracted."""
+    """The network's input without augmentation: the middle 32 px, minus the mean."""
     images = batch["image"][:, 8:40, 8:40].astype(np.float32) / 255 - np.array(MEAN, np.float32)
     return images, batch["joints"] - 8
 
@@ -105,7 +105,7 @@ def test_step_is_one_gradient_step_on_the_plain_crop():
     batch = batch_of()
     new, metrics = step(state, batch)
     gradient, batch_stats, value = by_hand(Net(), loss, state.params, state.batch_stats, batch)
-    # 0.5 is the learning rate; no augmentation, so the canvas' middle, pixel by pixel.
+    # 0.5 is the learning rate. Without augmentation the input is the middle of the canvas, pixel by pixel.
     close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
     close(new.batch_stats, batch_stats)
     assert int(new.step) == 1 and new.averaged is None
@@ -140,7 +140,7 @@ def test_running_statistics_are_those_of_the_whole_batch():
     patches = images.reshape(8, 8, 4, 8, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)
     features = patches.astype(np.float64) @ np.asarray(state.params["conv"]["kernel"]).reshape(48, 8)
     statistics = new.batch_stats["norm"]
-    # Momentum 0.9, from 0 and 1.
+    # Momentum 0.9, starting from 0 and 1.
     np.testing.assert_allclose(statistics["mean"], 0.1 * features.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * features.var(axis=0), rtol=1e-4)
 
@@ -157,14 +157,14 @@ def test_accumulation_averages_the_gradients_of_its_parts():
         values.append(value)
     expected = jax.tree.map(lambda p, a, b: p - 0.5 * (a + b) / 2, state.params, *gradients)
     close(new.params, expected)
-    close(new.batch_stats, batch_stats)  # of one part after the other
+    close(new.batch_stats, batch_stats)  # updated by one part after the other
     np.testing.assert_allclose(metrics["loss"], np.mean(values), rtol=1e-5)
     stacks = metrics["loss_stack1"] + metrics["loss_stack2"]
     np.testing.assert_allclose(stacks, metrics["loss"], rtol=1e-5)
 
 
-def test_accumulation_equals_the_whole_batch_where_nothing_depends_on_the_part():
-    # Without batch norm, and with equal weights of all joints: the mean of means is the mean.
+def test_accumulation_equals_the_whole_batch_if_nothing_depends_on_the_part():
+    # Without batch norm and with equal weights of all joints, the mean of means is the mean.
     net = Net(normalised=False)
     whole, state, _ = make(net, mask=False)
     parts, _, _ = make(net, mask=False, accumulate=4)
@@ -179,7 +179,7 @@ def test_accumulation_that_does_not_divide_is_refused():
         step(state, batch_of())
 
 
-def test_average_follows_the_parameters_as_stated():
+def test_the_average_follows_the_parameters_by_its_formula():
     step, state, _ = make(average=0.15)
     average = jax.device_get(state.averaged)
     np.testing.assert_array_equal(average["params"]["conv"]["kernel"], state.params["conv"]["kernel"])
@@ -205,8 +205,8 @@ def test_gradient_is_clipped_before_the_optimiser(clip_norm):
     rmsprop = optimizer.transformation(lambda step: 1e-3, name="rmsprop", clip_norm=clip_norm)
     step, state, _ = make(optimiser=rmsprop)
     new, metrics = step(state, batch_of())
-    assert metrics["gradient_norm"] > 0.05  # reported as it was
-    # RMSprop's only state that has moved: 0.01 * gradient^2.
+    assert metrics["gradient_norm"] > 0.05  # reported before clipping
+    # The only state of RMSprop that has changed: 0.01 * gradient^2.
     squares = sum(float(x.sum()) for x in jax.tree.leaves(new.optimizer) if x.ndim)
     expected = clip_norm or metrics["gradient_norm"]
     np.testing.assert_allclose(np.sqrt(squares / 0.01), expected, rtol=1e-4)
@@ -219,7 +219,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
         step, state, _ = make(Net(dtype=dtype), adam, average=0.9)
         new, metrics = step(state, batch_of())
         kinds = {x.dtype for x in jax.tree.leaves(new)}
-        assert kinds == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}  # and the steps' counts
+        assert kinds == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}  # int32: the counts of steps
         assert {x.dtype for x in jax.tree.leaves(metrics)} == {jnp.dtype(jnp.float32)}
         values[dtype] = float(metrics["loss"])
     # bfloat16 has 8 bits: a relative error of 2^-9 for each number.
@@ -239,7 +239,7 @@ def test_bfloat16_hourglass_keeps_float32():
     assert convolutions and all(":bf16[" in line for line in convolutions)
 
 
-def test_unlabelled_joints_say_nothing_when_masked_and_absent_otherwise():
+def test_unlabelled_joints_are_left_out_if_masked_and_have_a_zero_target_otherwise():
     batch = batch_of()
     moved = batch | {"joints": np.where(batch["visible"][..., None] > 0, batch["joints"], 20)}
     images, joints = inputs_of(batch)
@@ -249,10 +249,10 @@ def test_unlabelled_joints_say_nothing_when_masked_and_absent_otherwise():
         step, state, _ = make(mask=mask)
         new, metrics = step(state, batch)
         other, again = step(state, _float32(moved))
-        close(new.params, other.params, rtol=0, atol=0)  # what is written there is not read
+        close(new.params, other.params, rtol=0, atol=0)  # their positions are not used
         values[mask] = float(metrics["loss"])
         assert values[mask] == float(again["loss"])
-    # By hand: the targets' maps, and zeros where a joint is not labelled.
+    # By hand: the targets' maps, and zeros for joints that are not labelled.
     outputs, _ = Net().apply(
         {"params": state.params, "batch_stats": state.batch_stats},
         images,
@@ -272,7 +272,7 @@ def _float32(batch):
     return batch | {"joints": batch["joints"].astype(np.float32)}
 
 
-def test_flipped_batch_is_the_mirrored_one_with_sides_swapped():
+def test_a_flipped_batch_has_flipped_images_and_swapped_sides():
     order = skeletons.MPII.flip
     batch = batch_of()
     mirrored = batch | {
@@ -329,7 +329,7 @@ def test_state_is_donated_to_the_compiled_step():
     state = jax.device_put(state, devices.replicated(mesh))
     expected, _ = plain(state, batch_of())
     new, _ = train_step.compiled(step, mesh)(state, devices.put_batch(batch_of(), mesh))
-    # Memory for one state, not for two: the old one is gone, and the new one is right.
+    # Memory for one state, not for two: the old one is deleted, and the new one is correct.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     close(new.params, expected.params)
 
@@ -344,8 +344,8 @@ def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
         names = [name[1:] for name in states if name.startswith("1")]
         assert len(names) > 100
         for name in names:
-            # Measured: at most 1.2e-7 in the parameters and 1.2e-6 in the statistics, since the devices'
-            # parts are added in another order. With statistics of each device's own example, or other
+            # Measured: at most 1.2e-7 in the parameters and 1.2e-6 in the statistics, because the devices'
+            # parts are added in another order. With statistics of each device's own example, or with other
             # augmentation, nothing would agree.
             one, eight = states["1" + name], states["8" + name]
             np.testing.assert_allclose(eight, one, rtol=1e-5, atol=5e-6, err_msg=name)
@@ -355,8 +355,9 @@ def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
         "train.batch_size=0 must be a positive multiple of the 8 devices.",
     ]
     sent, parameters, statistics = json.loads(lines[-1])
-    # The gradients but for cancelled biases, each norm's mean and mean of squares, and at most 16 numbers for
-    # the loss: on the way back a norm needs no other sums than the gradients of its scale and bias.
+    # The gradients except those of cancelled biases, each norm's mean and mean of squares, and at most 16
+    # numbers for the loss: in the backward pass a norm needs no sums except the gradients of its scale and
+    # bias.
     (sizes,) = sent.values()
     assert sent.keys() == {"all-reduce"}
     assert 0 <= sum(sizes) - 4 * (parameters + statistics) <= 4 * 16
@@ -367,17 +368,17 @@ def test_two_processes_give_the_run_of_one(start, tiny, state_of, metrics_of, al
     from hourglass_jax import evaluate, train
     from hourglass_jax.training import log
 
-    # The squared error: the cross-entropy's gradient of a last bias is 0 but for rounding, and Adam makes
-    # steps of full length from that.
+    # Use the squared error: the cross-entropy's gradient for a last bias is 0 except for rounding, and Adam
+    # would make steps of full length from that.
     config = tiny({"train.steps": 3, "loss.kind": "mean_squared_error"})
     flags = ["--distributed", f"--coordinator=localhost:{conftest.free_port()}", "--processes=2"]
-    flags.append("--config.data.source=device")  # which alters no batch
+    flags.append("--config.data.source=device")  # this does not alter the batches
     two = [start(config, tmp_path / "two", *flags, f"--process={i}", begins="and evaluate") for i in range(2)]
     train.train(config, tmp_path / "one")
     evaluate.evaluate(config, tmp_path / "one", tmp_path / "one")
     assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
     host = socket.gethostname()
-    assert two[1].output == [  # the first one speaks for both
+    assert two[1].output == [  # the first process prints for both
         f"This process 1 of 2 runs on {host}; process 0 on {host} writes the log and the files."
     ]
     assert two[0].output[2] == f"This process 0 of 2 runs on {host}, 1 on {host}."
@@ -414,7 +415,7 @@ class Active(Net):
         return super().__call__(image, train)
 
 
-def test_activity_and_measures_join_the_loss_and_the_metrics():
+def test_activity_is_added_to_the_loss_and_measures_to_the_metrics():
     net, optimiser = Active(normalised=False), optax.sgd(0.5)
     loss = functools.partial(
         losses.on_heatmaps, size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=True
