@@ -249,7 +249,7 @@ def _people(workdir, config, found: Scores) -> list[str]:
 
 
 def _shown(people: list[dict], found: Scores) -> np.ndarray | None:
-    """(n, k) bool: joints whose score is high enough to be drawn; None where that is not known."""
+    """(n, k) bool: joints whose score is high enough to be drawn; None if that is unknown."""
     threshold = (found.confidence or {}).get("threshold")
     if threshold is None or not all("scores" in one for one in people):
         return None
@@ -257,7 +257,7 @@ def _shown(people: list[dict], found: Scores) -> np.ndarray | None:
 
 
 def _pictures_of(ids: list[str]) -> list[str] | None:
-    """The picture of each of MPII's people, by their ids; None for other datasets, whose ids do not tell."""
+    """The picture of each of MPII's people, from its id; None for other datasets, whose ids lack it."""
     if not all(id_.startswith("mpii-") for id_ in ids):
         return None
     return [id_.rpartition("-")[0] for id_ in ids]
@@ -274,7 +274,7 @@ def _kinds_table(found_kinds: np.ndarray, joints, unknown: dict[str, bool]) -> s
     note = (
         "Per cent of the labelled joints. Mirrored: at the same joint of the other side. Near: within twice "
         "the threshold. Another joint: at another joint of the same person. Another person: at a joint of "
-        "somebody else in the picture. Missed: elsewhere, with a score too low to be drawn."
+        "another person in the picture. Missed: elsewhere, with a score too low to be drawn."
     )
     return _table(rows, ["joint", "labelled", *kinds]) + f'<p class="note">{note}</p>'
 

@@ -36,8 +36,8 @@ def kinds(
       predicted, truth: (n, k, 2) px; labelled: (n, k) bool; reference: (n,) px, 0 if unknown.
       threshold: above 0.
       skeleton: the joint set.
-      pictures: (n,) the name of each person's picture; None where it is not known.
-      shown: (n, k) bool, joints whose score is high enough to be drawn; None where scores are not known.
+      pictures: (n,) the name of each person's picture; None if unknown.
+      shown: (n, k) bool, joints whose score is high enough to be drawn; None if unknown.
 
     Returns:
       (n, k) int, indices of `KINDS`; -1 for joints that do not count.

@@ -1,4 +1,4 @@
-"""Several processes of one training: refused together, ended together."""
+"""Several processes of one training: they are refused together and end together."""
 
 import signal
 import socket
@@ -33,7 +33,7 @@ def errors(runs, timeout=240):
 def test_processes_with_different_configs_and_data_are_all_refused(start, tiny, tmp_path):
     a, b = flags(2)
     b += ["--config.seed=1", "--config.data.variety=0.5"]
-    b.append("--config.data.threads=1")  # which may differ
+    b.append("--config.data.threads=1")  # this value may differ
     runs = [start(tiny(), tmp_path / "w", *a), start(tiny(), tmp_path / "w", *b)]
     expected = (
         "Error: The processes differ: from process 0 to process 1, config.data.variety: 0.25 -> 0.5; "
@@ -44,7 +44,7 @@ def test_processes_with_different_configs_and_data_are_all_refused(start, tiny, 
     assert not (tmp_path / "w").exists()
 
 
-def test_a_process_that_cannot_begin_ends_all(start, tiny, tmp_path):
+def test_a_process_that_cannot_start_ends_all(start, tiny, tmp_path):
     a, b = flags(2)
     runs = [start(tiny(), tmp_path / "w", *a), start(tiny(), tmp_path / "w", *b, "--config.seed=-1")]
     first, second = errors(runs)
@@ -54,7 +54,7 @@ def test_a_process_that_cannot_begin_ends_all(start, tiny, tmp_path):
 
 
 def ends_with_one_line(number, errors):
-    """The last line, below those of JAX's C++ code."""
+    """Checks that the error is the last line, below the lines of JAX's C++ code."""
     assert [line for line in errors if "Error: " in line] == errors[-1:]
     name = f"process {number} ({socket.gethostname()})"
     assert errors[-1].startswith(f"Error: {name} lost contact to another process (")
@@ -72,11 +72,11 @@ def test_a_process_that_hangs_or_is_lost_ends_the_others(start, tiny, metrics_of
     assert time.monotonic() - began < 60
     ends_with_one_line(0, first.errors)
     written = metrics_of(tmp_path / "w")
-    second.signal(signal.SIGCONT)  # it comes back, and ends itself
+    second.signal(signal.SIGCONT)  # it resumes, and ends itself
     assert second.end(60) != 0
     ends_with_one_line(1, second.errors)
     assert metrics_of(tmp_path / "w") == written
-    # Started again, they go on after the newest checkpoint, until one is lost.
+    # Started again, they continue after the newest checkpoint, until one is lost.
     newest = max(int(p.name) for p in (tmp_path / "w" / "checkpoints").iterdir() if p.name.isdigit())
     last = f"step {newest + 1}/"
     first, second = [
@@ -101,12 +101,12 @@ def test_sigterm_to_one_process_saves_the_same_step_in_all(start, tiny, state_of
     began = time.monotonic()
     runs[1].signal(signal.SIGTERM)
     assert [run.end() for run in runs] == [0, 0], [run.errors for run in runs]
-    assert time.monotonic() - began < 30  # of a spot VM
+    assert time.monotonic() - began < 30  # a spot VM has 30 s
     (step,) = [int(path.name) for path in (tmp_path / "w" / "checkpoints").iterdir()]
     assert step == metrics_of(tmp_path / "w")[-1]["step"] >= 3
     assert runs[0].output[-3] == f"A process was asked to end: saving step {step} in all of them."
     assert runs[0].output[-1].startswith(f"Stopped after step {step}, which is saved;")
-    assert int(state_of(config, tmp_path / "w", step).step) == step  # whole
+    assert int(state_of(config, tmp_path / "w", step).step) == step  # the checkpoint is complete
 
 
 def test_a_lost_first_process_ends_the_others_with_one_line(cache):
@@ -125,7 +125,7 @@ def test_a_lost_first_process_ends_the_others_with_one_line(cache):
             run.communicate()
 
 
-def test_a_collective_that_fails_is_a_lost_process_whatever_is_raised_of_it():
+def test_a_failed_collective_counts_as_a_lost_process_for_any_error():
     def error(cause, text="a checkpoint could not be saved"):
         try:
             raise OSError(text) from cause
@@ -141,7 +141,7 @@ def test_a_collective_that_fails_is_a_lost_process_whatever_is_raised_of_it():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
-def test_a_seed_that_would_not_be_used_as_it_is_is_refused(tiny, tmp_path, seed):
+def test_a_seed_that_would_not_be_used_unchanged_is_refused(tiny, tmp_path, seed):
     with pytest.raises(ValueError, match=f"seed={seed} is out of range; choose 0 to 4294967295.$"):
         train.train(tiny({"seed": seed}), tmp_path / "w")
     assert not (tmp_path / "w").exists()
@@ -152,10 +152,10 @@ def test_one_process_agrees_with_itself():
     assert processes.together(lambda: 3) == 3
 
 
-def test_data_that_was_replaced_under_a_run_is_noticed(tiny, monkeypatch, tmp_path):
+def test_data_that_was_replaced_during_a_run_is_noticed(tiny, monkeypatch, tmp_path):
     config = tiny({"train.steps": 1, "train.evaluate_every": 9})
     source = train.sources.open_source(config.data, train=True)
-    for fingerprint in ("", "aaaaaaaaaa"):  # of a checkpoint without one all data are taken
+    for fingerprint in ("", "aaaaaaaaaa"):  # a checkpoint without a fingerprint accepts all data
         monkeypatch.setattr(type(source), "fingerprint", fingerprint, raising=False)
         train.train(config, tmp_path / "w")
     longer = tiny({"train.steps": 2, "train.evaluate_every": 9})
