@@ -517,4 +517,4 @@ def describe(config, network, state, source, validation, last_step) -> None:
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {config.train.batch_size}."
     )
     if step := int(state.step):
-        say(f"Goes on after step {step} of {last_step}.")
+        say(f"Continues after step {step} of {last_step}.")

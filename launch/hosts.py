@@ -86,7 +86,7 @@ def disturbed(way: str, workdir: pathlib.Path, count: int, slow: float) -> list[
     failures = []
     try:
         if newest:
-            found = int(job.wait_for(r"^Goes on after step (\d+) of")[1])
+            found = int(job.wait_for(r"^Continues after step (\d+) of")[1])
             failures += [f"resumed from {found}, not {newest}"] * (found != newest)
         job.wait_for(rf"^step {newest + kills.SAVE_EVERY + 1}/")  # the first save is on its way
         victim, others = count - 1, range(count - 1)
@@ -106,7 +106,7 @@ def disturbed(way: str, workdir: pathlib.Path, count: int, slow: float) -> list[
     failures += [f"{took:.1f} s"] * (took > (30.0 if way in ("SIGTERM", "slow") else MINUTE))
     if way in signals:
         spoke = lines if way == "stopped" else lines[:victim]
-        failures += [line for line in spoke if " lost contact to another process (" not in line]
+        failures += [line for line in spoke if " lost contact with another process (" not in line]
         failures += ["an exit code of 0"] * (0 in codes)
     else:
         failures += [f"codes {codes}"] * any(codes) + ["not saved"] * (saved[-1:] != [logged])

@@ -200,7 +200,7 @@ def size(workdir: pathlib.Path) -> int:
 
 def resumed(trained: Process, newest: int) -> list[str]:
     """Failures: a process that trained must have resumed from the newest complete checkpoint."""
-    line = re.search(r"^Goes on after step (\d+) of", trained.output(), re.MULTILINE)
+    line = re.search(r"^Continues after step (\d+) of", trained.output(), re.MULTILINE)
     if trained.begun() and (int(line[1]) if line else 0) != newest:
         return [f"resumed from {line and line[1]}, not {newest}"]
     return []

@@ -29,7 +29,7 @@ def test_a_run_of_eight_devices_resumes_on_any_number(run_python, start, tiny, s
     assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
     hosts, machine, resumed, *_ = two[0].output
     assert hosts.startswith("This process 0 of 2 runs on ") and "4 x cpu" in machine
-    assert resumed == "Goes on after step 2 of 4."
+    assert resumed == "Continues after step 2 of 4."
 
     states = {name: state_of(config, tmp_path / name, 4) for name in ("8", "1", "processes")}
     for name, state in states.items():

@@ -126,7 +126,7 @@ def test_training_and_evaluation_from_the_command(
     code, said = command(*more)
     assert code == 1 and "learning_rate: 0.001 -> 0.0001" in said and "--allow_changed_config" in said
     assert command(*more, "--allow_changed_config") == (0, "")
-    assert "Goes on after step 2 of 3." in capsys.readouterr().out
+    assert "Continues after step 2 of 3." in capsys.readouterr().out
 
     # A checkpoint by its path, with another workdir and any config with this model.
     checkpoint = "--checkpoint=TMP/w/checkpoints/2"

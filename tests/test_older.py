@@ -29,7 +29,7 @@ def test_an_older_run_and_older_weights_load(workdir):
 
 def test_an_older_run_continues_to_the_same_weights(workdir, tiny, capsys):
     train.train(tiny(), workdir)
-    assert "Goes on after step 2 of 4." in capsys.readouterr().out
+    assert "Continues after step 2 of 4." in capsys.readouterr().out
     _, variables, _ = loading.load(workdir / "checkpoints" / "4")
     _, expected, _ = loading.load(FIXTURES / "weights_0.1.npz")
     for (path, a), b in zip(jax.tree.leaves_with_path(variables), jax.tree.leaves(expected), strict=True):

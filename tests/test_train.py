@@ -115,13 +115,13 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
         assert run.end() == 0, run.errors
         assert max(saved_steps(workdir)) == stops_at
         if started_at:
-            assert f"Goes on after step {started_at} of 12." in run.output
+            assert f"Continues after step {started_at} of 12." in run.output
         assert run.output[-1].startswith(f"Stopped after step {stops_at}, which is saved;")
         assert not [line for line in run.errors if "Traceback" in line]
         started_at = stops_at
 
     train.train(config, workdir)
-    assert "Goes on after step 11 of 12." in capsys.readouterr().out
+    assert "Continues after step 11 of 12." in capsys.readouterr().out
     train.train(config, whole)
     same(state_of(config, workdir, 12), state_of(config, whole, 12))
     lines, expected = (losses_of(metrics_of(path)) for path in (workdir, whole))
@@ -399,7 +399,7 @@ def test_changed_config_is_listed_refused_or_allowed(tiny, metrics_of, tmp_path,
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 2
 
     train.train(tiny(changed), tmp_path, allow_changed_config=True)
-    assert "Goes on after step 2 of 3." in capsys.readouterr().out
+    assert "Continues after step 2 of 3." in capsys.readouterr().out
     assert [line["learning_rate"] for line in metrics_of(tmp_path) if "loss" in line][-1] == pytest.approx(
         2e-3
     )
@@ -418,7 +418,7 @@ def test_workdirs_of_other_versions_are_listed_refused_or_allowed(tiny, state_of
     with pytest.raises(ValueError, match="with another config: train.gone: 3 -> None. Choose"):
         train.train(config, workdir)
     train.train(config, workdir, allow_changed_config=True)
-    assert "Goes on after step 1 of 2." in capsys.readouterr().out
+    assert "Continues after step 1 of 2." in capsys.readouterr().out
     same(state_of(config, workdir, 2), state_of(config, tmp_path / "whole", 2))
     (workdir / "config.json").write_text("")
     with pytest.raises(ValueError, match="config.json: not readable as json"):
@@ -449,7 +449,7 @@ def test_a_training_may_be_longer_if_its_schedule_does_not_change(
     train.train(whole, tmp_path / "whole")
     train.train(tiny(changes | {"train.steps": 2}), tmp_path / "longer")
     train.train(whole, tmp_path / "longer")
-    assert "Goes on after step 2 of 4." in capsys.readouterr().out
+    assert "Continues after step 2 of 4." in capsys.readouterr().out
     same(state_of(whole, tmp_path / "longer", 4), state_of(whole, tmp_path / "whole", 4))
 
 

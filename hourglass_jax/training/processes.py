@@ -102,7 +102,7 @@ def ending_when_one_is_lost() -> Iterator[None]:
         yield
         return
     here = f"process {jax.process_index()} ({socket.gethostname()})".replace("%", "%%")
-    line = f"Error: {here} lost contact to another process (%s). {_REMEDY}"
+    line = f"Error: {here} lost contact with another process (%s). {_REMEDY}"
     # The helper has a session of its own: Ctrl-C in a terminal must not reach it.
     last_words = subprocess.Popen(
         [
@@ -146,7 +146,7 @@ def lost_contact(error: BaseException | None) -> str:
 _FAILED_COLLECTIVE = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
 )
-_REMEDY = "Start all of them again: they go on after the latest checkpoint."
+_REMEDY = "Start all of them again: they continue after the latest checkpoint."
 _NOTHING = b"-"
 # Waits until the process that started it closes the pipe or ends. Prints what that process sent, or, if it
 # sent nothing, its own argument.

@@ -57,8 +57,8 @@ def ends_with_one_line(number, errors):
     """Checks that the error is the last line, below the lines of JAX's C++ code."""
     assert [line for line in errors if "Error: " in line] == errors[-1:]
     name = f"process {number} ({socket.gethostname()})"
-    assert errors[-1].startswith(f"Error: {name} lost contact to another process (")
-    assert errors[-1].endswith("Start all of them again: they go on after the latest checkpoint.\n")
+    assert errors[-1].startswith(f"Error: {name} lost contact with another process (")
+    assert errors[-1].endswith("Start all of them again: they continue after the latest checkpoint.\n")
     assert "Traceback" not in "".join(errors)
 
 
@@ -83,7 +83,7 @@ def test_a_process_that_hangs_or_is_lost_ends_the_others(start, tiny, metrics_of
         start(config, tmp_path / "w", *flags, begins=begins)
         for flags, begins in zip(flags(2), (last, ""), strict=True)
     ]
-    first.wait_for(f"Goes on after step {newest} of ")
+    first.wait_for(f"Continues after step {newest} of ")
     first.wait_for(last)
     assert metrics_of(tmp_path / "w")[:newest] == written[:newest]
     second.kill()
