@@ -273,9 +273,12 @@ def _kinds_table(found_kinds: np.ndarray, joints, unknown: dict[str, bool]) -> s
         rows.append([name, int(count), *map(_rate, shares)])
     note = (
         "Per cent of the labelled joints. Mirrored: at the same joint of the other side. Near: within twice "
-        "the threshold. Another joint: at another joint of the same person. Another person: at a joint of "
-        "another person in the picture. Missed: elsewhere, with a score too low to be drawn."
+        "the threshold. Another joint: at another joint of the same person."
     )
+    if "another person" in kinds:
+        note += " Another person: at a joint of another person in the picture."
+    if "missed" in kinds:
+        note += " Missed: elsewhere, with a score too low to be drawn."
     return _table(rows, ["joint", "labelled", *kinds]) + f'<p class="note">{note}</p>'
 
 
