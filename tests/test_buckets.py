@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import archive, buckets, checkpoint, copies, evaluate, files, loading, predict, train
+from hourglass_jax.people import detectors
 from hourglass_jax.training import log as logs
 from hourglass_jax.training.step import State
 
@@ -188,6 +189,13 @@ def test_weights_predictions_and_reports_go_to_buckets(gcs, spots, tmp_path, mon
     with pytest.raises(ValueError, match="a bucket cannot append lines"):
         archive.predict([f"{folder}/photos"], f"{folder}/out")
     assert sorted(os.listdir(tmp_path)) == ["a.png", "cache"]
+
+
+def test_a_detector_in_a_bucket_is_copied(gcs):
+    _, folder = gcs
+    files.write(f"{folder}/yolo.onnx", b"no model")
+    with pytest.raises(ValueError, match="yolo.onnx: onnxruntime cannot load it"):
+        detectors.named(f"{folder}/yolo.onnx")
 
 
 def test_no_permission_is_an_immediate_line_and_nothing_is_written(gcs, tiny):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hourglass_jax import extras
+from hourglass_jax import copies, extras
 from hourglass_jax.people.boxes import Detections, from_corners
 
 _FREE = 640  # px, sides of an input that the file does not fix
@@ -142,6 +142,7 @@ class Onnx:
             raise ValueError(f"layout={layout!r} is unknown; choose from {', '.join(LAYOUTS)}.")
         with extras.needed("onnxruntime", f"{path}: running it", extra="onnx"):
             import onnxruntime
+        path = copies.fetched(path)
         if not os.path.isfile(path):
             raise ValueError(f"{path}: there is no such file.")
         try:
