@@ -317,7 +317,7 @@ def compiled(step, mesh: jax.sharding.Mesh, *, forms_of: str | None = None):
     `devices.jit`.
     """
     same, spread = devices.replicated(mesh), devices.sharded(mesh)
-    shardings = {"in_shardings": (same, spread), "out_shardings": (same, same)}
+    shardings: dict[str, Any] = {"in_shardings": (same, spread), "out_shardings": (same, same)}
     return devices.jit(step, mesh, forms_of=forms_of, **shardings, donate_argnums=0)
 
 
