@@ -57,4 +57,4 @@ def test_rows_curves_and_budget(small_model, tmp_path, capsys):
     assert step == found["steps"] and row["last"] == round(score, 1)
     assert (tmp_path / "output" / "learning.png").stat().st_size > 1000
     assert benchmark.main(["learning", *options, "--minutes=1"]) == 1
-    assert "began with 0.001 minutes" in capsys.readouterr().err
+    assert "started with 0.001 minutes" in capsys.readouterr().err
