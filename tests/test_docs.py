@@ -213,11 +213,13 @@ def test_command_of_a_page_works(sandbox, command):
     given = dict(
         word.removeprefix("--").split("=", 1) for word in words if word.startswith("--") and "=" in word
     )
+    shard = f"-{given['shard'].replace('/', '-of-')}" if "shard" in given else ""
+    predictions = f"predictions{shard}.jsonl" if "--jsonl" in words else "predictions.json"
     made = {
         "launch/quickstart.sh": ["runs/quickstart/pictures", "runs/quickstart/predicted/predictions.json"],
         "train": [f"{given.get('workdir')}/{name}" for name in ("config.json", "metrics.jsonl")],
         "evaluate": [f"{given.get('workdir')}/{name}.json" for name in ("evaluation", "predictions")],
-        "predict": [f"{given.get('output')}/predictions.json"],
+        "predict": [f"{given.get('output')}/{predictions}"],
         "report": ["runs/quickstart/report.html"],
         "compare": [f"{given.get('output')}/compared.md"],
     }
