@@ -95,22 +95,28 @@ def predict(
         if not glob.has_magic(path) and not os.path.exists(path):
             raise FileNotFoundError(f"{path}: there is no such file or folder.")
     with _opened(shard.file(output)) as (file, done):
-        if not (left := _left(paths, root, shard, done)).count and not left.videos:
+        count, videos = 0, []
+        for path in _todo(paths, root, shard, done):
+            if pictures.is_video(path):
+                videos.append(path)
+            else:
+                count += 1
+        if not count and not videos:
             print(f"Nothing to do: {len(done)} files are in {file.name}.")
             return 0
-        if left.videos:  # before the work
-            with extras.needed("av", f"{left.videos[0]}: reading it", error=ValueError):
+        if videos:  # before the work
+            with extras.needed("av", f"{videos[0]}: reading it", error=ValueError):
                 import av  # noqa: F401
         predictor = Predictor(checkpoint, spread=True, **options)
         _check_same(shard.file(output), checkpoint, options, fresh=not done)
         lines = _Lines(file, root)
         common: dict = {"boxes": boxes, "unreadable": lines.unreadable, "remark": lambda line: None}
-        todo = _pictures(paths, root, shard, done)
+        todo = (path for path in _todo(paths, root, shard, done) if not pictures.is_video(path))
         results: Any = predictor(todo, threads=os.cpu_count() or 1, **common)
-        for result in tqdm.tqdm(results, total=left.count, unit=" pictures", disable=None):
+        for result in tqdm.tqdm(results, total=count, unit=" pictures", disable=None):
             lines.add(result)
         lines.flush()
-        for path in left.videos:
+        for path in videos:
             # Give an iterator: its frames are decoded only when they are needed.
             results = predictor(iter([path]), **common)
             before, failed = lines.count, lines.failed
@@ -120,10 +126,10 @@ def predict(
             lines.flush()
             if lines.failed == failed:
                 lines.append({"file_name": name, "frames": lines.count - before})
-    videos = f" and frames of {len(left.videos)} videos" if left.videos else ""
+    frames = f" and frames of {len(videos)} videos" if videos else ""
     skipped = f", {lines.failed} skipped" if lines.failed else ""
     print(
-        f"{lines.people} people in {lines.count} pictures{videos}{skipped}, {len(done)} files were done -> "
+        f"{lines.people} people in {lines.count} pictures{frames}{skipped}, {len(done)} files were done -> "
         f"{file.name}"
     )
     if lines.failed:
@@ -131,29 +137,11 @@ def predict(
     return lines.failed
 
 
-class _Left(NamedTuple):
-    """The rest of the work: the number of pictures, and the videos."""
-
-    count: int
-    videos: list[pathlib.Path]
-
-
-def _left(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> _Left:
-    count, videos = 0, []
+def _todo(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> Iterator[pathlib.Path]:
+    """The shard's files that are not done yet, listed only when they are needed."""
     for found, name in _named(paths, root):
         if shard.has(name) and _key(name) not in done:
-            if pictures.is_video(path := pathlib.Path(found)):
-                videos.append(path)
-            else:
-                count += 1
-    return _Left(count, videos)
-
-
-def _pictures(paths: list[str], root: str | None, shard: Shard, done: set[int]) -> Iterator[pathlib.Path]:
-    """The pictures that are not done yet, listed only when they are needed."""
-    for found, name in _named(paths, root):
-        if shard.has(name) and _key(name) not in done and not pictures.is_video(path := pathlib.Path(found)):
-            yield path
+            yield pathlib.Path(found)
 
 
 class _Lines:

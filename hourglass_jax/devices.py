@@ -157,8 +157,8 @@ ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*", "/de
 def keep_memory() -> bool:
     """Lets a process that computes on CPUs keep the memory that it frees, in huge pages if possible.
 
-    XLA allocates and frees a program's temporary memory at each call. glibc maps such a large block anew each
-    time, and each page causes a page fault when it is first used: a fifth of a training step.
+    XLA allocates and frees a program's temporary memory at each call. glibc maps such a large block again
+    each time, and each page causes a fault when it is first used: a fifth of a training step.
 
     Call this before JAX starts its backend: glibc then decides how many heaps its threads may have.
 

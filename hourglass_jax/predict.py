@@ -74,9 +74,7 @@ def predict(
     boxes_by_name = _read_boxes(boxes, items, options.get("selection"), remarks.append)
     tables = [output / "predictions.json"] + [output / "predictions.csv"] * table
     written = [output / name for own in names.values() for name in own] + tables
-    read = {files.absolute(path) for path in [*found.items, *([boxes] if boxes else [])]}
-    if taken := read & {files.absolute(path) for path in written}:
-        raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
+    _check_keeps(output, written, read=[*found.items, *([boxes] if boxes else [])])
     _check_folder(output)
     predictor = Predictor(checkpoint, threshold=threshold, **options)
     # Call the predictor before the bar is shown: it refuses wrong boxes.
@@ -109,22 +107,29 @@ def predict(
     getattr(results, "close", lambda: None)()
     files.write_json(output / "predictions.json", coco.dataset if format == "dataset" else coco.results)
     if table:
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        # A name that is not UTF-8 would make the whole table unreadable.
-        files.write(output / "predictions.csv", text.getvalue().encode(errors="backslashreplace"))
-    for remark in remarks:
-        print(f"Note: {remark}", file=sys.stderr)
+        _write_table(output / "predictions.csv", rows)
     if whole:
-        print(
-            f"Note: without boxes {'each' if whole > 1 else 'the'} whole picture is treated as one person; "
-            "--boxes or --detector says where the people are.",
-            file=sys.stderr,
+        remarks.append(
+            f"without boxes {'each' if whole > 1 else 'the'} whole picture is treated as one person; "
+            "--boxes or --detector says where the people are."
         )
-    for error in unread:
-        print(f"Skipped {error}", file=sys.stderr)
+    for line in [f"Note: {remark}" for remark in remarks] + [f"Skipped {error}" for error in unread]:
+        print(line, file=sys.stderr)
     print(f"{_summary(coco, crops)}{f', {len(unread)} skipped' if unread else ''} -> {output}")
     return len(unread)
+
+
+def _check_keeps(output: pathlib.Path, written: list[pathlib.Path], read: list) -> None:
+    """Raises ValueError if the command would overwrite a file that it reads."""
+    if taken := {files.absolute(path) for path in read} & {files.absolute(path) for path in written}:
+        raise ValueError(f"--output={output}: would overwrite {min(taken)}; choose another folder.")
+
+
+def _write_table(path: pathlib.Path, rows: list[tuple]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    # A name that is not UTF-8 would make the whole table unreadable.
+    files.write(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def _archive(options: dict, shard: str | None, selection: Selection) -> int:
@@ -421,7 +426,7 @@ def _scales(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hourglass_jax.predict",
         description="Finds the joints of people in pictures and videos, draws them and writes COCO keypoint "
@@ -433,7 +438,16 @@ def main(arguments: list[str] | None = None) -> int:
         "video are for all its frames. Or COCO's detection results. Exit code: 0; 1 if a file could not "
         "be read or an argument is wrong; 130 if the command was interrupted.",
     )
-    add = parser.add_argument
+    _add_sources(parser.add_argument)
+    _add_detection(parser.add_argument)
+    _add_estimation(parser.add_argument)
+    _add_videos(parser.add_argument)
+    _add_outputs(parser.add_argument)
+    return parser
+
+
+def _add_sources(add: Callable) -> None:
+    """Adds the options of the pictures, the output folder, the weights and the boxes."""
     add(
         "paths", nargs="+", metavar="PATH",
         help="pictures and videos, folders of them, quoted globs, the number of a camera, or the address of "
@@ -450,6 +464,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="json of people's boxes, or COCO's detection results; without boxes and detector, the whole "
         "picture is the person's box",
     )
+
+
+def _add_detection(add: Callable) -> None:
+    """Adds the options of the detector and the choice of its boxes."""
     add(
         "--detector", metavar="NAME",
         help=f"detector that finds the people: {detectors.NAMES}; each needs its own extra packages",
@@ -470,6 +488,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--people", type=int, default=Selection.limit, metavar="N",
         help="keep at most the N best detected people of a picture (default: %(default)s)",
     )  # fmt: skip
+
+
+def _add_estimation(add: Callable) -> None:
+    """Adds the options of how the network finds joints."""
     add(
         "--threshold", type=float,
         help="least score of a drawn joint (default: the one with the best F1 in the weights' evaluation, "
@@ -497,6 +519,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="format of predictions.json: COCO's results, a list of people that pycocotools' loadRes reads, "
         "or a data set with pictures and categories (default: %(default)s)",
     )  # fmt: skip
+
+
+def _add_videos(add: Callable) -> None:
+    """Adds the options of the videos."""
     add(
         "--detect_every", type=int, default=1, metavar="N",
         help="run the detector on every N-th frame of a video; in between, the joints give the boxes",
@@ -509,6 +535,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="cutoff of --smooth at rest: a lower one jitters less (default: %(default)s)")  # fmt: skip
     add("--beta", type=float, default=OneEuro.beta, metavar="B",
         help="speed coefficient of --smooth: a larger one lags less (default: %(default)s)")  # fmt: skip
+
+
+def _add_outputs(add: Callable) -> None:
+    """Adds the options of the drawings, the other files and the device."""
     add("--colours", choices=("side", "person"), default="side",
         help="colours of the skeletons: by side, or one for each person (default: %(default)s)")  # fmt: skip
     add("--labels", action="store_true", help="also draw the joints' names")
@@ -528,6 +558,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--attention", action="store_true", help="also draw each person's attention maps: NAME_attention.png")
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to compute (default: the best available)")
     add("--batch_size", type=int, default=8, help="most people in a batch (default: %(default)s)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
     args = parser.parse_args(arguments)
     if args.threshold is not None:
         try:

@@ -108,7 +108,7 @@ def _name(digest: str) -> str:
 
 
 def train(arguments: list[str], workdir: pathlib.Path, seconds: float) -> int:
-    """Runs main.py for the given number of seconds, then tells it to save and end; returns its exit code."""
+    """Runs main.py for the given number of seconds, then asks it to save and end; returns its exit code."""
     process = subprocess.Popen([*COMMAND, f"--workdir={workdir}", *arguments])
     try:
         return process.wait(timeout=max(seconds, 1))
