@@ -1,6 +1,7 @@
 """Batch normalisation, and its form for training on CPUs and TPUs: one pass, with a custom gradient."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,13 @@ class BatchNorm(nn.BatchNorm):
 
     As in Flax, statistics are at least float32, for all types of features. The features may be pairs of
     columns, see `pairs`; a channel then has two places in the last axis.
+
+    Attributes:
+      group: number of adjacent examples that share statistics, see `transforms.norm_groups`; 0: all. The
+        running statistics are updated with the mean of the groups' statistics.
     """
+
+    group: int = 0
 
     @nn.compact
     def __call__(self, x):
@@ -37,40 +44,31 @@ class BatchNorm(nn.BatchNorm):
         scale = self.param("scale", self.scale_init, channels, self.param_dtype)
         bias = self.param("bias", self.bias_init, channels, self.param_dtype)
         x = x if self.dtype is None else x.astype(self.dtype)
-        y, mean, var = _normalise(x, scale, bias, self.epsilon)  # pyright: ignore  custom_vjp has no type
+        of_custom_vjp: Any = _normalise
+        y, mean, var = of_custom_vjp(x, scale, bias, self.epsilon, self.group or len(x))
         if not self.is_initializing():
             for seen, new in ((mean_seen, mean), (var_seen, var)):
-                seen.value = self.momentum * seen.value + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                new = jax.lax.stop_gradient(jnp.mean(new, axis=0))
+                seen.value = self.momentum * seen.value + (1 - self.momentum) * new
         return y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalise(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, group: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y, mean, variance)."""
-    return _normalise_forward(x, scale, bias, epsilon)[0]
+    """(y, mean, variance); mean and variance are (groups, c)."""
+    return _normalise_forward(x, scale, bias, epsilon, group)[0]
 
 
-def _normalise_forward(x, scale, bias, epsilon):
-    axes = tuple(range(x.ndim - 1))
+def _normalise_forward(x, scale, bias, epsilon, group):
     exact = _exact(x)
-    places = x.shape[-1] // scale.size
-    mean = _sum(jnp.mean(exact, axes), places) / places
-    var = jnp.maximum(_sum(jnp.mean(exact * exact, axes), places) / places - mean * mean, 0)
+    n = _values(x, scale, group)
+    mean = _sums(exact, scale, group) / n
+    var = jnp.maximum(_sums(exact * exact, scale, group) / n - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + epsilon)
-    y = (exact - _each(mean, places)) * _each(inverse * scale, places) + _each(bias, places)
+    y = (exact - _each(mean, x)) * _each(inverse * scale, x) + _each(bias[None], x)
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
-
-
-def _sum(values, places):
-    """(places * c,) -> (c,)"""
-    return values.reshape(places, -1).sum(0) if places > 1 else values
-
-
-def _each(values, places):
-    """(c,) -> (places * c,)"""
-    return jnp.tile(values, places) if places > 1 else values
 
 
 def _exact(x):
@@ -78,20 +76,40 @@ def _exact(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _normalise_backward(epsilon, saved, gradients):
+def _values(x, scale, group):
+    """Number of values of a channel in a group."""
+    return x.size // scale.size // (len(x) // group)
+
+
+def _sums(x, scale, group):
+    """(b, ..., places * c) -> (groups, c)."""
+    # Over the examples last: XLA fuses the large sums into the operation that makes x, whatever the groups.
+    inner = range(0 if group == len(x) else 1, x.ndim - 1)
+    return jnp.sum(x, tuple(inner)).reshape(len(x) // group, -1, scale.size).sum(1)
+
+
+def _each(values, x):
+    """(groups or 1, c) -> (b or 1, 1, ..., places * c), to broadcast against x."""
+    groups, channels = values.shape
+    values = jnp.tile(values, x.shape[-1] // channels)
+    if groups > 1:
+        values = jnp.repeat(values, len(x) // groups, axis=0)
+    return values.reshape(len(values), *(1,) * (x.ndim - 2), -1)
+
+
+def _normalise_backward(epsilon, group, saved, gradients):
     """The gradient of y only, because no loss depends on the statistics."""
     x, scale, mean, inverse = saved
     dtype, g, x = x.dtype, _exact(gradients[0]), _exact(x)
-    n, places = x.size // scale.size, x.shape[-1] // scale.size
-    axes = tuple(range(x.ndim - 1))
-    to_bias = _sum(jnp.sum(g, axes), places)
-    to_scale = (_sum(jnp.sum(g * x, axes), places) - mean * to_bias) * inverse
+    n = _values(x, scale, group)
+    to_bias = _sums(g, scale, group)
+    to_scale = (_sums(g * x, scale, group) - mean * to_bias) * inverse
     # scale * inverse * (g - mean of g - normalised x * mean of (g * normalised x)), in one pass over g and x.
     weight = scale * inverse
     slope = -weight * inverse * to_scale / n
     shift = weight * to_bias / n + slope * mean
-    to_x = _each(weight, places) * g + (_each(slope, places) * x - _each(shift, places))
-    return to_x.astype(dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+    to_x = _each(weight, x) * g + (_each(slope, x) * x - _each(shift, x))
+    return to_x.astype(dtype), to_scale.sum(0).astype(scale.dtype), to_bias.sum(0).astype(scale.dtype)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)

@@ -5,12 +5,15 @@ statistics. The groups do not depend on the number of devices. The statistics of
 communication.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from hourglass_jax.kernels import batch_norm
 
 
 def grouped(function: Callable, size: int) -> Callable:
@@ -40,17 +43,25 @@ def _interceptor(size: int) -> Callable:
         (x,) = args
         if len(x) % size:
             raise ValueError(f"train.norm_group={size} does not divide {len(x)} examples of a step.")
-        alone, variables = module.clone(parent=None, name=None), module.variables
-
-        def of_group(x):
-            new: Any
-            y, new = alone.apply(variables, x, mutable=["batch_stats"])
-            return y, new["batch_stats"]
-
-        y, batch_stats = jax.vmap(of_group)(x.reshape(-1, size, *x.shape[1:]))
+        y, batch_stats = _apply(module, x, size)
         assert module.scope is not None  # bound, because it is being called
         for name, value in batch_stats.items():
-            module.scope.put_variable("batch_stats", name, jnp.mean(value, axis=0))
-        return y.reshape(x.shape)
+            module.scope.put_variable("batch_stats", name, value)
+        return y
 
     return intercept
+
+
+def _apply(module: nn.BatchNorm, x, size: int) -> tuple[jax.Array, dict]:
+    """The module's outputs, and the mean of the groups' new running statistics."""
+    alone, variables = module.clone(parent=None, name=None), module.variables
+
+    def updated(norm, x):
+        new: Any
+        y, new = norm.apply(variables, x, mutable=["batch_stats"])
+        return y, new["batch_stats"]
+
+    if isinstance(alone, batch_norm.BatchNorm):
+        return updated(alone.clone(group=size), x)
+    y, batch_stats = jax.vmap(functools.partial(updated, alone))(x.reshape(-1, size, *x.shape[1:]))
+    return y.reshape(x.shape), jax.tree.map(functools.partial(jnp.mean, axis=0), batch_stats)

@@ -41,6 +41,22 @@ def test_each_group_has_its_own_statistics(platform):
     np.testing.assert_allclose(run(x, 4, platform)[0], whole, rtol=1e-6)
 
 
+def test_gradients_equal_those_of_flaxs_norm_for_each_group():
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(3, 1, (6, 4, 3)))
+        weight = jnp.asarray(np.random.default_rng(1).normal(size=x.shape))
+        variables = jax.tree.map(lambda v: v + 0.5, Norm().init(jax.random.key(0), x))
+        apply = norm_groups.grouped(lambda v, x: Norm().apply(v, x, mutable=["batch_stats"]), 2)
+
+        def objective(params, x):
+            y, new = apply({**variables, "params": params}, x)
+            return jnp.sum(weight * y), new
+
+        gradient = jax.value_and_grad(objective, (0, 1), has_aux=True)
+        ours, flaxs = (platforms.on(name, gradient)(variables["params"], x) for name in ("tpu", "gpu"))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), ours, flaxs)
+
+
 def test_a_batch_that_it_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="train.norm_group=3 does not divide 4 examples"):
         run(jnp.ones((4, 2)), 3)
