@@ -7,6 +7,7 @@ Your own config file imports `config_base` from here and defines `get_config(str
 
 import importlib
 import pathlib
+import re
 import types
 from typing import Any
 
@@ -261,8 +262,12 @@ def find(config: str) -> str:
     package.
 
     Raises:
-      ValueError: neither exists; the message lists the package's configs.
+      ValueError: neither exists; the message lists the package's configs. Or it is in a bucket.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config):
+        raise ValueError(
+            f"--config={config}: a config is a program, and runs only from a local file; copy it."
+        )
     name, colon, arguments = config.partition(":")
     path = pathlib.Path(name)
     if path.is_file():

@@ -14,7 +14,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from hourglass_jax import buckets
 
@@ -60,7 +60,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """
     if in_bucket(path):
         with tempfile.NamedTemporaryFile(prefix="hourglass_jax-", suffix=pathlib.Path(path).suffix) as file:
-            yield file  # pyright: ignore[reportReturnType]
+            yield cast(BinaryIO, file.file)  # SciPy refuses the wrapper around it
             file.flush()
             buckets.upload(file.name, path)
         return

@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from hourglass_jax import console, files
+from hourglass_jax import console, copies, files
 from hourglass_jax.data.datasets import mpii_annotations
 from hourglass_jax.models.groups import Groups
 from hourglass_jax.pose import skeletons
@@ -207,7 +207,7 @@ def _main(flags: argparse.Namespace) -> None:
     skeleton = skeletons.MPII
     if not 2 <= flags.groups <= len(skeleton):
         raise ValueError(f"--groups={flags.groups} is out of range; choose 2 to {len(skeleton)}.")
-    joints, center, scale = read_mpii(flags.annotations)
+    joints, center, scale = read_mpii(copies.fetched(flags.annotations))
     information = mutual_information(cells(joints, center, scale))
     scaled = affinity(information)
     names = skeleton.joints
