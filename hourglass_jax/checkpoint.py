@@ -43,7 +43,11 @@ logging.getLogger("absl").addFilter(
     )
 )
 
-logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+# After a failed save Orbax abandons its other tasks.
+_ABANDONED = ("never retrieved", "was destroyed but it is pending")
+logging.getLogger("asyncio").addFilter(
+    lambda record: not any(text in record.getMessage() for text in _ABANDONED)
+)
 
 _SCORE = "score"
 _CLOSED = "Event loop is closed"

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -135,17 +136,31 @@ def lost_contact(error: BaseException | None) -> str:
     """Why a collective failed, if that caused the error (for instance in a checkpoint); else ""."""
     while error is not None:
         text = " ".join(str(error).split())
-        if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _FAILED_COLLECTIVE.match(text):
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            lost = _STATUS.match(text)
+        elif isinstance(error, ValueError):
+            lost = _COLLECTIVE.match(text) or (_STATUS.match(text) and not _passed_orbax(error))
+        else:
+            lost = None
+        if lost:
             return text[:150]
         error = error.__cause__ or error.__context__
     return ""
 
 
-# JAX raises a status of its C++ code, sometimes as a ValueError. RESOURCE_EXHAUSTED is not in the list: it
-# means that this process lacks memory.
-_FAILED_COLLECTIVE = re.compile(
+def _passed_orbax(error: BaseException) -> bool:
+    """Whether an error was raised in a function of Orbax, in any thread."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("orbax.") for frame, _ in frames)
+
+
+# JAX raises a status of its C++ code: an error of its own class, or a ValueError while it copies an array.
+# TensorStore raises the same statuses when a bucket or a disk fails, always as a ValueError, and is called
+# only by Orbax. RESOURCE_EXHAUSTED is not in the list: it means that this process lacks memory.
+_STATUS = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
 )
+_COLLECTIVE = re.compile(_STATUS.pattern + r"(\S+: )?(Gloo|NCCL|RCCL) ")
 _REMEDY = "Start all of them again: they continue after the latest checkpoint."
 _NOTHING = b"-"
 # Waits until the process that started it closes the pipe or ends. Prints what that process sent, or, if it

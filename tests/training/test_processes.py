@@ -125,18 +125,38 @@ def test_a_lost_first_process_ends_the_others_with_one_line(cache):
             run.communicate()
 
 
-def test_a_failed_collective_counts_as_a_lost_process_for_any_error():
-    def error(cause, text="a checkpoint could not be saved"):
-        try:
-            raise OSError(text) from cause
-        except OSError as caught:
-            return caught
+# Messages of jax 0.10 with a second process that was killed, did not come, or stopped.
+LOST = (
+    "UNKNOWN: Gloo all-reduce failed: [external/gloo/transport/tcp/pair.cc:547] Connection closed by peer",
+    "INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat timeout.",
+    "DEADLINE_EXCEEDED: Barrier timed out. Id: x::0.",
+    "INTERNAL: external/xla/nccl_utils.cc:216: NCCL operation async_err failed: remote process exited",
+)
 
-    closed = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:49356"
-    assert processes.lost_contact(error(ValueError(closed))) == closed
-    assert processes.lost_contact(jax.errors.JaxRuntimeError(f"{closed}\n {'x' * 200}")).startswith(closed)
-    assert not processes.lost_contact(error(ValueError("seed=-1 is out of range")))
-    assert not processes.lost_contact(error(None, "UNKNOWN: a disk"))
+
+def test_a_failed_collective_counts_as_a_lost_process_for_any_error():
+    def raised(error, cause=None, where="hourglass_jax.train"):
+        """The error, raised in a function of a module."""
+        names = {"__name__": where, "error": error, "cause": cause}
+        with pytest.raises(type(error)) as caught:
+            exec("def f():\n    raise error from cause\nf()", names)
+        return caught.value
+
+    orbax = "orbax.checkpoint._src.serialization"
+    for text in LOST:
+        assert processes.lost_contact(raised(jax.errors.JaxRuntimeError(text), where=orbax)) == text
+    for text in (LOST[0], LOST[3]):  # also as a ValueError
+        cause = raised(ValueError(text), where=orbax)
+        assert processes.lost_contact(raised(OSError("could not be saved"), cause)) == text
+    assert processes.lost_contact(raised(ValueError("UNAVAILABLE: TPU"))) == "UNAVAILABLE: TPU"
+    assert len(processes.lost_contact(jax.errors.JaxRuntimeError(f"{LOST[0]}\n {'x' * 200}"))) == 150
+    # TensorStore's, with a bucket that gives 503, closes the connection or is not there.
+    for text in ("made by the test [http_response_code='503']", "CURL error Server returned nothing"):
+        text = f"ABORTED: Error writing gs://bucket/a/0: All 32 retry attempts failed: {text}"
+        cause = raised(ValueError(text), where=orbax)
+        assert not processes.lost_contact(raised(OSError("could not be saved"), cause))
+    assert not processes.lost_contact(ValueError("seed=-1 is out of range"))
+    assert not processes.lost_contact(OSError("UNKNOWN: a disk"))
     assert not processes.lost_contact(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
 
 
