@@ -4,9 +4,9 @@
 
 The command appends to out/predictions-3-of-16.jsonl. The lines of this file show which pictures are done, so
 that the same command continues after a stop at any moment, and does nothing if everything is done. Shards
-share nothing: any scheduler can run them, in parallel or one after another. A file's name decides its shard,
-and the file stays in it when other files are added or removed. Videos come after the pictures; a video that
-was not finished starts again.
+share nothing: any scheduler can run them, in parallel or one after another, each with --shard=auto. A file's
+name decides its shard, and the file stays in it when other files are added or removed. Videos come after the
+pictures; a video that was not finished starts again.
 """
 
 import contextlib
@@ -27,6 +27,14 @@ from hourglass_jax.media import pictures
 from hourglass_jax.predictor import Predictor
 from hourglass_jax.result import Result
 
+# Variables of schedulers: the number of a process or a job, the first number, and how many there are (or a
+# list of hosts).
+_SCHEDULERS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"),
+    ("SLURM_PROCID", "", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "", "OMPI_COMM_WORLD_SIZE"),
+    ("TPU_WORKER_ID", "", "TPU_WORKER_HOSTNAMES"),
+)
 _SYNC = 500  # number of lines after which they are flushed to the disk
 
 
@@ -38,15 +46,31 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """ "3/16" -> the third of sixteen.
+        """ "3/16" -> the third of sixteen; "auto" -> the one of this process, by its scheduler's variables.
 
         Raises:
-          ValueError: it is not a shard.
+          ValueError: it is not a shard, or no scheduler's variables are there.
         """
+        if text == "auto":
+            return cls._scheduled()
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ValueError(f"--shard={text}: expected PART/PARTS, counted from 1, such as 3/16.")
+            raise ValueError(f"--shard={text}: expected PART/PARTS, counted from 1, such as 3/16, or auto.")
         return cls(int(index), int(count))
+
+    @classmethod
+    def _scheduled(cls) -> "Shard":
+        for number, first, count in _SCHEDULERS:
+            found = [os.environ.get(name, "") for name in (number, count)]
+            if not all(found):
+                continue
+            total = found[1] if found[1].isdecimal() else str(found[1].count(",") + 1)
+            begin = os.environ.get(first) or "0"
+            if not (found[0].isdecimal() and begin.isdecimal()):
+                break
+            return cls.parse(f"{int(found[0]) - int(begin) + 1}/{total}")
+        names = ", ".join(f"{number} and {count}" for number, _, count in _SCHEDULERS)
+        raise ValueError(f"--shard=auto: no scheduler says which part this is ({names}); give PART/PARTS.")
 
     def has(self, name: str) -> bool:
         """Whether a picture of this name belongs to the part."""

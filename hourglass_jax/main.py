@@ -51,9 +51,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"Unknown argument {argv[1]!r}; flags look like --workdir=DIR.")
     if FLAGS.distributed:
-        import jax
+        from hourglass_jax.training import processes
 
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **PATIENCE)
+        processes.begin(FLAGS.coordinator, FLAGS.processes, FLAGS.process, **PATIENCE)
         if FLAGS.mode != "train":  # a training stops by JAX's handler, see `training.stopping`
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Imported here, so that `--help` and wrong flags do not have to wait.

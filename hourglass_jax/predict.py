@@ -551,7 +551,8 @@ def _add_outputs(add: Callable) -> None:
     add(
         "--shard",
         metavar="I/N",
-        help="with --jsonl: only the I-th of N parts of the pictures, split by name, such as 3/16",
+        help="with --jsonl: only the I-th of N parts of the pictures, split by name, such as 3/16; auto: the "
+        "part of this process, by SLURM's, Open MPI's or a TPU slice's variables",
     )
     add("--csv", dest="table", action="store_true", help="also write predictions.csv, a row for each joint")
     add("--heatmaps", action="store_true", help="also draw each picture's heatmaps: NAME_heatmaps.png")

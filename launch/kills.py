@@ -95,15 +95,15 @@ def empty_folder(name: str) -> pathlib.Path:
     return output
 
 
-def emulated() -> str:
-    """Starts an emulated bucket that ends with this process; returns its address."""
+def emulated():
+    """Starts an emulated bucket, gs://bucket, that ends with this process; returns its `store.Store`."""
     sys.path.insert(0, str(ROOT / "tests"))
     import store
 
     running = store.Store("bucket")
     atexit.register(running.close)
     os.environ.update(running.environment)
-    return "gs://bucket"
+    return running
 
 
 def main() -> int:
@@ -117,7 +117,9 @@ def main() -> int:
     flags = parser.parse_args()
     output = empty_folder(flags.output)
     STEPS = flags.steps
-    bucket = emulated() if flags.bucket == "emulator" else flags.bucket
+    bucket = flags.bucket
+    if bucket == "emulator":
+        bucket = emulated() and "gs://bucket"
     folder = files.path(bucket) if bucket else output
     whole, killed = folder / "whole", folder / "killed"
     if Process(whole, output).process.wait():

@@ -128,6 +128,30 @@ def test_shards_are_all_pictures_once(photos):
     assert sum(counts.values()) == 9000 and min(counts.values()) > 2700
 
 
+@pytest.mark.parametrize(
+    "variables, found",
+    [
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}, (3, 4)),
+        # A job array of which each job has one task.
+        (
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "3"}
+            | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+            (3, 3),
+        ),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, (1, 2)),
+        ({"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b,c,d"}, (2, 4)),
+    ],
+)
+def test_a_scheduler_names_the_shard_of_its_process(variables, found, monkeypatch):
+    for name in [name for names in archive._SCHEDULERS for name in names if name]:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="^--shard=auto: no scheduler says which part this is .SLURM_ARRAY"):
+        archive.Shard.parse("auto")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert archive.Shard.parse("auto") == found
+
+
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/x", "-1/2"])
 def test_shards_are_numbers_from_one(photos, text, capsys):
     assert run(photos, "out", f"--shard={text}") == 1

@@ -20,7 +20,23 @@ from jax.experimental import multihost_utils
 from hourglass_jax.config import differences
 
 T = TypeVar("T")
+START = 300  # s; hosts of a slice do not start at the same moment
 _BAD_INPUT = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+def begin(*arguments, **options) -> None:
+    """Calls `jax.distributed.initialize`, which waits `START` seconds for the other processes.
+
+    If they do not come, JAX aborts this process; then one line is the last on stderr.
+    """
+    last_words = _LastWords(
+        f"Error: {socket.gethostname()} ended while it waited for the other processes of the training, at "
+        f"most {START} s; JAX's messages are above. Start all of them within this time."
+    )
+    try:
+        jax.distributed.initialize(*arguments, initialization_timeout=START, **options)
+    finally:
+        last_words.end()
 
 
 def introduce() -> None:
@@ -104,32 +120,36 @@ def ending_when_one_is_lost() -> Iterator[None]:
         return
     here = f"process {jax.process_index()} ({socket.gethostname()})".replace("%", "%%")
     line = f"Error: {here} lost contact with another process (%s). {_REMEDY}"
-    # The helper has a session of its own: Ctrl-C in a terminal must not reach it.
-    last_words = subprocess.Popen(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _LAST_WORDS,
-            line % "or was ended itself; JAX's messages are above",
-        ],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
+    last_words = _LastWords(line % "or was ended itself; JAX's messages are above")
     try:
         yield
     except BaseException as error:
         if reason := lost_contact(error):
             # Exit without leaving the enclosing contexts: checkpoints and JAX would wait minutes for others.
-            last_words.communicate((line % reason).encode(errors="backslashreplace"))
+            last_words.end(line % reason)
             sys.stdout.flush()
             os._exit(1)
         # While this process exits, JAX may still abort it.
-        atexit.register(last_words.communicate, _NOTHING)
+        atexit.register(last_words.end)
         raise
     else:
-        last_words.communicate(_NOTHING)
+        last_words.end()
+
+
+class _LastWords:
+    """A helper process, which prints a line on stderr if this process ends before it calls `end`."""
+
+    def __init__(self, line: str):
+        # It has a session of its own: Ctrl-C in a terminal must not reach it.
+        self._helper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _LAST_WORDS, line],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def end(self, line: str = "") -> None:
+        """Prints another line, or none, and waits until it is printed."""
+        self._helper.communicate(line.encode(errors="backslashreplace") or _NOTHING)
 
 
 def lost_contact(error: BaseException | None) -> str:

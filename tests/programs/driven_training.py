@@ -14,6 +14,7 @@ import conftest
 from hourglass_jax import evaluate, main, models, train
 
 models.build = conftest.create_small
+main.PATIENCE["heartbeat_timeout_seconds"] = 10  # a test waits for it
 begins, say, plain_train = sys.argv.pop(1), train.say, train.train
 
 

@@ -1,19 +1,20 @@
 """One of two processes, within a training that does nothing.
 
-    python waits_in_a_training.py PORT NUMBER
+    python waits_in_a_training.py PORT NUMBER [SECONDS]
 
-Prints a line when both are there, then ends as a training of several processes does.
+Waits up to SECONDS for the other. Prints a line when both are there, then ends as a training of several
+processes does.
 """
 
 import sys
 import time
 
-import jax
-
 from hourglass_jax import main
 from hourglass_jax.training import processes
 
-jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), **main.PATIENCE)
+port, number, *limit = map(int, sys.argv[1:])
+processes.START = limit[0] if limit else processes.START
+processes.begin(f"localhost:{port}", 2, number, **main.PATIENCE)
 with processes.ending_when_one_is_lost():
     print("there", flush=True)
     time.sleep(300)

@@ -113,12 +113,23 @@ def test_a_lost_first_process_ends_the_others_with_one_line(cache):
     port = str(conftest.free_port())
     program, env = str(conftest.PROGRAMS / "waits_in_a_training.py"), conftest.environment(cache)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
-    first, second = [subprocess.Popen([sys.executable, program, port, str(i)], **pipes) for i in range(2)]
+
+    def begun(number, *limit):
+        return subprocess.Popen([sys.executable, program, port, str(number), *limit], **pipes)
+
+    first, second = begun(0), begun(1)
     try:
         assert [run.stdout.readline() for run in (first, second)] == ["there\n", "there\n"]
         first.kill()
         ends_with_one_line(1, second.communicate(timeout=60)[1].splitlines(keepends=True))
         assert second.returncode != 0
+        second = begun(1, "2")  # started again alone: its first process does not come
+        alone = second.communicate(timeout=60)[1].splitlines()
+        assert second.returncode != 0 and [line for line in alone if "Error: " in line] == alone[-1:]
+        assert alone[-1].startswith(f"Error: {socket.gethostname()} ended while it waited for the other")
+        assert alone[-1].endswith(
+            "at most 2 s; JAX's messages are above. Start all of them within this time."
+        )
     finally:
         for run in (first, second):
             run.kill()
