@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+import conftest
 import jax
 import jax.numpy as jnp
 import pytest
@@ -96,8 +97,7 @@ def shapes_of(model, size):
 @functools.cache  # to trace the large networks once
 def _shapes(fields, size):
     model = models.build(**json.loads(fields))  # which refuses unknown fields
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    outputs, variables = jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)
+    outputs, variables = conftest.shapes_of(model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
     return outputs, variables["params"]
 
 

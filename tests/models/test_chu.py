@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ def variant_fields(variant, **fields):
 
 def shapes(model, image=IMAGE):
     """Shapes of outputs and parameters; nothing is computed."""
-    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    outputs, variables = conftest.shapes_of(model, image)
     return outputs, variables["params"]
 
 
@@ -319,7 +320,7 @@ def test_networks_without_other_resolutions_and_without_attention():
 def test_bfloat16_leaves_outputs_float32_and_maps_in_range():
     model = chu.Model(**variant_fields("full", stacks=1, depth=1, dtype=jnp.bfloat16))
     image = normal(2, 32, 32, 3)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    _, variables = conftest.shapes_of(model, image)
     # All values are positive, because variances must be.
     variables = jax.tree.map(lambda leaf: 0.3 * np.abs(normal(*leaf.shape)), variables)
     outputs = jax.jit(model.apply)(variables, image)
@@ -336,7 +337,7 @@ def memory(model, image):
         outputs, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
         return sum(jnp.sum(maps**2) for maps in outputs.heatmaps)
 
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    _, variables = conftest.shapes_of(model, image)
     compiled = jax.jit(jax.grad(loss)).lower(variables, image).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 

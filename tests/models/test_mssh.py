@@ -3,6 +3,7 @@
 import functools
 import types
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ IMAGE = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 
 def shapes(model, image=IMAGE):
     """Shapes of outputs and parameters; nothing is computed."""
-    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    outputs, variables = conftest.shapes_of(model, image)
     return outputs, variables["params"]
 
 
@@ -41,7 +42,7 @@ def normal(*shape, seed=0):
 def randomised(module, x):
     """Variables without zeros and ones, so that every offset and scale matters."""
     rng = np.random.default_rng(1)
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    _, variables = conftest.shapes_of(module, x)
     params = jax.tree.map(lambda p: rng.normal(0, 0.4, p.shape).astype("f"), variables["params"])
     stats = jax.tree.map(lambda s: np.full(s.shape, 0.5, "f"), variables["batch_stats"])
     return {"params": params, "batch_stats": stats}

@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def randomised(model, image, seed=1):
         spread = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if kind == "kernel" else 0.3
         return (spread * rng.normal(size=leaf.shape)).astype(np.float32)
 
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    _, shapes = conftest.shapes_of(model, image)
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
@@ -69,7 +70,7 @@ def run(variables, image, train=False, dtype="float32"):
 @pytest.mark.parametrize(("stem", "stacks"), PARAMETERS)
 def test_parameter_counts_are_the_published_ones(stem, stacks):
     model = models.build("newell", joints=16, stacks=stacks, stem=stem)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    _, variables = conftest.shapes_of(model, jnp.zeros((1, 64, 64, 3)))
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert count == PARAMETERS[stem, stacks]
 
@@ -104,7 +105,7 @@ assert FIGURE_8["text"] == 26_353_824
 @pytest.mark.parametrize("variant", config.VARIANTS)
 def test_the_networks_of_figure_8_have_their_parameters(variant):
     model = models.build(joints=16, **config.get_config(f"variant={variant}").model)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    _, variables = conftest.shapes_of(model, jnp.zeros((1, 64, 64, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == FIGURE_8[variant]
 
 
@@ -133,7 +134,7 @@ def test_the_network_of_the_text_doubles_its_features_before_upsampling():
 def test_heatmaps_are_a_quarter_of_the_input_in_each_stack():
     model = models.build("newell", joints=14, stacks=2)
     image = jnp.zeros((1, 256, 192, 3))  # not square
-    outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    outputs, _ = conftest.shapes_of(model, image)
     assert [maps.shape for maps in outputs.heatmaps] == [(1, 64, 48, 14)] * 2
 
 
@@ -360,7 +361,7 @@ def test_training_uses_and_averages_the_statistics_of_the_batch():
 
 def test_bfloat16_keeps_float32_parameters_and_statistics_and_is_close():
     low = models.build("newell", dtype="bfloat16", **SMALL)
-    for leaf in jax.tree.leaves(jax.eval_shape(low.init, jax.random.key(0), IMAGE)):
+    for leaf in jax.tree.leaves(conftest.shapes_of(low, IMAGE)[1]):
         assert leaf.dtype == jnp.float32
     train = functools.partial(run, train=True, dtype="bfloat16")
     _, stats = jax.eval_shape(train, small_variables(), IMAGE)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -247,7 +248,7 @@ MASKS = {"baseline": 0, "global": GLOBAL, "heatmap": 2 * 10, "multi_resolution":
 @pytest.mark.parametrize(("attention", "masks"), [*MASKS.items(), ("all", sum(MASKS.values()))])
 def test_parameters_of_each_variant(attention, masks):
     model = models.build(joints=16, **config.get_config(f"attention={attention}").model)
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
+    params = conftest.shapes_of(model, jnp.zeros((1, 256, 256, 3)))[1]["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PLAIN + masks
     assert (PLAIN, PLAIN + GLOBAL) == (18_396_962, 18_519_267)  # as the README says
 

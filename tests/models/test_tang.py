@@ -2,6 +2,7 @@
 
 import json
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ class Small:
     def __init__(self, **fields):
         self.model = tang.Model(**{**SMALL, **fields})
         rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0), IMAGE)
+        _, shapes = conftest.shapes_of(self.model, IMAGE)
         params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype("f"), shapes["params"])
         stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, "f"), shapes["batch_stats"])
         self.variables = {"params": params, "batch_stats": stats}
@@ -92,7 +93,8 @@ def specific():
 )
 def test_sizes_are_the_papers(arguments, millions, gflops, exact):
     c = config.get_config(f"{arguments},dataset=mpii")
-    found_flops, count = flops.of_model(models.build(joints=16, **c.model), 256)
+    with conftest.sharing_units():
+        found_flops, count = flops.of_model(models.build(joints=16, **c.model), 256)
     if millions:
         assert f"{count / 1e6:.2f}" == millions
     if gflops:
@@ -103,7 +105,7 @@ def test_sizes_are_the_papers(arguments, millions, gflops, exact):
 
 def test_stem_scales_with_the_width():
     model = tang.Model(**{**SMALL, "groups": TWO, "width": 32})
-    stem = jax.eval_shape(model.init, jax.random.key(0), IMAGE)["params"]["stem"]
+    stem = conftest.shapes_of(model, IMAGE)[1]["params"]["stem"]
     kernels = [stem[f"conv{i}"]["kernel"].shape for i in range(3)]
     assert kernels == [(3, 3, 3, 8), (3, 3, 8, 8), (3, 3, 8, 8)]
     assert [stem[f"unit{i}"]["conv2"]["kernel"].shape[-1] for i in range(3)] == [16, 16, 32]
@@ -177,7 +179,7 @@ def test_without_remaps_the_next_stack_starts_from_the_same_features(shared):
 
 @pytest.mark.parametrize("head", ["linear", "unit"])
 def test_baselines_have_no_branches(head):
-    params = jax.eval_shape(tang.Model(**SMALL, head=head).init, jax.random.key(0), IMAGE)["params"]
+    params = conftest.shapes_of(tang.Model(**SMALL, head=head), IMAGE)[1]["params"]
     assert not any("branch" in name for name in params)
     assert ("stack0_head" in params) == (head == "unit")
     assert params["stack0_heatmaps"]["kernel"].shape == (1, 1, 16, 4)
@@ -185,7 +187,7 @@ def test_baselines_have_no_branches(head):
 
 def test_bfloat16_gives_float32_heatmaps_and_keeps_float32_statistics():
     model = tang.Model(**SMALL, groups=TWO, dtype=jnp.bfloat16)
-    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
+    _, variables = conftest.shapes_of(model, IMAGE)
     outputs, changed = jax.eval_shape(
         lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), variables, IMAGE
     )
@@ -196,7 +198,7 @@ def test_bfloat16_gives_float32_heatmaps_and_keeps_float32_statistics():
 def test_groups_from_a_checkpoints_json_make_the_same_network():
     fields = json.loads(json.dumps({**SMALL, "groups": TWO}))  # lists instead of tuples
     restored, original = models.build("tang", **fields), tang.Model(**SMALL, groups=TWO)
-    variables = jax.eval_shape(original.init, jax.random.key(0), IMAGE)
+    _, variables = conftest.shapes_of(original, IMAGE)
     texts = [jax.jit(model.apply).lower(variables, IMAGE).as_text() for model in (original, restored)]
     assert texts[0] == texts[1]
 
@@ -204,7 +206,7 @@ def test_groups_from_a_checkpoints_json_make_the_same_network():
 def test_groups_left_out_are_the_papers():
     for skeleton in (skeletons.MPII, skeletons.LSP):
         model = tang.Model(joints=len(skeleton), stacks=1, width=16, depth=1)
-        params = jax.eval_shape(model.init, jax.random.key(0), IMAGE)["params"]
+        params = conftest.shapes_of(model, IMAGE)[1]["params"]
         made = [params[f"stack0_branch{i}"]["heatmaps"]["bias"].size for i in range(5)]
         assert made == [len(group) for group in part_groups.named("data5", skeleton)]
         assert "stack0_branch5" not in params
