@@ -1,11 +1,12 @@
-"""Runs a training up to its first step: config, data, folders and the compiled program.
+"""Runs a training up to its first step: config, data, folders, the first network and the compiled programs.
 
     hourglass train --mode=compile --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
     hourglass train --mode=compile ... --topology=v5e:2x4
 
-Without a topology the step is compiled for the devices of this machine, and cached where the training finds
-it (`devices.keep_programs`). For a TPU's topology libtpu compiles it without a TPU, to check that it fits. A
-training on the slice compiles again, because JAX caches programs by the machine's own devices.
+Without a topology the step and the evaluation are compiled for the devices of this machine, and cached where
+the training finds them (`devices.keep_programs`). For a TPU's topology libtpu compiles them without a TPU, to
+check that they fit. A training on the slice compiles again, because JAX caches programs by the machine's own
+devices.
 """
 
 import functools
@@ -16,16 +17,17 @@ import time
 
 import jax
 
-from hourglass_jax import checkpoint, devices, extras, files, train
+from hourglass_jax import checkpoint, devices, evaluate, extras, files, train
 from hourglass_jax.benchmarks import scaling, tpu
 from hourglass_jax.console import say
-from hourglass_jax.data import pipeline
+from hourglass_jax.data import pipeline, sources
+from hourglass_jax.training import finetune
 from hourglass_jax.training import step as steps
 from hourglass_jax.training.workdir import Workdir, changes
 
 
 def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
-    """Checks everything that a training needs and compiles its step; writes nothing to the workdir.
+    """Checks everything that a training needs and compiles its programs; writes nothing to the workdir.
 
     Args:
       config: see `config_base.py`.
@@ -34,17 +36,17 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
 
     Returns:
       the printed values: bytes (held by a device), temporary, sent ({kind of collective: bytes of each}),
-      seconds (of compiling), checkpoint (bytes).
+      seconds (of compiling both programs), checkpoint (bytes), evaluation (bytes held by a device; None on
+      one CPU, which evaluates by several small programs).
 
     Raises:
       ValueError, OSError, ImportError: as the training would raise.
     """
     mesh = _mesh(topology) if topology else devices.mesh()
     run = train.prepare(config, mesh)
-    if config.train.batch_size % mesh.size:
-        raise ValueError(
-            f"train.batch_size={config.train.batch_size} is not a multiple of {mesh.size} devices."
-        )
+    for section in ("train", "evaluate"):
+        if (size := config[section].batch_size) % mesh.size:
+            raise ValueError(f"{section}.batch_size={size} is not a multiple of {mesh.size} devices.")
     example = _first_batch(config, run)
     same, spread = devices.replicated(mesh), devices.sharded(mesh)
     fresh = functools.partial(
@@ -55,11 +57,11 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
         size=run.network.size,
         average=config.train.average_decay > 0,
     )
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), jax.eval_shape(fresh)
-    )
+    abstract = jax.eval_shape(fresh)
+    state = _placed(abstract, same)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     _check_workdir(Workdir(workdir), run, size * (config.train.keep_latest + 2))
+    _check_start(Workdir(workdir), config, run, abstract)
     say(
         f"Checked: the config, {len(run.source)} training and {len(run.validation)} validation people, "
         f"{workdir} and its disk; a checkpoint takes {size / 1e6:,.1f} MB."
@@ -74,22 +76,41 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     memory, text = program.memory_analysis(), program.as_text()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     sent = scaling.collectives(text)
-    found = ", ".join(f"{len(sizes)} {kind} of {sum(sizes) / 1e6:.2f} MB" for kind, sizes in sent.items())
+    listed = ", ".join(f"{len(sizes)} {kind} of {sum(sizes) / 1e6:.2f} MB" for kind, sizes in sent.items())
     place = topology or jax.devices()[0].device_kind
     say(
         f"Step on {mesh.size} x {place}, batch {config.train.batch_size}: each holds "
         f"{(held + memory.temp_size_in_bytes) / 1e9:.3f} GB ({memory.temp_size_in_bytes / 1e9:.3f} of it "
-        f"temporary) and sends {found or 'nothing'}. Compiled in {seconds:.0f} s."
+        f"temporary) and sends {listed or 'nothing'}. Compiled in {seconds:.0f} s."
     )
-    if not topology and (folder := jax.config.values["jax_compilation_cache_dir"]):
-        say(f"The program is cached in {folder}, where the training finds it.")
-    return {
+    found = {
         "bytes": held + memory.temp_size_in_bytes,
         "temporary": memory.temp_size_in_bytes,
         "sent": sent,
-        "seconds": seconds,
-        "checkpoint": size,
     }
+    start = time.monotonic()
+    evaluator = evaluate.Evaluator(  # of which the pictures do not lie on the devices
+        run.network,
+        run.validation,
+        mesh,
+        batch_size=config.evaluate.batch_size,
+        protocol=evaluate.Protocol.from_config(config.evaluate, crop=sources.crops(config.data)),
+    )
+    program = evaluator.compiled(state.variables)
+    evaluation, taken = None, time.monotonic() - start
+    if program is not None:
+        memory = program.memory_analysis()
+        evaluation = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    held = "" if evaluation is None else f"each holds {evaluation / 1e9:.3f} GB. "
+    say(f"Evaluation, batch {config.evaluate.batch_size}: {held}Compiled in {taken:.0f} s.")
+    if not topology and (folder := jax.config.values["jax_compilation_cache_dir"]):
+        say(f"The programs are cached in {folder}, where the training finds them.")
+    return found | {"seconds": seconds + taken, "checkpoint": size, "evaluation": evaluation}
+
+
+def _placed(abstract, sharding: jax.sharding.Sharding):
+    """Abstract arrays, with a sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
 
 
 def _mesh(topology: str) -> jax.sharding.Mesh:
@@ -116,10 +137,25 @@ def _check_workdir(workdir: Workdir, run: train.Prepared, needed: int) -> None:
         _check_folder(workdir.path, needed)
     if workdir.config.exists() and (found := changes(files.read_json(workdir.config), run.metadata.config)):
         raise ValueError(f"--workdir={workdir} started with another config: {'; '.join(found)}.")
+
+
+def _check_start(workdir: Workdir, config, run: train.Prepared, abstract) -> None:
+    """Reads the state from which the training continues, or the network from which it starts, as it does.
+
+    Raises:
+      ValueError, OSError, ImportError: it cannot be read, or is of another network or of other data.
+    """
+    mesh = devices.mesh()  # of this machine: the topology's devices hold nothing
     if workdir.begun:
         with checkpoint.Checkpoints(workdir, read_only=True) as saved:
             train.check_data(workdir, saved, run.metadata.data)
-            say(f"{workdir} has a checkpoint of step {saved.latest}, from which the training continues.")
+            step = saved.latest
+            assert step is not None  # it has begun
+            saved.restore(step, _placed(abstract, devices.replicated(mesh)))
+            say(f"{workdir} has a checkpoint of step {step}, from which the training continues.")
+    elif config.train.init_from:
+        for remark in finetune.load(config.train.init_from, run.network, mesh)[1]:
+            say(remark)
 
 
 def _check_folder(workdir: pathlib.Path, needed: int) -> None:

@@ -20,7 +20,7 @@ def programs(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "programs"))
     compilation_cache.reset_cache()
     jax.clear_caches()
-    yield lambda: {p.name for p in (tmp_path / "programs").glob("jit_step-*-cache")}
+    yield lambda kind: {p.name for p in (tmp_path / "programs").glob(f"jit_{kind}-*-cache")}
     jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
 
@@ -29,22 +29,30 @@ def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, t
     config = tiny({"train.steps": 1})
     found = dry_run.dry_run(config, tmp_path / "w")
     assert not (tmp_path / "w").exists()
-    checked, step, kept = capsys.readouterr().out.splitlines()
+    checked, step, evaluation, kept = capsys.readouterr().out.splitlines()
     assert checked.startswith("Checked: the config, 40 training and 10 validation people, ")
     assert re.fullmatch(
         r"Step on 1 x cpu, batch 8: each holds \d\.\d{3} GB \(\d\.\d{3} of it temporary\) and "
         r"sends nothing\. Compiled in \d+ s\.",
         step,
     )
-    assert kept.startswith("The program is cached in ")
+    assert re.fullmatch(r"Evaluation, batch 8: Compiled in \d+ s\.", evaluation)
+    assert kept.startswith("The programs are cached in ") and found["evaluation"] is None
     assert found["bytes"] > found["temporary"] > 8 * 32 * 32 * 3 * 4 and found["sent"] == {}
     assert found["checkpoint"] > 4 * 688 * 4  # parameters, their averages, and Adam's two moments
-    before = programs()
-    assert len(before) == 1
+    before = {kind: programs(kind) for kind in ("step", "views", "partial", "result")}
+    assert [len(names) for names in before.values()] == [1, 1, 1, 1]
     train.train(config, tmp_path / "w")
-    assert programs() == before
+    assert {kind: programs(kind) for kind in before} == before
     dry_run.dry_run(config, tmp_path / "w")
     assert "has a checkpoint of step 1, from which" in capsys.readouterr().out
+    for array in (tmp_path / "w/checkpoints/1/averaged").rglob("d/*"):
+        array.write_bytes(b"")
+    with pytest.raises(ValueError, match="/1: the checkpoint is damaged"):
+        dry_run.dry_run(config, tmp_path / "w")
+    config.train.init_from = str(tmp_path / "w")
+    with pytest.raises(ValueError, match="/1: the checkpoint is damaged"):
+        dry_run.dry_run(config, tmp_path / "new")
 
 
 def test_a_dry_run_refuses_the_same_as_a_training(tiny, monkeypatch, tmp_path):
@@ -53,6 +61,11 @@ def test_a_dry_run_refuses_the_same_as_a_training(tiny, monkeypatch, tmp_path):
         dry_run.dry_run(tiny(), tmp_path / "file" / "w")
     with pytest.raises(FileNotFoundError, match="no such file"):
         dry_run.dry_run(tiny({"data.dataset": "lspet", "data.source": "packed"}), tmp_path / "w")
+    with pytest.raises(FileNotFoundError, match="/none"):
+        dry_run.dry_run(tiny({"train.init_from": str(tmp_path / "none")}), tmp_path / "w")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"train.track=wandb:pose needs .*hourglass_jax\[wandb\]"):
+        dry_run.dry_run(tiny({"train.track": "wandb:pose"}), tmp_path / "w")
     usage = dry_run.shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="the checkpoints take up to .* MB, and 0.0 MB are free"):

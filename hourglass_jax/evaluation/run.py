@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -47,7 +48,7 @@ class Evaluator:
                 f"{source.name} has {len(source.skeleton)} ({source.skeleton.name})."
             )
         protocol = protocol or Protocol(**options)
-        self.network, self.source, self._batch_size = network, source, batch_size
+        self.network, self.source, self._batch_size, self._mesh = network, source, batch_size, mesh
         self._feed = feed.create(source, mesh, resident=resident)
         estimate = inference.Estimator(
             network, canvas=source.canvas, margin=source.margin, **protocol.estimator_options()
@@ -93,6 +94,25 @@ class Evaluator:
         per_joint = means.shape[1] == len(self.network.skeleton)
         means = means if per_joint else None
         return Predictions(**whole, pictures=kept, means=means, attention=shares)
+
+    def compiled(self, variables) -> jax.stages.Compiled | None:
+        """Compiles the network's program for a batch, which `predict` then finds among JAX's cached programs.
+
+        Args:
+          variables: abstract (`jax.ShapeDtypeStruct` with shardings), as `predict` takes them.
+
+        Returns:
+          the program; on one CPU None: there are several small programs, which compute one example of zeros.
+        """
+        shape = (self._batch_size, self.source.canvas, self.source.canvas, 3)
+        if per_example.suits(self._mesh):
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), variables)
+            self._estimate(zeros, np.zeros((1, *shape[1:]), np.uint8))
+            return None
+        spread = devices.sharded(self._mesh)
+        return self._estimate.lower(
+            variables, jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread)
+        ).compile()
 
     def _in_image(self, joints, scores, means, fields) -> dict:
         size = self.network.size
