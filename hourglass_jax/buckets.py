@@ -83,6 +83,7 @@ def filesystem(name: str | os.PathLike) -> Any:
         __import__(SCHEMES[kind])
     import fsspec.config
 
+    _register(kind)
     # Other processes write while this one reads; fsspec would show each folder as it was when first listed.
     options = fsspec.config.conf.setdefault(kind, {})
     options.setdefault("use_listings_cache", False)
@@ -99,6 +100,35 @@ def filesystem(name: str | os.PathLike) -> Any:
         # credentials: this takes seconds if there are none, and else a request to the machine's metadata.
         options["token"] = found.credentials.credentials or "anon"
     return found
+
+
+@functools.cache
+def _register(kind: str) -> None:
+    """Makes fsspec, and so epath and Orbax, use a file system that does not hide errors.
+
+    fsspec's `isdir` and `isfile` return False for most errors. During an outage a training would seem to have
+    no checkpoints.
+    """
+    import fsspec
+
+    theirs = fsspec.get_filesystem_class(kind)
+    ours = type(theirs.__name__, (theirs,), {"_isdir": _is_dir, "_isfile": _is_file})
+    for protocol in [theirs.protocol] if isinstance(theirs.protocol, str) else theirs.protocol:
+        fsspec.register_implementation(protocol, ours, clobber=True)
+
+
+async def _is_dir(self, path: str) -> bool:
+    try:
+        return (await self._info(path))["type"] == "directory"
+    except FileNotFoundError:
+        return False
+
+
+async def _is_file(self, path: str) -> bool:
+    try:
+        return (await self._info(path))["type"] == "file"
+    except FileNotFoundError:
+        return False
 
 
 class Changed(OSError):
@@ -142,23 +172,43 @@ def awaited(name: str | os.PathLike, doing: str = "waiting for the bucket") -> I
         ended.set()
 
 
-def _tried(name: str | os.PathLike, call: Callable[[], T]) -> T:
+def tried(name: str | os.PathLike, call: Callable[[], T]) -> T:
+    """As `repeated`, with a line every `NOTICED` seconds, and with errors of one line.
+
+    Raises:
+      FileNotFoundError: there is no such bucket or object.
+      OSError: the outage lasts, or the error is of another kind.
+    """
+    with awaited(name), reported(name):
+        return repeated(name, call)
+
+
+def repeated(name: str | os.PathLike, call: Callable[[], T]) -> T:
     """Returns the result of `call`; repeats it, with a line, during an outage of up to `OUTAGE` seconds."""
     end = time.monotonic() + OUTAGE
-    with awaited(name), reported(name):
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                if not _passes(error) or time.monotonic() > end:
-                    raise
-                say = f"{os.fspath(name)}: {reason(error, name)}; trying again."
-            print(say, file=sys.stderr, flush=True)
-            time.sleep(_PAUSE)
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not _passes(error) or time.monotonic() > end:
+                raise
+            say = f"{os.fspath(name)}: {reason(error, name)}; trying again."
+        print(say, file=sys.stderr, flush=True)
+        time.sleep(_PAUSE)
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether an error is temporary, so that the store may succeed later."""
+def _passes(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is temporary, so that the store may succeed later."""
+    if isinstance(error, FileNotFoundError):
+        return False
+    while error is not None:
+        if _is_temporary(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, TimeoutError | ConnectionError) or str(getattr(error, "code", "")) in _PASSING:
         return True
     kind = type(error)
@@ -222,7 +272,34 @@ def check_writable(folder: str | os.PathLike) -> None:
 def upload(local: str | os.PathLike, name: str | os.PathLike) -> None:
     """Copies a local file to an object, which replaces the one that was there when all of it has come."""
     store = filesystem(name)
-    _tried(name, lambda: store.put_file(os.fspath(local), os.fspath(name), chunksize=BLOCK))
+    tried(name, lambda: store.put_file(os.fspath(local), os.fspath(name), chunksize=BLOCK))
+
+
+def kind_of(name: str | os.PathLike) -> str:
+    """Either "file" or "directory"; "" if there is neither.
+
+    Raises:
+      OSError: this cannot be found out; one line.
+    """
+    store, text = filesystem(name), os.fspath(name).rstrip("/")
+    try:
+        return tried(name, lambda: store.info(text))["type"]
+    except FileNotFoundError:
+        return ""
+
+
+def names_in(folder: str | os.PathLike) -> list[str]:
+    """The names of the objects and folders in a folder; [] if there is none.
+
+    Raises:
+      OSError: this cannot be found out; one line.
+    """
+    store, text = filesystem(folder), os.fspath(folder).rstrip("/")
+    try:
+        found = tried(folder, lambda: store.ls(text, detail=False))
+    except FileNotFoundError:
+        return []
+    return [name.rstrip("/").rpartition("/")[2] for name in found if name != store._strip_protocol(text)]
 
 
 def listing(name: str | os.PathLike) -> dict[str, dict]:
@@ -232,9 +309,7 @@ def listing(name: str | os.PathLike) -> dict[str, dict]:
       FileNotFoundError: there is none.
     """
     store, text = filesystem(name), os.fspath(name).rstrip("/")
-    with awaited(name), reported(name):
-        root = store._strip_protocol(text)
-        found = store.find(text, detail=True)
+    root, found = store._strip_protocol(text), tried(name, lambda: store.find(text, detail=True))
     if not found:
         raise FileNotFoundError(f"{text}: there is no such bucket or object.")
     if list(found) == [root]:
@@ -257,7 +332,7 @@ def download(name: str, about: dict, file: BinaryIO) -> None:
     store, md5 = filesystem(name), hashlib.md5(usedforsecurity=False)
     for start in range(0, about["size"], BLOCK):
         end = min(start + BLOCK, about["size"])
-        block = _tried(name, functools.partial(store.cat_file, name, start=start, end=end))
+        block = tried(name, functools.partial(store.cat_file, name, start=start, end=end))
         file.write(block)
         md5.update(block)
     wanted = about.get("md5Hash")  # objects that are composed of others have none

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -49,6 +49,7 @@ logging.getLogger("asyncio").addFilter(
     lambda record: not any(text in record.getMessage() for text in _ABANDONED)
 )
 
+T = TypeVar("T")
 _SCORE = "score"
 _CLOSED = "Event loop is closed"
 _PLAIN = re.compile(r"[A-Za-z0-9_./=+,@~ -]*")
@@ -86,7 +87,8 @@ class Checkpoints:
         )
         for left in reversed(range(_LOOKS if read_only else 1)):
             try:
-                self._manager = ocp.CheckpointManager(opened, options=options)
+                with files.reported(opened):
+                    self._manager = _again(opened, lambda: ocp.CheckpointManager(opened, options=options))
                 break
             except FileNotFoundError:  # a training removed a step just after it was listed
                 if not left:
@@ -270,7 +272,8 @@ class Checkpoints:
             sys.unraisablehook = _Unraisable(sys.unraisablehook)
         try:
             with buckets.awaited(self.directory, "reading a checkpoint"):
-                return self._manager.restore(step, args=ocp.args.Composite(**items))
+                wanted = ocp.args.Composite(**items)
+                return _again(self.directory, lambda: self._manager.restore(step, args=wanted))
         except Exception as error:  # Orbax, TensorStore, zstd and json each have their own exceptions
             found = self._found(error)[:200]
             if files.in_bucket(self.directory) and buckets.comes_from(error):
@@ -278,6 +281,16 @@ class Checkpoints:
                 raise OSError(f"{path}: cannot be read; {buckets.reason(error, path)}.") from error
             message = "the checkpoint is damaged or of another network"
             raise ValueError(f"{self.directory / str(step)}: {message} ({found})") from error
+
+
+def _again(folder: pathlib.Path, call: Callable[[], T]) -> T:
+    """The result of `call`, repeated in an outage (`buckets.repeated`).
+
+    Several processes wait for each other within Orbax, so that one of them cannot repeat its part.
+    """
+    if jax.process_count() > 1 or not files.in_bucket(folder):
+        return call()
+    return buckets.repeated(folder, call)
 
 
 class _Unraisable:

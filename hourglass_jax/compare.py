@@ -40,8 +40,8 @@ def read(path: str | os.PathLike) -> Run:
       ValueError: the file has other content, or an old version wrote it without curves.
     """
     path = files.path(path)
-    file = path / "evaluation.json" if path.is_dir() else path
-    if not file.is_file():
+    file = path / "evaluation.json" if files.is_dir(path) else path
+    if not files.is_file(file):
         raise FileNotFoundError(f"{file}: no such file; evaluate the run first, hourglass evaluate.")
     content = files.read_json(file)
     try:

@@ -103,8 +103,8 @@ class Spool:
     def fetch(self, name: str) -> pathlib.Path:
         """The path of a file to append to, with the content that it already has."""
         if self._bucket:
-            with contextlib.suppress(FileNotFoundError), files.opened(f"{self._bucket}/{name}") as file:
-                (self.folder / name).write_bytes(file.read())
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / name).write_bytes(files.read(f"{self._bucket}/{name}"))
         return self.folder / name
 
     def push(self, *, now: bool = True) -> None:

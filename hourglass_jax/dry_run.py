@@ -135,7 +135,9 @@ def _check_workdir(workdir: Workdir, run: train.Prepared, needed: int) -> None:
         workdir.check_writable()
     else:
         _check_folder(workdir.path, needed)
-    if workdir.config.exists() and (found := changes(files.read_json(workdir.config), run.metadata.config)):
+    if files.exists(workdir.config) and (
+        found := changes(files.read_json(workdir.config), run.metadata.config)
+    ):
         raise ValueError(f"--workdir={workdir} started with another config: {'; '.join(found)}.")
 
 

@@ -258,7 +258,7 @@ def export(
     if files.in_bucket(output) and format == "savedmodel":
         raise ValueError(f"--output={output}: a SavedModel is a folder; write a local one, and copy it.")
     files.check_writable(files.path(output).parent)
-    if files.path(output).is_dir():
+    if files.is_dir(output):
         raise ValueError(f"--output={output} is an existing folder; choose another name.")
     network, variables, metadata = loading.load(workdir)
     options: dict = {"batch": batch} if format == "tflite" else {}

@@ -165,6 +165,12 @@ def write_json(path: str | os.PathLike, value) -> None:
     write(path, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
 
 
+def read(path: str | os.PathLike) -> bytes:
+    """The content of a file; see `opened`."""
+    with opened(path) as file:
+        return file.read()
+
+
 def opened(path: str | os.PathLike) -> BinaryIO:
     """Opens a file for reading; a file in a bucket is read into memory as a whole.
 
@@ -191,6 +197,37 @@ def opened(path: str | os.PathLike) -> BinaryIO:
                 raise
     content.seek(0)
     return content
+
+
+def reported(path: str | os.PathLike) -> contextlib.AbstractContextManager:
+    """For a path in a bucket, `buckets.reported`: errors of the store become one line."""
+    return buckets.reported(path) if in_bucket(path) else contextlib.nullcontext()
+
+
+def exists(path: str | os.PathLike) -> bool:
+    """Whether there is a file or a folder. For a bucket, an outage is not an absence: it raises OSError."""
+    return buckets.kind_of(path) != "" if in_bucket(path) else pathlib.Path(path).exists()
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether there is a file; see `exists`."""
+    return buckets.kind_of(path) == "file" if in_bucket(path) else pathlib.Path(path).is_file()
+
+
+def is_dir(path: str | os.PathLike) -> bool:
+    """Whether there is a folder; see `exists`."""
+    return buckets.kind_of(path) == "directory" if in_bucket(path) else pathlib.Path(path).is_dir()
+
+
+def names_in(folder: str | os.PathLike) -> list[str]:
+    """The names of the files and folders in a folder; [] if there is no folder.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if in_bucket(folder):
+        return buckets.names_in(folder)
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def size(path: str | os.PathLike) -> int:

@@ -29,10 +29,10 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
       OSError: it is not on this machine, and cannot be fetched.
     """
     path = located(path)
-    if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.path(path).exists():
+    if (name := str(path)) in {*weights.SHIPPED, *published.NAMES} and not files.exists(path):
         path = weights.packaged(name) if name in weights.SHIPPED else published.fetch(name)
     path, same = files.path(path), devices.replicated(mesh or devices.mesh())
-    if path.is_file():
+    if files.is_file(path):
         path = copies.fetched(path)
         if path.suffix in pytorch.SUFFIXES:
             return pytorch.load(path, sharding=same)
@@ -43,7 +43,7 @@ def load(path, mesh=None) -> tuple[Network, dict, Metadata]:
 
     step = int(path.name) if path.parent.name == "checkpoints" and path.name.isdigit() else None
     workdir = path if step is None else path.parent.parent
-    if not (workdir / "checkpoints").is_dir():
+    if not files.is_dir(workdir / "checkpoints"):
         names = ", ".join([*weights.SHIPPED, *published.NAMES])
         raise FileNotFoundError(
             f"{path} holds no checkpoints; is it the --workdir of a training? Weights by name are {names}; "

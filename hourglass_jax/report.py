@@ -61,10 +61,10 @@ def report(workdir, output=None) -> pathlib.Path:
     """
     workdir = files.path(workdir)
     for name in ("evaluation.json", "predictions.json"):
-        if not (workdir / name).is_file():
+        if not files.is_file(workdir / name):
             raise FileNotFoundError(f"{workdir / name}: no such file; evaluate the workdir first.")
     about, config = files.read_json(workdir / "evaluation.json"), None
-    if (workdir / "config.json").is_file():  # not of `evaluate --checkpoint` into a folder of its own
+    if files.is_file(workdir / "config.json"):  # not of `evaluate --checkpoint` into a folder of its own
         config = files.read_json(workdir / "config.json")
     try:
         found = Scores.from_dict(about)
@@ -183,7 +183,7 @@ def _threshold_plot(found: Scores) -> bytes:
 
 def _learning_curves(workdir) -> str:
     path, entries = workdir / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in files.read(path).decode().splitlines() if files.is_file(path) else ():
         with contextlib.suppress(json.JSONDecodeError):  # the last line, if the run was killed
             entries.append(json.loads(line))
     text = ""
@@ -306,7 +306,7 @@ def _pictures(workdir) -> list[str]:
         "presence.png": "Telling from its heatmap whether a joint is labelled (Newell 5.3).",
     }
     found = [(workdir / "pictures" / name, caption) for name, caption in names.items()]
-    figures = [_figure(path.read_bytes(), caption) for path, caption in found if path.is_file()]
+    figures = [_figure(files.read(path), caption) for path, caption in found if files.is_file(path)]
     return ["<h2>Pictures</h2>", *figures] if figures else []
 
 

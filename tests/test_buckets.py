@@ -7,16 +7,31 @@ import re
 import time
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tensorstore
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from hourglass_jax import archive, buckets, checkpoint, copies, evaluate, files, loading, predict, train
+from hourglass_jax import (
+    archive,
+    buckets,
+    checkpoint,
+    copies,
+    devices,
+    evaluate,
+    files,
+    loading,
+    predict,
+    train,
+)
+from hourglass_jax.network import Metadata, network_of
 from hourglass_jax.people import detectors
+from hourglass_jax.pose import skeletons
 from hourglass_jax.training import log as logs
-from hourglass_jax.training import processes
+from hourglass_jax.training import processes, step
 from hourglass_jax.training.step import State
 
 pytestmark = pytest.mark.usefixtures("small_model")
@@ -294,6 +309,7 @@ def test_a_store_that_fails_in_a_save_keeps_the_checkpoint_before(
     gcs, fault, where, found, impatient, monkeypatch
 ):
     store, folder = gcs
+    monkeypatch.setattr(buckets, "OUTAGE", 0.0)
     context = tensorstore_utils.get_ts_context().spec.to_json()
     # TensorStore repeats a request for a quarter of an hour.
     context |= {"gcs_request_retries": {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"}}
@@ -318,3 +334,76 @@ def test_a_store_that_fails_in_a_save_keeps_the_checkpoint_before(
             store.fault = lambda method, path: fault if "alt=media" in path and "model" in path else None
             with pytest.raises(OSError, match=f"^{folder}/checkpoints/1: cannot be read; {found}"):
                 saved.variables(1, "model", like)
+
+
+@pytest.fixture
+def saved(gcs, tiny):
+    """A checkpoint of step 7 of a small network in the bucket, and its state."""
+    _, folder = gcs
+    metadata = Metadata(tiny().to_dict(), skeletons.MPII.to_dict())
+    network, rng = network_of(metadata), np.random.default_rng(0)
+    like = jax.eval_shape(
+        lambda: step.init(network.model, optax.adam(1e-3), seed=0, size=network.size, average=True)
+    )
+    state = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), like)
+    state = state.replace(step=jnp.int32(7))
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        checkpoints.save(state, metadata, None)
+    return state
+
+
+def is_tensorstores(method, path):
+    return method == "GET" and "tensorstore=" in path
+
+
+def is_gcsfs(method, path):
+    return method == "GET" and "tensorstore=" not in path
+
+
+def test_a_restore_is_tried_again(gcs, saved, same, impatient, capsys):
+    store, folder = gcs
+    everywhere = devices.replicated(devices.mesh())
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), saved)
+    left = []
+    # gcsfs tries six times, with two requests if the connection is cut; then we do. TensorStore waits seconds
+    # between its own tries.
+    for fault, where, times in (
+        (503, is_gcsfs, 13),
+        ("drop", is_gcsfs, 26),
+        (503, is_tensorstores, 1),
+        ("drop", is_tensorstores, 1),
+    ):
+        store.fault = lambda method, path: left.pop() if left and where(method, path) else None  # noqa: B023
+        with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+            left += [fault] * times
+            same(jax.device_get(checkpoints.restore(7, like)), jax.device_get(saved))
+        assert not left and ("trying again.\n" in capsys.readouterr().err) == (where is is_gcsfs)
+        if where is is_gcsfs:
+            left += [fault] * times
+            assert loading.load(folder)[2].step == 7 and not left
+            capsys.readouterr()
+
+
+def test_an_outage_in_a_restore_is_one_line_and_no_new_start(gcs, saved, tiny, impatient, monkeypatch):
+    store, folder = gcs
+    monkeypatch.setattr(buckets, "OUTAGE", 0.0)
+
+    def read():
+        with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+            checkpoints.metadata(7)
+
+    for fault, where, found in (
+        # After these two fsspec says that there is no such folder.
+        (502, "/o?", ": the bucket does not respond as it should [(]ProxyError[)][.]"),
+        (403, "/o?", ": no permission [(]Forbidden.*made by the test[)][.]"),
+        (503, "/o?", ": the bucket does not respond as it should [(]made by the test, 503[)][.]"),
+        ("drop", "/o?", ": the bucket does not respond as it should [(]Server disconnected[)][.]"),
+        (503, "metadata?alt=media", "/7: cannot be read; the bucket does not respond as it should"),
+    ):
+        store.fault = lambda method, path: fault if method == "GET" and where in path else None  # noqa: B023
+        uses = (read, lambda: train.train(tiny(), folder), lambda: loading.load(folder))
+        for use in uses[: 1 if where != "/o?" else 3]:
+            with pytest.raises(OSError, match=f"^{folder}(/checkpoints)?{found}"):
+                use()
+    store.fault = lambda method, path: None
+    assert {name.split("/")[1] for name in names(folder) if "/" in name} == {"7"}

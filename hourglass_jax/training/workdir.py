@@ -69,12 +69,12 @@ class Workdir:
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint. An interrupted save leaves a name that is more than a number."""
-        return self.checkpoints.is_dir() and any(path.name.isdigit() for path in self.checkpoints.iterdir())
+        return any(name.isdigit() for name in files.names_in(self.checkpoints))
 
     @property
     def used(self) -> bool:
         """Whether a run has written here."""
-        return self.checkpoints.exists() or self.config.exists()
+        return files.exists(self.checkpoints) or files.exists(self.config)
 
     def diverged(self, step: int) -> pathlib.Path:
         """The file for the batch of a step whose loss is not finite."""
@@ -139,7 +139,7 @@ class Workdir:
         Raises:
           ValueError: values differ on which the coming steps depend; the message lists them.
         """
-        if self.config.exists() and not allow_changed:
+        if files.exists(self.config) and not allow_changed:
             old = files.read_json(self.config)
             if not isinstance(old, dict):
                 raise ValueError(f"{self.config}: expected a json object, found {type(old).__name__}.")

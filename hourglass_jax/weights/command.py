@@ -72,7 +72,7 @@ def _evaluation(source) -> pathlib.Path | None:
         return None
     workdir = files.path(source)
     scores = Workdir(workdir.parent.parent if workdir.parent.name == "checkpoints" else workdir).evaluation
-    return scores if scores.exists() else None
+    return scores if files.is_file(scores) else None
 
 
 def _read_json(path) -> dict:
