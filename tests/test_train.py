@@ -548,9 +548,10 @@ def test_console_prints_model_data_progress_and_scores(tiny, tmp_path, capsys):
     assert lines[0] == (
         "newell: 688 parameters, 32 px, float32; synthetic-train: 40 people, validation 10; 1 x cpu, batch 8."
     )
-    assert lines[1].startswith("step 2/2 (100%)  loss ") and "lr 1.00e-03" in lines[1]
-    assert lines[2].startswith("synthetic-validation, step 2, 10 people; ")
-    assert "\n".join(lines[3:]) == evaluate.report(scores)
+    assert lines[1] == "Parameters: conv 384, stack* 288 (2 modules), norm 16; all are in parameters.txt."
+    assert lines[2].startswith("step 2/2 (100%)  loss ") and "lr 1.00e-03" in lines[2]
+    assert lines[3].startswith("synthetic-validation, step 2, 10 people; ")
+    assert "\n".join(lines[4:]) == evaluate.report(scores)
 
 
 class Attending(nn.Module):

@@ -1,8 +1,9 @@
-"""The logs of a run: the console, WORKDIR/metrics.jsonl, TensorBoard and trackers."""
+"""The logs of a run: the console, WORKDIR/metrics.jsonl and parameters.txt, TensorBoard and trackers."""
 
 import contextlib
 import json
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -82,15 +83,39 @@ class Log:
             self._writer.flush()
 
     def parameters(self, step: int, params) -> None:
-        """A table of all parameters, made by clu if it is installed, for TensorBoard and the trackers."""
-        if not self._shows:
+        """A line with the largest modules; and, if clu is installed, the table of all parameters, for
+        parameters.txt, TensorBoard and the trackers. The table of a large network has 1,500 lines."""
+        if jax.process_index():
             return
+        modules, table = summary(params), ""
         with contextlib.suppress(ImportError):
             from clu import parameter_overview
 
             table = parameter_overview.get_parameter_overview(params, include_stats=False)
+            files.write(self.folder / "parameters.txt", f"{table}\n".encode())
+        say(f"Parameters: {modules}{'; all are in parameters.txt' if table else ''}.")
+        if table and self._shows:
             lines = "\n".join(f"    {line}" for line in table.splitlines())  # code, in Markdown
             self._writer.write_texts(step, {"parameters": lines})
+
+
+def summary(params, most: int = 4) -> str:
+    """The numbers of parameters of the largest modules and of all others, in one line.
+
+    Modules whose names differ in numbers are one: stack0_lin and stack1_lin are stack*_lin.
+    """
+    sizes: dict[str, list[int]] = {}
+    for name, module in params.items():
+        count = sum(leaf.size for leaf in jax.tree.leaves(module))
+        sizes.setdefault(re.sub(r"\d+", "*", name), []).append(count)
+    found = sorted(sizes.items(), key=lambda item: -sum(item[1]))
+    texts = [
+        f"{name} {sum(counts):,}" + (f" ({len(counts)} modules)" if len(counts) > 1 else "")
+        for name, counts in found[:most]
+    ]
+    if rest := [count for _, counts in found[most:] for count in counts]:
+        texts.append(f"{sum(rest):,} in {len(rest)} others")
+    return ", ".join(texts)
 
 
 class Progress:

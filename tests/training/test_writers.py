@@ -67,9 +67,19 @@ def test_without_tensorboard_a_line_says_so_and_the_rest_is_written(monkeypatch,
     with logs.Log(tmp_path, 0) as log:
         log.scalars(1, {"loss": 1.0})
         log.pictures(1, {"a": PICTURE})
-        log.parameters(0, {"a": np.ones(3)})
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-    assert "TensorBoard's files are not written: writing TensorBoard's files needs" in capsys.readouterr().out
+        log.parameters(
+            0, {"stack0_a": {"kernel": np.ones((500, 3))}, "b": np.ones(7), "stack1_a": np.ones(3)}
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "parameters.txt"]
+    output = capsys.readouterr().out
+    assert "TensorBoard's files are not written: writing TensorBoard's files needs" in output
+    found = "Parameters: stack*_a 1,503 (2 modules), b 7; all are in parameters.txt.\n"
+    assert output.endswith(found)
+    table = (tmp_path / "parameters.txt").read_text()
+    assert "| stack0_a/kernel | (500, 3) |" in table and "\nTotal: 1,510 " in table
+    assert logs.summary({f"{'abcdef'[i]}": np.ones(i + 1) for i in range(6)}) == (
+        "f 6, e 5, d 4, c 3, 3 in 2 others"
+    )
 
 
 @pytest.mark.parametrize(
