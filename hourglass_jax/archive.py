@@ -292,10 +292,10 @@ def _done(path, file: BinaryIO) -> set[int]:
 
 def _check_same(path: pathlib.Path, checkpoint, options: dict, *, fresh: bool) -> None:
     """Stores the network and options next to the lines, and refuses to continue with others."""
-    source = weights.packaged() if checkpoint is None else pathlib.Path(loading.located(checkpoint))
+    source = weights.packaged() if checkpoint is None else files.path(loading.located(checkpoint))
     about = {"network": str(source), "options": {k: repr(v) for k, v in sorted(options.items())}}
-    if source.is_file():
-        about["crc32"] = zlib.crc32(source.read_bytes())
+    if files.is_file(source):
+        about["crc32"] = zlib.crc32(copies.fetched(source).read_bytes())
         del about["network"]  # the same file may be in another place
     beside = path.with_suffix(".about.json")
     if fresh or not beside.exists():

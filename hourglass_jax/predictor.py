@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hourglass_jax import devices, inference, loading, weights
+from hourglass_jax import copies, devices, files, inference, loading, weights
 from hourglass_jax.media import live as live_sources
 from hourglass_jax.media import pictures
 from hourglass_jax.media.live import Camera
@@ -255,7 +255,7 @@ class Predictor:
         source = _opened(source)
         if single := pictures.is_single(source):
             # Not a list, because a dictionary of boxes may also name other pictures.
-            items = (pathlib.Path(source) if pictures.is_path(source) else source,)
+            items = (copies.fetched(source) if pictures.is_path(source) else source,)
             boxes = boxes if boxes is None or isinstance(boxes, dict) else [boxes]
             unreadable, live = _raise, False
         else:
@@ -307,7 +307,7 @@ class Predictor:
                             remark(f"{picture.path or 'an array'}: {picture.remark}.")
                         yield picture, boxes
             except pictures.Unreadable as error:
-                error.path = pathlib.Path(item) if pictures.is_path(item) else None
+                error.path = files.path(item) if pictures.is_path(item) else None
                 unreadable(error)
 
     def _crops(self, read, tracked: "_Videos", remark) -> Iterator[tuple]:
@@ -586,7 +586,7 @@ def _sound(name, boxes) -> np.ndarray | None:
 def _check_names(boxes, paths):
     known = {_normal(name) for path in paths for name in (path.name, path)}
     for name in sorted(boxes.keys() - known):
-        near = difflib.get_close_matches(pathlib.Path(name).name, {path.name for path in paths})
+        near = difflib.get_close_matches(pathlib.PurePath(name).name, {path.name for path in paths})
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {_few(paths)}."
         raise ValueError(f"boxes: there is no picture {name!r}; {hint}")
 

@@ -11,7 +11,7 @@ otherwise a wrong number of people is refused.
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 
@@ -62,9 +62,9 @@ def read_predictions(path, annotated: Annotations) -> np.ndarray:
 
 def read_people(path, annotated: Annotations) -> np.ndarray | list[Detection]:
     """As `read_predictions`, but the people of COCO keypoints as detections, not yet matched."""
-    if Path(path).name.endswith((".json", ".json.gz")):
+    if PurePath(path).name.endswith((".json", ".json.gz")):
         return _of_json(path, annotated)
-    if Path(path).suffix not in (".h5", ".hdf5", ".mat"):
+    if PurePath(path).suffix not in (".h5", ".hdf5", ".mat"):
         raise ValueError(f"{path}: unknown kind of file; give predictions as .h5, .mat, .json or .json.gz.")
     return _arranged(path, arrays.named(path, arrays.read_arrays(path), "preds"), annotated)
 
@@ -280,7 +280,7 @@ def _number(id_) -> str:
 
 
 def _stem(name) -> str:
-    return Path(str(name)).stem.lstrip("0")
+    return PurePath(str(name)).stem.lstrip("0")
 
 
 def _rows(text: str) -> slice:
@@ -330,10 +330,10 @@ def _main(args) -> None:
         predicted = found_people
     found = score_against(predicted, annotated, rule=args.rule, metric=args.metric, threshold=args.threshold)
     found = dataclasses.replace(found, people=about_people, average_precision=precision)
-    about = {"data": f"{args.dataset}, {Path(args.annotations).name}"}
+    about = {"data": f"{args.dataset}, {PurePath(args.annotations).name}"}
     if args.rows != slice(None):
         about["data"] += f", {len(annotated)} people of --rows"
-    about |= {"predictions": Path(args.predictions).name, "crop": args.crop}
+    about |= {"predictions": PurePath(args.predictions).name, "crop": args.crop}
     print(f"{about['predictions']}: {about['data']}, {len(annotated)} people")
     if args.crop:
         print(f"crop: {args.crop}")

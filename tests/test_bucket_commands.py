@@ -213,6 +213,7 @@ def test_a_prepared_dataset(agree, inputs):
     "command, message",
     [
         ("prepare --dataset=lspet --data_dir={o}", "data_dir={o}: prepared data are read from a disk"),
+        ("benchmark inference --output={o}", "--output={o}: benchmarks use local files"),
         ("predict {here}/photos --jsonl --output={o}", "--output={o}: a bucket cannot append lines"),
         (
             "export --workdir={here}/w.npz --format=savedmodel --output={o}",

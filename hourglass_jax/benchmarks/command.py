@@ -9,7 +9,7 @@ import argparse
 import functools
 import os
 
-from hourglass_jax import console, devices
+from hourglass_jax import console, devices, files
 from hourglass_jax.benchmarks import (
     account,
     compiling,
@@ -69,4 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     # PyTorch, and the processes of some benchmarks, need an accelerator's memory, too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     where = machine()  # before the run, with the load at the start
-    return console.run(lambda: print(save(args.run(args) | {"machine": where}, args)))
+
+    def run() -> None:
+        for name, value in vars(args).items():
+            if isinstance(value, str) and files.in_bucket(value):
+                raise ValueError(f"--{name}={value}: benchmarks use local files; copy it.")
+        print(save(args.run(args) | {"machine": where}, args))
+
+    return console.run(run)

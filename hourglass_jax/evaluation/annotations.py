@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 
+from hourglass_jax import copies
 from hourglass_jax.data.datasets import coco_annotations, lsp_annotations, mpii_annotations
 from hourglass_jax.data.datasets.arrays import named, read_arrays
 from hourglass_jax.evaluation import published
@@ -66,7 +66,7 @@ def read(path: str | os.PathLike, dataset: str) -> Annotations:
       FileNotFoundError: there is no such file.
       ValueError: the file cannot be read or has other contents; one line.
     """
-    path = Path(path)
+    path = copies.fetched(path)
     if dataset == "coco":
         return _of_coco(path)
     skeleton = SKELETONS[_SKELETON.get(dataset, dataset)]

@@ -154,7 +154,7 @@ def sheet(images: list[np.ndarray], columns: int) -> np.ndarray:
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
     """Writes a picture atomically, in the format of its extension."""
-    suffix = pathlib.Path(path).suffix or ".png"
+    suffix = pathlib.PurePath(path).suffix or ".png"
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     files.write(path, data.tobytes())
 

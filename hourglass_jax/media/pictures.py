@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from hourglass_jax import copies
+from hourglass_jax import copies, files
 from hourglass_jax.media import videos
 from hourglass_jax.pose import crop
 
@@ -116,7 +116,7 @@ def expand(source, unreadable: Callable[[Unreadable], None], remark: Callable[[s
       remark: called with a line about each folder with files that are skipped.
     """
     if not isinstance(source, (str, os.PathLike, list, tuple)):
-        return (pathlib.Path(item) if is_path(item) else item for item in source)
+        return (files.path(item) if is_path(item) else item for item in source)
     items = []
     for item in source if isinstance(source, (list, tuple)) else [source]:
         if not is_path(item):
@@ -255,7 +255,10 @@ def of(item) -> Iterator[Picture]:
     if not is_path(item):
         yield _of_array(item)
         return
-    path = pathlib.Path(item)
+    try:
+        path = copies.fetched(item)
+    except FileNotFoundError as error:  # of a bucket
+        raise Unreadable(str(error)) from None
     if not _is_file(path):
         raise Unreadable(f"{path}: {_what_else(path)}")
     if not is_video(path):
@@ -295,7 +298,7 @@ def read(path: str | os.PathLike, reduction: Callable[[int, int], int] = lambda 
     Raises:
       Unreadable: the file cannot be decoded.
     """
-    path = pathlib.Path(path)
+    path = copies.fetched(path)
     with _named(path):
         with _open(path) as file:
             width, height = file.size

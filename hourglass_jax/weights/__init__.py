@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hourglass_jax import extras, files
+from hourglass_jax import copies, extras, files
 from hourglass_jax.network import Metadata, flatten
 
 FORMAT = "hourglass_jax-weights-1"
@@ -105,12 +105,13 @@ def read(path) -> tuple[Metadata, dict[str, np.ndarray]]:
       ValueError: the file is damaged or something else.
       ImportError: the package safetensors is not installed, and the file needs it.
     """
-    safe = files.path(path).suffix == SAFETENSORS and not _is_archive(path)
+    local = copies.fetched(path)
+    safe = local.suffix == SAFETENSORS and not _is_archive(local)
     if safe:
         with extras.needed("safetensors", f"{path}: reading it"):
             import safetensors  # noqa: F401
     try:
-        content = _read_safetensors(path) if safe else _read_archive(path)
+        content = _read_safetensors(local) if safe else _read_archive(local)
         if (content.pop("checksum") != _checksum(content)).any():
             raise ValueError("its checksum is not the one that was stored")
         described = json.loads(content.pop("metadata").tobytes())

@@ -49,7 +49,7 @@ def collect(source, *, evaluation=None, card=None) -> tuple[dict, Metadata]:
     # Users of the weights need not know where the data were.
     places = ("_dir", "annotations", "images")
     data = {name: "" if name.endswith(places) else value for name, value in config["data"].items()}
-    began = pathlib.Path(config["train"].get("init_from", "")).name
+    began = pathlib.PurePath(config["train"].get("init_from", "")).name
     config = config | {"data": data, "train": config["train"] | {"init_from": began}}
     trained_in = config["model"]["dtype"]
     config["model"] = config["model"] | {"dtype": "float32"}  # bfloat16 is slow on CPUs, and less precise
