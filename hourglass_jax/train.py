@@ -483,7 +483,7 @@ def diverged(config, source, workdir, step: int, values: dict, saved_step: int |
     path = workdir.diverged(step)
     with contextlib.closing(batches):
         batch = next(batches)
-    ids = [source.ids[i] for i in batch["index"]]
+    ids = [source[int(i)]["id"] for i in batch["index"]]  # `source.ids` may read a whole split on each host
     if jax.process_index() == 0:
         with files.replacing(path) as file:
             arrays: dict[str, Any] = batch | {f"step_{k}": v for k, v in values.items()}

@@ -213,8 +213,12 @@ class PackedSource:
     def __getitem__(self, index):
         index = range(len(self))[index]
         start, stop = self._offsets[index : index + 2]
+        return self.about(index) | {"image": self._bytes[start:stop].tobytes()}
+
+    def about(self, index: int) -> dict:
+        """An example without its picture."""
         example = {name: values[index] for name, values in (self._fields | self.extras).items()}
-        return example | {"image": self._bytes[start:stop].tobytes(), "id": self.ids[index]}
+        return example | {"id": self.ids[index]}
 
 
 def write(source, path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class Selection:
                 f"not in files that an older version packed: write them again with {packed.COMMAND}"
             )
         self._source = source
-        self._rows = np.array([i for i in range(len(source)) if _chosen(source[i], kinds)], np.int64)
+        about = _about(source)
+        self._rows = np.array([i for i in range(len(source)) if _chosen(about(i), kinds)], np.int64)
         if not len(self._rows):
             raise ValueError(f"data.people={people}: no person of {source.name} is left.")
         self.name = f"{source.name}-{people}"
@@ -76,8 +78,13 @@ class Selection:
         return hashlib.sha256(text).hexdigest()[:16]
 
 
+def _about(source: Source) -> Callable[[int], dict]:
+    """Gives an example by its position. One of packed files has no picture: a host may not need that one."""
+    return source.about if isinstance(source, packed.PackedSource) else source.__getitem__
+
+
 def _knows_who_is_alone(source: Source) -> bool:
-    return bool(len(source)) and packed.ALONE in source[0]
+    return bool(len(source)) and packed.ALONE in _about(source)(0)
 
 
 def _chosen(example: dict, kinds: list[str]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hourglass_jax import devices, train
-from hourglass_jax.data import feed, packed, pipeline
+from hourglass_jax.data import feed, packed, pipeline, selection
 from hourglass_jax.pose import skeletons
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -65,6 +65,7 @@ def test_each_of_four_hosts_reads_its_share_of_a_packed_file_and_no_more(folder,
         for shard in range(4):
             ours = packed.PackedSource(path, whole=False)
             del reads[:]
+            assert len(selection.Selection(ours, "visible")) == 20 and not reads  # needs no pictures
             parts.append(list(pipeline.batches(ours, shard=shard, **share, **options)))
             indices = np.concatenate([batch["index"] for batch in parts[-1]])
             assert sorted(reads) == sorted(len(source[i]["image"]) for i in indices)
