@@ -4,8 +4,19 @@
 case "$("${PYTHON:-python3}" -c 'import platform as p; print(p.system(), p.machine(), p.python_version())')" in
   "Linux x86_64 3.11."*) LOCK=requirements.lock ;;
 esac
+# Of a fresh environment only the modules that are imported are compiled, and once for all processes.
+export PIP_COMPILE=0
+unset PYTHONDONTWRITEBYTECODE
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
-pyright
-python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# The type checker uses the time in which tests wait.
+types=$(mktemp)
+pyright > "$types" 2>&1 &
+checker=$!
+trap 'kill "$checker" 2> /dev/null || true; rm -f "$types"' EXIT
+failed=0
+python -m pytest -n auto --dist loadfile --no-loadscope-reorder || failed=$?
+wait "$checker" || failed=$?
+cat "$types"
+exit "$failed"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import conftest
 import cv2
 import flax.linen as nn
 import jax
@@ -252,7 +253,7 @@ def test_every_systems_stacks_can_be_drawn(name):
     config.data.size = SIZE
     network = network_of({"config": config.to_dict(), "skeleton": skeletons.MPII.to_dict()})
     estimate = inference.Estimator(network, canvas=48, margin=1.5, flip=True)
-    variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    _, variables = conftest.shapes_of(network.model, jnp.zeros((1, SIZE, SIZE, 3)))
     _, _, seen = jax.eval_shape(estimate, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.uint8))
     assert tuple(maps.shape[1] for maps in seen["stacks"]) == CELLS[name]
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def gradients(wrap, *, platform="cpu", train=True):
     rng = np.random.default_rng(0)
     x, weight = jnp.asarray(rng.normal(size=(4, 4, 4, 3))), jnp.asarray(rng.normal(size=(4, 4, 4, 4)))
     net = Net(train)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+    _, shapes = conftest.shapes_of(net, x)
     variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape)), shapes)
     apply = wrap(functools.partial(net.apply, mutable=["batch_stats"]))
 

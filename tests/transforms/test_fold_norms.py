@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def random(model, size=SIZE):
         width = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 1
         return rng.normal(0.1, 1, leaf.shape).astype("f") / np.sqrt(width, dtype="f")
 
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    _, shapes = conftest.shapes_of(model, jnp.zeros((1, size, size, 3)))
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 

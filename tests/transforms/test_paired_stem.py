@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,7 @@ def test_values_and_gradients_are_the_plain_ones(quick_compiles, monkeypatch):
         )
         conv, norm = platforms.on("tpu", layers.parts)(train=True, dtype=jnp.float64)
         net = layers.Stem(24, conv, norm, functools.partial(layers.Unit, conv=conv, norm=norm))
-        shapes = jax.eval_shape(net.init, jax.random.key(0), image)
+        shapes = conftest.shapes_of(net, image)[1]
         variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(1, 0.5, leaf.shape)), shapes)
         apply = functools.partial(net.apply, mutable=["batch_stats"])
 
@@ -51,7 +52,7 @@ def test_values_and_gradients_are_the_plain_ones(quick_compiles, monkeypatch):
 def test_which_stems_are_paired():
     def paired(model, platform="tpu", size=32):
         image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        variables = jax.eval_shape(model.init, jax.random.key(0), image)
+        variables = conftest.shapes_of(model, image)[1]
         apply = paired_stem.pair(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
         text = str(jax.make_jaxpr(platforms.on(platform, apply))(variables, image))
         return f"bf16[1,{size // 2},{size // 4},24]" in text  # blocks of 2 x 4 pixels

@@ -2,6 +2,7 @@
 
 import functools
 
+import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def random(model, dtype=np.float64):
     """Variables and images; all parameters and statistics matter."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH, SIZE, SIZE, 3)).astype(dtype)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    _, shapes = conftest.shapes_of(model, images)
     return jax.tree.map(lambda leaf: rng.uniform(0.1, 0.9, leaf.shape).astype(dtype), shapes), images
 
 
