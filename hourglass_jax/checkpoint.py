@@ -30,6 +30,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from hourglass_jax import buckets, files
 from hourglass_jax.network import Metadata
 from hourglass_jax.training.step import State
+from hourglass_jax.training.workdir import check_place
 
 # Orbax logs every step of its work, and warns about each checkpoint without a score and about read-only
 # access.
@@ -61,6 +62,7 @@ class Checkpoints:
     """The checkpoints of a workdir. Saving runs in the background; use this as a context manager."""
 
     def __init__(self, workdir, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
+        check_place(workdir)
         self.directory = files.absolute(workdir) / "checkpoints"
         self._link, opened = None, self.directory
         if not files.in_bucket(opened) and not _PLAIN.fullmatch(str(opened)):

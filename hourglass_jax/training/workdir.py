@@ -87,10 +87,7 @@ class Workdir:
           OSError: it is in a bucket that cannot be written to.
           ValueError: it is on S3, or has a name in a bucket that Orbax takes for a pattern.
         """
-        if buckets.scheme(self.path) == "s3":  # Orbax only knows TensorStore's driver of gs://
-            raise ValueError(f"{self}: checkpoints can be in gs:// or a local folder, not in s3://.")
-        if files.in_bucket(self.path) and (found := re.search(r"[*?\[\]]", str(self))):
-            raise ValueError(f"{self}: checkpoints in a bucket need a path without {found[0]}.")
+        check_place(self.path)
         if jax.process_index() == 0:
             files.check_writable(self.path)
 
@@ -154,6 +151,18 @@ class Workdir:
                 )
         if jax.process_index() == 0:
             files.write_json(self.config, config)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raises ValueError for a workdir on S3, and for a name in a bucket that Orbax takes for a pattern.
+
+    Orbax writes an array on S3 with TensorStore's driver of local files, and ends a step by renaming its
+    folder, which S3 cannot do.
+    """
+    if buckets.scheme(path) == "s3":
+        raise ValueError(f"{os.fspath(path)}: checkpoints can be in gs:// or a local folder, not in s3://.")
+    if files.in_bucket(path) and (found := re.search(r"[*?\[\]]", os.fspath(path))):
+        raise ValueError(f"{os.fspath(path)}: checkpoints in a bucket need a path without {found[0]}.")
 
 
 def changes(old: dict, new: dict) -> list[str]:
