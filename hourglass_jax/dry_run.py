@@ -100,6 +100,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     evaluation, taken = None, time.monotonic() - start
     if program is not None:
         memory = program.memory_analysis()
+        assert memory is not None  # all backends have one
         evaluation = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     held = "" if evaluation is None else f"each holds {evaluation / 1e9:.3f} GB. "
     say(f"Evaluation, batch {config.evaluate.batch_size}: {held}Compiled in {taken:.0f} s.")
