@@ -3,11 +3,13 @@
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import gc
 import json
 import os
 import pathlib
+import pickle
 import queue
 import re
 import socket
@@ -93,12 +95,16 @@ def small_model(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled programs of this session: its runs share most of them, also among processes."""
+def shared_folder(tmp_path_factory):
+    """A folder for all workers of the session."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder is in the folder of the whole session
-        folder = folder.parent
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled")
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # a worker's own one is within
+
+
+@pytest.fixture(scope="session")
+def cache(shared_folder):
+    """Compiled programs of this session: its runs share most of them, also among processes."""
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(shared_folder / "compiled")
 
 
 @contextlib.contextmanager
@@ -190,12 +196,16 @@ def shapes_of(model, image):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, quick_compiles):
-    """(config, workdir, scores) of a tiny training of the real model; not to be changed."""
+def trained(shared_folder, quick_compiles):
+    """(config, workdir, scores) of one tiny training of the real model for all workers; not to be changed."""
     from hourglass_jax import train
 
-    config, workdir = tiny(), tmp_path_factory.mktemp("trained")
-    return config, workdir, train.train(config, workdir)
+    config, workdir, scores = tiny(), shared_folder / "trained", shared_folder / "trained_scores.pickle"
+    with (shared_folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
+        if not scores.exists():
+            scores.write_bytes(pickle.dumps(train.train(config, workdir)))
+    return config, workdir, pickle.loads(scores.read_bytes())
 
 
 def state_of(config, workdir, step):
