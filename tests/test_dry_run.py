@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from hourglass_jax import dry_run, train
+from hourglass_jax.transforms import per_example
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
 
@@ -25,7 +26,7 @@ def programs(tmp_path):
     compilation_cache.reset_cache()
 
 
-def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, tmp_path):
+def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, monkeypatch, tmp_path):
     config = tiny({"train.steps": 1})
     found = dry_run.dry_run(config, tmp_path / "w")
     assert not (tmp_path / "w").exists()
@@ -44,8 +45,12 @@ def test_the_training_finds_the_program_of_the_dry_run(tiny, programs, capsys, t
     assert [len(names) for names in before.values()] == [1, 1, 1, 1]
     train.train(config, tmp_path / "w")
     assert {kind: programs(kind) for kind in before} == before
-    dry_run.dry_run(config, tmp_path / "w")
-    assert "has a checkpoint of step 1, from which" in capsys.readouterr().out
+    monkeypatch.setattr(per_example, "suits", lambda mesh: False)  # one program, as on accelerators
+    found = dry_run.dry_run(config, tmp_path / "w")
+    assert found["evaluation"] > 8 * 48 * 48 * 3 + 4 * 688  # the canvases and the parameters
+    output = capsys.readouterr().out
+    assert "has a checkpoint of step 1, from which" in output
+    assert re.search(r"^Evaluation, batch 8: each holds 0\.000 GB\. Compiled in ", output, re.MULTILINE)
     for array in (tmp_path / "w/checkpoints/1/averaged").rglob("d/*"):
         array.write_bytes(b"")
     with pytest.raises(ValueError, match="/1: the checkpoint is damaged"):
