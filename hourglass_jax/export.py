@@ -257,9 +257,9 @@ def export(
     _check_precision(format, precision, calibration)
     if files.in_bucket(output) and format == "savedmodel":
         raise ValueError(f"--output={output}: a SavedModel is a folder; write a local one, and copy it.")
-    files.check_writable(files.path(output).parent)
     if files.is_dir(output):
         raise ValueError(f"--output={output} is an existing folder; choose another name.")
+    files.check_output("output", output)
     network, variables, metadata = loading.load(workdir)
     options: dict = {"batch": batch} if format == "tflite" else {}
     if format == "onnx":

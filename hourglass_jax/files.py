@@ -244,6 +244,31 @@ def check_writable(folder: str | os.PathLike) -> None:
         buckets.check_writable(folder)
 
 
+def check_output(name: str, path: str | os.PathLike | None, endings: tuple[str, ...] = ()) -> None:
+    """Refuses a file that could not be written in the end, before the work of which it is the result.
+
+    Args:
+      name: of the option, for the message.
+      path: of the file; None and "" are not checked.
+      endings: the possible ones, in lower case; () for all.
+
+    Raises:
+      ValueError: the ending is not possible.
+      OSError: the path is a folder or a device, or its bucket cannot be written to.
+    """
+    if not path:
+        return
+    suffix = pathlib.PurePath(path).suffix.lower()
+    if endings and suffix not in endings:
+        found = f"the ending {suffix}" if suffix else "a name without an ending"
+        known = ", ".join(endings)
+        raise ValueError(f"--{name}={os.fspath(path)}: {found} is not possible; choose {known}.")
+    if in_bucket(path):
+        check_writable(buckets.path(path).parent)
+    else:
+        _regular(path, pathlib.Path(path))
+
+
 def read_json(path: str | os.PathLike, *, unique: bool = False):
     """The content of a json file, plain or compressed by gzip.
 

@@ -60,6 +60,7 @@ def report(workdir, output=None) -> pathlib.Path:
       FileNotFoundError: the workdir was not evaluated; ValueError: one of its files is damaged.
     """
     workdir = files.path(workdir)
+    files.check_output("output", output, (".html", ".htm"))
     for name in ("evaluation.json", "predictions.json"):
         if not files.is_file(workdir / name):
             raise FileNotFoundError(f"{workdir / name}: no such file; evaluate the workdir first.")

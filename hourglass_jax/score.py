@@ -316,6 +316,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args) -> None:
+    files.check_output("curves", args.curves, plots.ENDINGS)
+    files.check_output("json", args.json)
     args.annotations, args.predictions = map(copies.fetched, (args.annotations, args.predictions))
     annotated = annotations.read(args.annotations, args.dataset).rows(args.rows)
     if not len(annotated):

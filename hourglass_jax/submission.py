@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args) -> None:
     import scipy.io  # not in requirements-minimal.txt
 
+    files.check_output("output", args.output)
     joints = read_predictions(args.predictions)
     pictures = mpii_annotations.read_test(copies.fetched(args.annotations))
     count = check(pictures, joints, allow_missing=args.allow_missing)

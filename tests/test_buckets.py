@@ -231,6 +231,8 @@ def local_calls(node, name):
         if isinstance(child, ast.Call) and ast.unparse(child.func) in LOCAL and child.args:
             if not isinstance(child.args[0], ast.Constant) and "__file__" not in ast.unparse(child.args[0]):
                 yield name, ast.unparse(child)
+        if isinstance(child, ast.keyword) and child.arg == "type" and ast.unparse(child.value) in LOCAL:
+            yield name, f"type={ast.unparse(child.value)}"  # of an option
         scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         yield from local_calls(child, f"{name}.{child.name}" if scope else name)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hourglass_jax import files
+from hourglass_jax import cli, files
 
 
 def test_write_makes_folders_and_leaves_only_the_file(tmp_path):
@@ -184,3 +184,40 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
             files.write_json(path, {"value": value})
     assert json.loads(path.read_text()) == [1]
     assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path):
+    endings = (".png", ".jpg")
+    for name in ("a.png", "new/b.JPG"):
+        files.check_output("curves", tmp_path / name, endings)
+    for nothing in (None, ""):
+        files.check_output("curves", nothing, endings)
+    files.check_output("json", "any.thing")
+    for name, found in (("c.docx", "the ending .docx"), ("c", "a name without an ending")):
+        message = f"^--curves={tmp_path}/{name}: {found} is not possible; choose .png, .jpg[.]$"
+        with pytest.raises(ValueError, match=message):
+            files.check_output("curves", tmp_path / name, endings)
+    (tmp_path / "d.png").mkdir()
+    with pytest.raises(OSError, match="d.png is a folder, not a file; choose another name[.]$"):
+        files.check_output("curves", tmp_path / "d.png", endings)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score --dataset=mpii --annotations=a.h5 --predictions=p.h5 --curves=o.docx",
+        "report run --output=o.docx",
+        "prepare --dataset=lspet --data_dir=d --sheet=o.docx",
+        "score --dataset=mpii --annotations=a.h5 --predictions=p.h5 --json=folder",
+        "submission --predictions=p.json --annotations=a.mat --output=folder",
+        "weights --workdir=run --output=folder",
+        "export --workdir=run --format=onnx --output=folder",
+    ],
+)
+def test_commands_check_their_outputs_before_their_inputs(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert cli.main(command.split()) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ("the ending .docx is not possible" in said or "folder" in said)
+    assert "no such file" not in said and set(os.listdir(tmp_path)) == {"folder"}

@@ -5,7 +5,6 @@ import itertools
 import os
 import sys
 
-import cv2
 import numpy as np
 
 from hourglass_jax import console, files
@@ -70,8 +69,9 @@ def _parser():
 
 
 def _prepare(flags):
-    if flags.sheet and not cv2.haveImageWriter(flags.sheet):  # check it before minutes of work
-        raise ValueError(f"--sheet={flags.sheet}: the name must have a picture's ending, such as .png")
+    files.check_output("sheet", flags.sheet, draw.ENDINGS)
+    if flags.pack:
+        files.check_writable(flags.pack)
     names = ("box", "canvas", "margin", "quality", "allow_missing")
     config = {name: getattr(flags, name) for name in names}
     if catalogue.find(flags.dataset).own:

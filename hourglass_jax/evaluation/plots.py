@@ -7,6 +7,9 @@ import os
 from hourglass_jax import files
 from hourglass_jax.evaluation.scores import Scores
 
+# Of pictures, as Matplotlib writes them.
+ENDINGS = (".png", ".pdf", ".svg", ".eps", ".ps", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+
 
 def write_curve(path: str | os.PathLike, curve: dict[str, list[float]]) -> None:
     """Writes a curve (`Scores.curve`) as PATH.csv, with a row for each threshold."""

@@ -14,6 +14,7 @@ from hourglass_jax import files
 from hourglass_jax.pose.skeletons import Skeleton
 
 RIGHT, LEFT, MIDDLE = (255, 120, 40), (60, 150, 255), (120, 220, 90)  # the person's own sides
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of pictures, as OpenCV writes them
 _ATTENTION = 160  # px, side of an attention map's tile; wide enough for its name
 
 

@@ -24,7 +24,7 @@ def export(workdir, output, *, evaluation=None, card=None) -> Metadata:
     Returns:
       the metadata.
     """
-    files.check_writable(files.path(output).parent)
+    files.check_output("output", output)
     variables, metadata = collect(workdir, evaluation=evaluation, card=card)
     weights.write(output, variables, metadata)
     return metadata
@@ -168,7 +168,7 @@ def _push(args) -> None:
 def _pull(args) -> None:
     repository = hub.Repository.parse(args.repository)
     if args.output:
-        files.check_writable(files.path(args.output).parent)
+        files.check_output("output", args.output)
     path = hub.fetch(repository)
     metadata, arrays = weights.read(path)
     if args.output and files.path(args.output).suffix == weights.SAFETENSORS:

@@ -70,7 +70,7 @@ def test_command_prepares_packs_and_draws(archive, tmp_path, capsys):
         (["--manual_dir=nowhere"], "nowhere: found no lspet_dataset/joints.mat. Download"),
         (["--box=annotated"], "box='annotated': lspet has joints, image"),
         (["--quality=0"], "quality=0: must be in 1 ... 100"),
-        (["--sheet=sheet.docx"], "--sheet=sheet.docx: the name must have"),
+        (["--sheet=sheet.docx"], "--sheet=sheet.docx: the ending .docx is not possible; choose .png, "),
     ],
 )
 def test_errors_are_one_line(tmp_path, capsys, flags, message):

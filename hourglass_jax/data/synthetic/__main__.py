@@ -1,17 +1,17 @@
 """Writes pictures of drawn people to try a predictor: python -m hourglass_jax.data.synthetic --help"""
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 from hourglass_jax import console, files
 from hourglass_jax.data.synthetic.source import SyntheticPeople
 from hourglass_jax.media import draw
 
 
-def write_pictures(output: Path, count: int, *, size: int, seed: int, variety: float) -> None:
+def write_pictures(output: str | os.PathLike, count: int, *, size: int, seed: int, variety: float) -> None:
     """Writes PNG pictures and `boxes.json`, which has the person's box [x, y, width, height] of each."""
-    boxes = {}
+    output, boxes = files.path(output), {}
     people = SyntheticPeople(split="demo", examples=count, seed=seed, canvas=size, variety=variety)
     for index in range(count):
         example = people[index]
@@ -25,7 +25,7 @@ def write_pictures(output: Path, count: int, *, size: int, seed: int, variety: f
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write pictures of drawn people to try a predictor.")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=8, help="number of pictures")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
