@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from typing import Any
 
 import cv2
 import jax
@@ -56,7 +57,7 @@ def agree(gcs, inputs, tmp_path, monkeypatch, capsys):
     _, bucket = gcs
     monkeypatch.chdir(tmp_path)
 
-    def run(*commands: str) -> dict[str, bytes | str]:
+    def run(*commands: str) -> dict[str, Any]:
         for name in names(inputs):
             files.write(f"{bucket}/in/{name}", (inputs / name).read_bytes())
         made, lines = [], []
@@ -106,7 +107,7 @@ def plain(text: str, source, target) -> str:
     return re.sub(r"-+", "-", re.sub(r" +", " ", text))
 
 
-def content(source, target) -> dict[str, bytes | str]:
+def content(source, target) -> dict[str, Any]:
     """The contents of the files by name, without what depends on the place and the time."""
     found = {}
     for name in names(target):
@@ -114,6 +115,9 @@ def content(source, target) -> dict[str, bytes | str]:
             data = file.read()
         text = name.endswith((".json", ".md", ".html", ".csv"))
         found[name] = plain(data.decode(), source, target) if text else data
+        if name.endswith(".safetensors"):  # the entries of its header have a random order
+            end = 8 + int.from_bytes(data[:8], "little")
+            found[name] = json.loads(data[8:end]), data[end:]
         if name.endswith(".mat"):
             found[name] = data[TIMED:]
         if name == "compared/curves_1.png":  # the legend has the runs' paths
