@@ -40,6 +40,13 @@ def absolute(name: str | os.PathLike) -> pathlib.Path:
     return path(name) if in_bucket(name) else pathlib.Path(name).resolve()
 
 
+def local(name: str | os.PathLike) -> pathlib.Path:
+    """A path that a user gave and that must be on a disk. Raises ValueError for any address."""
+    if in_bucket(name):
+        raise ValueError(f"{os.fspath(name)}: this needs a folder on a disk, not in a bucket.")
+    return pathlib.Path(name)
+
+
 def in_bucket(name: str | os.PathLike) -> bool:
     """Whether a path is in a bucket. Raises ValueError for other kinds of addresses."""
     return bool(buckets.scheme(name))

@@ -88,7 +88,10 @@ class Process:
 
 def empty_folder(name: str) -> pathlib.Path:
     """The folder of --output, made if it does not exist; ends the program if the folder is not empty."""
-    output = pathlib.Path(name)
+    try:
+        output = files.local(name)
+    except ValueError as error:
+        sys.exit(f"Error: --output={error}")
     if output.exists() and any(output.iterdir()):
         sys.exit(f"Error: --output={output} is not empty; choose another folder.")
     output.mkdir(parents=True, exist_ok=True)

@@ -125,9 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--minutes", type=float, default=9.0, help="total time of this piece (default: %(default)s)")
-    add("--state", type=pathlib.Path, required=True, help="folder of the state to continue from")
-    add("--output", type=pathlib.Path, help="folder for the new state (default: --state)")
-    add("--workdir", type=pathlib.Path, default=pathlib.Path("runs/pieces"), help="(default: %(default)s)")
+    add("--state", required=True, help="folder of the state to continue from")
+    add("--output", help="folder for the new state (default: --state)")
+    add("--workdir", default="runs/pieces", help="(default: %(default)s)")
     add("training", nargs="*", help="after --: main.py's flags without --workdir")
     args = parser.parse_args(arguments)
     return console.run(piece, args, interrupted="Interrupted; the state is as it was.")
@@ -136,14 +136,15 @@ def main(arguments: list[str] | None = None) -> int:
 def piece(args) -> int:
     """Trains one piece; returns its exit code."""
     start = time.monotonic()
-    before = unpack(args.state, args.workdir)
-    code = train(args.training, args.workdir.resolve(), 60 * args.minutes - SAVING)
+    state, output, workdir = map(files.local, (args.state, args.output or args.state, args.workdir))
+    before = unpack(state, workdir)
+    code = train(args.training, workdir.resolve(), 60 * args.minutes - SAVING)
     if code:
         raise ValueError(f"main.py ended with exit code {code}; the state is as it was.")
-    about = pack(args.workdir, args.output or args.state)
+    about = pack(workdir, output)
     print(
         f"Step {before or 0} -> {about['step']} in {(time.monotonic() - start) / 60:.1f} min; "
-        f"{about['bytes'] / 1e6:.1f} MB in {len(about['parts'])} files -> {args.output or args.state}"
+        f"{about['bytes'] / 1e6:.1f} MB in {len(about['parts'])} files -> {output}"
     )
     return 0
 

@@ -59,3 +59,12 @@ def test_damaged_missing_and_large_states_are_refused(call, tmp_path):
 def test_a_training_that_fails_leaves_the_state(call, tmp_path):
     code, text = call("first", "many")  # int("many") fails when it saves
     assert code == 1 and "the state is as it was" in text and not (tmp_path / "state").exists()
+
+
+def test_a_bucket_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pieces.main(["--state=gs://bucket/state", "--", "many"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: gs://bucket/state: this needs a folder on a disk, not in a bucket."
+    ]
+    assert not list(tmp_path.iterdir())
