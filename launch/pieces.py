@@ -97,10 +97,20 @@ def unpack(state: pathlib.Path, workdir: pathlib.Path) -> int | None:
     fresh = workdir.with_name(f".{workdir.name}.unpacking")
     shutil.rmtree(fresh, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        archive.extractall(fresh, filter="data")
+        if not all(_within(member) for member in archive.getmembers()):
+            raise ValueError(f"{state}: the state holds paths outside of a workdir.")
+        # Python has this filter since 3.11.4.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(fresh)
     shutil.rmtree(workdir, ignore_errors=True)
     fresh.rename(workdir)
     return about["step"]
+
+
+def _within(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file or a folder within the folder to unpack to."""
+    path = pathlib.PurePosixPath(member.name)
+    return (member.isfile() or member.isdir()) and not path.is_absolute() and ".." not in path.parts
 
 
 def _name(digest: str) -> str:

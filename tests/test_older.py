@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 @pytest.fixture
 def workdir(tmp_path):
     with tarfile.open(FIXTURES / "run_0.1.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not before Python 3.11.4
+        archive.extractall(tmp_path)
     return tmp_path / "run"
 
 

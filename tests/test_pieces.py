@@ -1,7 +1,11 @@
 """Training in pieces: each piece continues from the files of the previous one."""
 
+import hashlib
+import io
+import json
 import pathlib
 import sys
+import tarfile
 
 import pytest
 
@@ -68,3 +72,16 @@ def test_a_bucket_is_refused(capsys, tmp_path, monkeypatch):
         "Error: gs://bucket/state: this needs a folder on a disk, not in a bucket."
     ]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_state_with_paths_outside_of_the_workdir_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("checkpoints/../../outside"))
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (state := tmp_path / "state").mkdir()
+    (state / f"part-{digest[:16]}").write_bytes(buffer.getvalue())
+    (state / "state.json").write_text(json.dumps({"step": 1, "bytes": 0, "parts": [digest]}))
+    with pytest.raises(ValueError, match="state: the state holds paths outside"):
+        pieces.unpack(state, tmp_path / "new" / "workdir")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
