@@ -45,10 +45,10 @@ class BatchNorm(nn.BatchNorm):
         bias = self.param("bias", self.bias_init, channels, self.param_dtype)
         x = x if self.dtype is None else x.astype(self.dtype)
         of_custom_vjp: Any = _normalise
-        y, mean, var = of_custom_vjp(x, scale, bias, self.epsilon, self.group or len(x))
+        y, mean, var = of_custom_vjp(x, scale, bias, self.epsilon, self.group)
         if not self.is_initializing():
             for seen, new in ((mean_seen, mean), (var_seen, var)):
-                new = jax.lax.stop_gradient(jnp.mean(new, axis=0))
+                new = jax.lax.stop_gradient(jnp.mean(new, axis=0) if self.group else new)
                 seen.value = self.momentum * seen.value + (1 - self.momentum) * new
         return y
 
@@ -57,7 +57,7 @@ class BatchNorm(nn.BatchNorm):
 def _normalise(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, group: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y, mean, variance); mean and variance are (groups, c)."""
+    """(y, mean, variance); mean and variance are (c,), or (groups, c)."""
     return _normalise_forward(x, scale, bias, epsilon, group)[0]
 
 
@@ -67,7 +67,7 @@ def _normalise_forward(x, scale, bias, epsilon, group):
     mean = _sums(exact, scale, group) / n
     var = jnp.maximum(_sums(exact * exact, scale, group) / n - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + epsilon)
-    y = (exact - _each(mean, x)) * _each(inverse * scale, x) + _each(bias[None], x)
+    y = (exact - _each(mean, x)) * _each(inverse * scale, x) + _each(bias, x)
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
@@ -77,24 +77,27 @@ def _exact(x):
 
 
 def _values(x, scale, group):
-    """Number of values of a channel in a group."""
-    return x.size // scale.size // (len(x) // group)
+    """Number of values of a channel that share statistics."""
+    return x.size // scale.size // (len(x) // group if group else 1)
 
 
 def _sums(x, scale, group):
-    """(b, ..., places * c) -> (groups, c)."""
-    # Over the examples last: XLA fuses the large sums into the operation that makes x, whatever the groups.
-    inner = range(0 if group == len(x) else 1, x.ndim - 1)
-    return jnp.sum(x, tuple(inner)).reshape(len(x) // group, -1, scale.size).sum(1)
+    """(b, ..., places * c) -> (c,), or (groups, c)."""
+    if not group:
+        total = jnp.sum(x, tuple(range(x.ndim - 1)))
+        return total if total.size == scale.size else total.reshape(-1, scale.size).sum(0)
+    # Over the examples last, so that XLA fuses the large sums into the operation that makes x.
+    return jnp.sum(x, tuple(range(1, x.ndim - 1))).reshape(len(x) // group, -1, scale.size).sum(1)
 
 
 def _each(values, x):
-    """(groups or 1, c) -> (b or 1, 1, ..., places * c), to broadcast against x."""
-    groups, channels = values.shape
-    values = jnp.tile(values, x.shape[-1] // channels)
-    if groups > 1:
-        values = jnp.repeat(values, len(x) // groups, axis=0)
-    return values.reshape(len(values), *(1,) * (x.ndim - 2), -1)
+    """(c,) or (groups, c) -> to broadcast against x (b, ..., places * c)."""
+    places = x.shape[-1] // values.shape[-1]
+    values = jnp.tile(values, places) if places > 1 else values
+    if values.ndim == 1:
+        return values
+    values = jnp.repeat(values, len(x) // len(values), axis=0)
+    return values.reshape(len(x), *(1,) * (x.ndim - 2), -1)
 
 
 def _normalise_backward(epsilon, group, saved, gradients):
@@ -109,7 +112,9 @@ def _normalise_backward(epsilon, group, saved, gradients):
     slope = -weight * inverse * to_scale / n
     shift = weight * to_bias / n + slope * mean
     to_x = _each(weight, x) * g + (_each(slope, x) * x - _each(shift, x))
-    return to_x.astype(dtype), to_scale.sum(0).astype(scale.dtype), to_bias.sum(0).astype(scale.dtype)
+    if group:
+        to_scale, to_bias = to_scale.sum(0), to_bias.sum(0)
+    return to_x.astype(dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
