@@ -148,14 +148,16 @@ def plot(
     curves: dict[str, list[tuple[float, float]]], path: pathlib.Path, *, along: str = "processor minutes"
 ) -> None:
     """Draws the mean score over processor minutes, or another axis `along`, with a line for each training."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for label, points in curves.items():
-        axes.plot(*np.transpose(points), "o-", label=label)
+    colours = colormaps["tab20"]
+    for i, (label, points) in enumerate(curves.items()):
+        axes.plot(*np.transpose(points), "o-", label=label, color=colours(i % colours.N))
     axes.set(xlabel=along, ylabel="mean PCK@0.2 on validation (%)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
