@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains and evaluates a small hourglass on drawn figures, then predicts the joints in new pictures: about five
-# minutes on two cores.
+# Trains and evaluates a small hourglass on drawn figures, then predicts the joints in new pictures: five to
+# eight minutes on two cores.
 # Usage: bash launch/quickstart.sh [WORKDIR [flags of main.py ...]]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 workdir=${1:-runs/quickstart}
