@@ -319,7 +319,11 @@ def test_files_and_links_of_the_pages_exist():
         names = [name for name in names if "mine.py" not in name]  # mine.py is in recipes
         assert not [name for name in names if not (ROOT / name).exists()], page
     shown = re.findall(r"docs/images/\w+\.\w+|\(images/(\w+\.\w+)\)", ALL)
-    assert shown and set(os.listdir(ROOT / "docs" / "images")) == {"figures.jpg", "tpu_cycles.png"}
+    assert shown and set(os.listdir(ROOT / "docs" / "images")) == {
+        "figures.jpg",
+        "recipes.png",
+        "tpu_cycles.png",
+    }
 
 
 def test_named_extras_exist():
