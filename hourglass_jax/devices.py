@@ -97,12 +97,11 @@ def free_memory(mesh: Mesh) -> int | None:
     return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in reported)
 
 
-def check_divides(batch_size: int, what: str) -> None:
-    """Raises ValueError unless the batch size is a multiple of the number of devices."""
-    if batch_size < 1 or batch_size % jax.device_count():
-        raise ValueError(
-            f"{what}={batch_size} must be a positive multiple of the {jax.device_count()} devices."
-        )
+def check_divides(batch_size: int, what: str, count: int | None = None) -> None:
+    """Raises ValueError unless the batch size is a multiple of the number of devices (default: of all)."""
+    count = jax.device_count() if count is None else count
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(f"{what}={batch_size} must be a positive multiple of the {count} devices.")
 
 
 def keep_programs() -> pathlib.Path | None:

@@ -19,6 +19,7 @@ import jax
 
 from hourglass_jax import checkpoint, devices, evaluate, extras, files, train
 from hourglass_jax.benchmarks import scaling, tpu
+from hourglass_jax.benchmarks.common import held
 from hourglass_jax.console import say
 from hourglass_jax.data import pipeline, sources
 from hourglass_jax.training import finetune
@@ -45,10 +46,8 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     mesh = _mesh(topology) if topology else devices.mesh()
     run = train.prepare(config, mesh)
     for section in ("train", "evaluate"):
-        if (size := config[section].batch_size) % mesh.size:
-            raise ValueError(f"{section}.batch_size={size} is not a multiple of {mesh.size} devices.")
+        devices.check_divides(config[section].batch_size, f"{section}.batch_size", mesh.size)
     example = _first_batch(config, run)
-    same, spread = devices.replicated(mesh), devices.sharded(mesh)
     fresh = functools.partial(
         steps.init,
         run.network.model,
@@ -58,7 +57,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
         average=config.train.average_decay > 0,
     )
     abstract = jax.eval_shape(fresh)
-    state = _placed(abstract, same)
+    state = _placed(abstract, devices.replicated(mesh))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     _check_workdir(Workdir(workdir), run, size * (config.train.keep_latest + 2))
     _check_start(Workdir(workdir), config, run, abstract)
@@ -66,6 +65,17 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
         f"Checked: the config, {len(run.source)} training and {len(run.validation)} validation people, "
         f"{workdir} and its disk; a checkpoint takes {size / 1e6:,.1f} MB."
     )
+    place = topology or jax.devices()[0].device_kind
+    step, taken = _compiled_step(config, run, state, example, mesh, place)
+    evaluation, longer = _compiled_evaluation(config, run, state, mesh)
+    if not topology and (folder := jax.config.values["jax_compilation_cache_dir"]):
+        say(f"The programs are cached in {folder}, where the training finds them.")
+    return step | {"seconds": taken + longer, "checkpoint": size, "evaluation": evaluation}
+
+
+def _compiled_step(config, run: train.Prepared, state, example, mesh, place: str) -> tuple[dict, float]:
+    """Compiles the step and prints what it needs; returns that part of `dry_run`'s result, and the seconds."""
+    spread = devices.sharded(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((config.train.batch_size, *x.shape[1:]), x.dtype, sharding=spread)
         for name, x in example.items()
@@ -73,21 +83,18 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     start = time.monotonic()
     program = run.step_for(run.plan.trained(0)).lower(state, batch).compile()
     seconds = time.monotonic() - start
-    memory, text = program.memory_analysis(), program.as_text()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    sent = scaling.collectives(text)
+    memory, sent = program.memory_analysis(), scaling.collectives(program.as_text())
     listed = ", ".join(f"{len(sizes)} {kind} of {sum(sizes) / 1e6:.2f} MB" for kind, sizes in sent.items())
-    place = topology or jax.devices()[0].device_kind
     say(
         f"Step on {mesh.size} x {place}, batch {config.train.batch_size}: each holds "
-        f"{(held + memory.temp_size_in_bytes) / 1e9:.3f} GB ({memory.temp_size_in_bytes / 1e9:.3f} of it "
+        f"{held(memory) / 1e9:.3f} GB ({memory.temp_size_in_bytes / 1e9:.3f} of it "
         f"temporary) and sends {listed or 'nothing'}. Compiled in {seconds:.0f} s."
     )
-    found = {
-        "bytes": held + memory.temp_size_in_bytes,
-        "temporary": memory.temp_size_in_bytes,
-        "sent": sent,
-    }
+    return {"bytes": held(memory), "temporary": memory.temp_size_in_bytes, "sent": sent}, seconds
+
+
+def _compiled_evaluation(config, run: train.Prepared, state, mesh) -> tuple[int | None, float]:
+    """Compiles the evaluation, as `_compiled_step`; None in the place of the bytes on one CPU."""
     start = time.monotonic()
     evaluator = evaluate.Evaluator(  # of which the pictures do not lie on the devices
         run.network,
@@ -97,16 +104,11 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
         protocol=evaluate.Protocol.from_config(config.evaluate, crop=sources.crops(config.data)),
     )
     program = evaluator.compiled(state.variables)
-    evaluation, taken = None, time.monotonic() - start
-    if program is not None:
-        memory = program.memory_analysis()
-        assert memory is not None  # all backends have one
-        evaluation = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    held = "" if evaluation is None else f"each holds {evaluation / 1e9:.3f} GB. "
-    say(f"Evaluation, batch {config.evaluate.batch_size}: {held}Compiled in {taken:.0f} s.")
-    if not topology and (folder := jax.config.values["jax_compilation_cache_dir"]):
-        say(f"The programs are cached in {folder}, where the training finds them.")
-    return found | {"seconds": seconds + taken, "checkpoint": size, "evaluation": evaluation}
+    seconds = time.monotonic() - start
+    needed = None if program is None else held(program.memory_analysis())
+    text = "" if needed is None else f"each holds {needed / 1e9:.3f} GB. "
+    say(f"Evaluation, batch {config.evaluate.batch_size}: {text}Compiled in {seconds:.0f} s.")
+    return needed, seconds
 
 
 def _placed(abstract, sharding: jax.sharding.Sharding):

@@ -9,7 +9,6 @@ import gc
 import json
 import os
 import pathlib
-import pickle
 import queue
 import re
 import socket
@@ -198,14 +197,15 @@ def shapes_of(model, image):
 @pytest.fixture(scope="session")
 def trained(shared_folder, quick_compiles):
     """(config, workdir, scores) of one tiny training of the real model for all workers; not to be changed."""
-    from hourglass_jax import train
+    from hourglass_jax import files, train
+    from hourglass_jax.evaluation.scores import Scores
 
-    config, workdir, scores = tiny(), shared_folder / "trained", shared_folder / "trained_scores.pickle"
+    config, workdir, scores = tiny(), shared_folder / "trained", shared_folder / "trained_scores.json"
     with (shared_folder / "trained.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
         if not scores.exists():
-            scores.write_bytes(pickle.dumps(train.train(config, workdir)))
-    return config, workdir, pickle.loads(scores.read_bytes())
+            files.write_json(scores, train.train(config, workdir).to_dict())
+    return config, workdir, Scores.from_dict(files.read_json(scores))
 
 
 def state_of(config, workdir, step):

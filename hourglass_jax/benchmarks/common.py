@@ -136,6 +136,12 @@ def against(what: str, size: str, runs: dict, rounds: int) -> list[dict]:
     ]
 
 
+def held(memory) -> int:
+    """Bytes of a device that a program needs, by its `memory_analysis`; donated arguments count once."""
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return kept + memory.temp_size_in_bytes
+
+
 class Step:
     """The train step of a config with one batch of its own data, for timing: `step()` runs it once.
 

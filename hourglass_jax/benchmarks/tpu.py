@@ -31,7 +31,7 @@ import numpy as np
 
 from hourglass_jax import config_base, devices, extras, files, models
 from hourglass_jax.benchmarks import scaling
-from hourglass_jax.benchmarks.common import compiled, save, step_of
+from hourglass_jax.benchmarks.common import compiled, held, save, step_of
 from hourglass_jax.data import pipeline
 from hourglass_jax.inference import Estimator
 from hourglass_jax.network import abstract
@@ -320,11 +320,10 @@ def measure(case: dict) -> dict:
         )
     memory, costs, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
     assert memory is not None and costs is not None and text is not None  # libtpu has them
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return analysed(text) | {
         "operations": costs.get("flops", 0.0),
         "temporary": memory.temp_size_in_bytes,
-        "bytes": held + memory.temp_size_in_bytes,
+        "bytes": held(memory),
         "seconds": time.perf_counter() - start,
     }
 
