@@ -74,7 +74,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
 
 
 def _compiled_step(config, run: train.Prepared, state, example, mesh, place: str) -> tuple[dict, float]:
-    """Compiles the step and prints what it needs; returns that part of `dry_run`'s result, and the seconds."""
+    """Compiles the step and prints its needs; returns that part of `dry_run`'s result, and the seconds."""
     spread = devices.sharded(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((config.train.batch_size, *x.shape[1:]), x.dtype, sharding=spread)
