@@ -9,7 +9,6 @@ check that they fit. A training on the slice compiles again, because JAX caches 
 devices.
 """
 
-import functools
 import os
 import pathlib
 import shutil
@@ -48,15 +47,8 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     for section in ("train", "evaluate"):
         devices.check_divides(config[section].batch_size, f"{section}.batch_size", mesh.size)
     example = _first_batch(config, run)
-    fresh = functools.partial(
-        steps.init,
-        run.network.model,
-        run.optimiser,
-        seed=config.seed,
-        size=run.network.size,
-        average=config.train.average_decay > 0,
-    )
-    abstract = jax.eval_shape(fresh)
+    averages = config.train.average_decay > 0
+    abstract = steps.abstract(run.network.model, run.optimiser, size=run.network.size, average=averages)
     state = _placed(abstract, devices.replicated(mesh))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     _check_workdir(Workdir(workdir), run, size * (config.train.keep_latest + 2))

@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from hourglass_jax import kept, models
+from hourglass_jax.models import shapes as model_shapes
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose import heatmaps
 from hourglass_jax.pose.skeletons import Skeleton
@@ -243,9 +244,9 @@ def abstract(network: Network, sharding, *, about: list | None = None) -> dict:
 
     def traced() -> dict[str, list]:
         image = jax.ShapeDtypeStruct((1, network.size, network.size, 3), np.float32)
-        shapes = jax.eval_shape(network.model.init, jax.random.key(0), image)
-        shapes = {name: shapes[name] for name in ("params", "batch_stats") if name in shapes}
-        return {path: [list(x.shape), x.dtype.name] for path, x in flatten(shapes).items()}
+        _, variables = model_shapes.of(network.model, image)
+        variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+        return {path: [list(x.shape), x.dtype.name] for path, x in flatten(variables).items()}
 
     flat = {
         path: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=sharding)

@@ -428,21 +428,14 @@ def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.S
 
     initial: variables from which a fresh state starts, see `finetune.load`; None for random ones.
     """
-    fresh = functools.partial(
-        steps.init,
-        network.model,
-        optimiser,
-        seed=config.seed,
-        size=network.size,
-        average=config.train.average_decay > 0,
-    )
+    kind = {"size": network.size, "average": config.train.average_decay > 0}
     same = devices.replicated(mesh)
     if saved.latest is None:
-        state = jax.device_put(fresh(), same)
+        fresh = steps.init(network.model, optimiser, seed=config.seed, **kind)
+        state = jax.device_put(fresh, same)
         return state if initial is None else _begin(state, initial, same)
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), jax.eval_shape(fresh)
-    )
+    shapes = steps.abstract(network.model, optimiser, **kind)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), shapes)
     return saved.restore(saved.latest, like)
 
 

@@ -2,9 +2,7 @@
 
 import collections
 import contextlib
-import dataclasses
 import fcntl
-import functools
 import gc
 import json
 import os
@@ -157,41 +155,11 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 20)
 
 
-@contextlib.contextmanager
-def sharing_units():
-    """Traces each kind of unit once when a network is initialised: a large one takes a fraction of the time.
-
-    Shapes, numbers of parameters and operations stay the same. Initial values do not: equal units start so.
-    """
-    from hourglass_jax.models import chu
-    from hourglass_jax.transforms import shared_units
-
-    functions = {}
-
-    def intercept(call, args, kwargs, context):
-        module = context.module
-        shareable = isinstance(module, (*shared_units.UNITS, chu.Crf, chu.Softmax))
-        if not shareable or not module.path or kwargs or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
-        key = (type(module), *(getattr(module, name) for name in fields))
-        if key not in functions:
-            alone = module.clone(parent=None, name=None)
-            functions[key] = jax.jit(functools.partial(alone.init_with_output, jax.random.key(0)))
-        out, variables = functions[key](*args)
-        for collection, values in variables.items():
-            for name, value in values.items():
-                module.scope.put_variable(collection, name, value)
-        return out
-
-    with nn.intercept_methods(intercept):
-        yield
-
-
 def shapes_of(model, image):
-    """(outputs, variables) of a fresh network for images like this one, as shapes; nothing is computed."""
-    with sharing_units():
-        return jax.eval_shape(functools.partial(model.init_with_output, jax.random.key(0)), image)
+    """(outputs, variables) of a new network for images like this one, as shapes."""
+    from hourglass_jax.models import shapes
+
+    return shapes.of(model, image)
 
 
 @pytest.fixture(scope="session")
@@ -221,9 +189,7 @@ def state_of(config, workdir, step):
     with checkpoint.Checkpoints(workdir, read_only=True) as saved:
         network = network_of(saved.metadata(step))
         average = config.train.average_decay > 0
-        fresh = jax.eval_shape(
-            lambda: train_step.init(network.model, optimiser, seed=0, size=network.size, average=average)
-        )
+        fresh = train_step.abstract(network.model, optimiser, size=network.size, average=average)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), fresh)
         return jax.device_get(saved.restore(step, like))
 

@@ -15,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from hourglass_jax import devices, files, train
 from hourglass_jax.data import feed, sources
+from hourglass_jax.models import shapes
 from hourglass_jax.network import network_of
 from hourglass_jax.training import phases
 from hourglass_jax.training import step as train_step
@@ -99,10 +100,8 @@ def random_variables(model, size: int) -> dict:
         inputs = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
         return (rng.normal(0, 1, leaf.shape) / np.sqrt(inputs)).astype(np.float32)
 
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32")
-    )
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    _, like = shapes.of(model, jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
+    return jax.tree_util.tree_map_with_path(draw, like)
 
 
 def check_equal(ours, theirs) -> None:

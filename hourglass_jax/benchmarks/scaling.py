@@ -9,7 +9,6 @@ nothing overlaps. The latency of an operation is not published and left out; the
 operations.
 """
 
-import functools
 import json
 import math
 import os
@@ -129,14 +128,14 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
     )
     config.model.depth, config.train.batch_size, config.data.examples = depth, mesh.size, (1, 1)
     step, network, source, optimiser = step_of(config, mesh, forms_of="tpu")
-    shape = functools.partial(train_step.init, network.model, optimiser, seed=0, size=size, average=False)
+    state = train_step.abstract(network.model, optimiser, size=size, average=False)
     one = next(pipeline.batches(source, train=True, batch_size=1, loader="threads"))
     batch = {
         name: jax.ShapeDtypeStruct((mesh.size, *one[name].shape[1:]), one[name].dtype)
         for name in train_step.INPUTS
     }
     start = time.perf_counter()
-    program = step.lower(jax.eval_shape(shape), batch).compile()
+    program = step.lower(state, batch).compile()
     return {"collectives": collectives(text_of(program)), "seconds": time.perf_counter() - start}
 
 

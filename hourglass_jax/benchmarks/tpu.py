@@ -298,15 +298,13 @@ def measure(case: dict) -> dict:
     step, network, source, optimiser = step_of(config, mesh)
     start = time.perf_counter()
     if case["task"] == "train":
-        fresh = functools.partial(
-            train_step.init, network.model, optimiser, seed=0, size=case["size"], average=False
-        )
+        state = train_step.abstract(network.model, optimiser, size=case["size"], average=False)
         one = next(pipeline.batches(source, train=True, batch_size=1, loader="threads"))
         batch = {
             name: jax.ShapeDtypeStruct((config.train.batch_size, *one[name].shape[1:]), one[name].dtype)
             for name in train_step.INPUTS
         }
-        program, _ = compiled(step, jax.eval_shape(fresh), batch)
+        program, _ = compiled(step, state, batch)
     else:
         variables = abstract(network, devices.replicated(mesh))
         if case["task"] == "predict":

@@ -7,7 +7,7 @@ import pathlib
 import flax.linen as nn
 import jax.numpy as jnp
 
-_NOT_MODELS = {"__init__", "layers", "outputs", "groups"}
+_NOT_MODELS = {"__init__", "layers", "outputs", "groups", "shapes"}
 
 
 def names() -> list[str]:

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hourglass_jax.models import shapes
+
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
@@ -69,7 +71,7 @@ def check(phases: Phases, model: nn.Module, size: int) -> None:
     if not hasattr(model, "label"):
         raise ValueError(f"train.phases: {name} has no tasks; leave train.phases empty.")
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    params = shapes.of(model, image)[1]["params"]
     found = set(jax.tree.leaves(labels(model, params)))
     if unknown := {task for tasks, _ in phases.round for task in tasks} - found:
         raise ValueError(

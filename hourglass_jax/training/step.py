@@ -16,6 +16,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hourglass_jax import devices
 from hourglass_jax.kernels import platforms
+from hourglass_jax.models import shapes
 from hourglass_jax.pose import augment, crop
 from hourglass_jax.training import losses, phases
 from hourglass_jax.transforms import cancelled_biases, norm_groups, paired_stem, remat, shared_units, stacks
@@ -78,6 +79,12 @@ def init(
     )
 
 
+def abstract(model: nn.Module, optimizer: optax.GradientTransformation, *, size: int, average: bool) -> State:
+    """Shapes of the state of `init`, whose arguments these are; nothing is computed."""
+    with shapes.sharing():
+        return jax.eval_shape(functools.partial(init, model, optimizer, seed=0, size=size, average=average))
+
+
 def _copied(tree):
     return jax.tree.map(jnp.copy, tree)
 
@@ -90,7 +97,7 @@ def _without_forward(init: Callable) -> Callable:
     """
 
     def call(*args):
-        closed, shapes = jax.make_jaxpr(init, return_shape=True)(*args)
+        closed, like = jax.make_jaxpr(init, return_shape=True)(*args)
         needed, kept = set(map(id, closed.jaxpr.outvars)), []
         for equation in reversed(closed.jaxpr.eqns):
             if any(id(v) in needed for v in equation.outvars):
@@ -98,7 +105,7 @@ def _without_forward(init: Callable) -> Callable:
                 kept.append(equation)
         jaxpr = closed.jaxpr.replace(eqns=kept[::-1])
         leaves = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     return call
 

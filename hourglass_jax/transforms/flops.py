@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hourglass_jax.models import shapes
+
 
 def of_jaxpr(jaxpr: Any) -> int:
     """Operations in the convolutions and matrix products of a traced function; a multiply-add counts as two.
@@ -25,7 +27,8 @@ def of_model(model: nn.Module, size: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     # One trace gives both, because initialising parameters computes no products.
     trace = jax.make_jaxpr(model.init_with_output, return_shape=True)
-    jaxpr, (_, variables) = trace(jax.random.key(0), image)
+    with shapes.sharing():
+        jaxpr, (_, variables) = trace(jax.random.key(0), image)
     return of_jaxpr(jaxpr), sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 

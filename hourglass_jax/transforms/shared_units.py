@@ -1,14 +1,11 @@
 """Traces units that a network repeats only once, so that eight stacks start almost as fast as one."""
 
-import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
-from hourglass_jax.models import chu, layers, mssh, selvam
-
-UNITS = (layers.Unit, chu.HourglassUnit, mssh.InceptionResnet, selvam.Conv)
+from hourglass_jax.models import shapes
 
 
 def share(function: Callable) -> Callable:
@@ -30,13 +27,11 @@ def _calling(functions):
 
     def intercept(call, args, kwargs, context):
         module = context.module
-        if not isinstance(module, UNITS) or not module.path:  # without a path: called by a shared function
+        if not isinstance(module, shapes.UNITS) or not module.path:  # no path: called by a shared one
             return call(*args, **kwargs)
-        fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
-        key = (type(module), *(getattr(module, name) for name in fields))
-        if key not in functions:
-            functions[key] = _function(module.clone(parent=None, name=None))
-        out, batch_stats = functions[key](module.variables, *args)
+        if (kind := shapes.kind_of(module)) not in functions:
+            functions[kind] = _function(module.clone(parent=None, name=None))
+        out, batch_stats = functions[kind](module.variables, *args)
         assert module.scope is not None  # bound, because it is being called
         for name, value in batch_stats.items():
             module.scope.put_variable("batch_stats", name, value)

@@ -93,8 +93,7 @@ def specific():
 )
 def test_sizes_are_the_papers(arguments, millions, gflops, exact):
     c = config.get_config(f"{arguments},dataset=mpii")
-    with conftest.sharing_units():
-        found_flops, count = flops.of_model(models.build(joints=16, **c.model), 256)
+    found_flops, count = flops.of_model(models.build(joints=16, **c.model), 256)
     if millions:
         assert f"{count / 1e6:.2f}" == millions
     if gflops:
