@@ -1,12 +1,12 @@
 """Runs a training up to its first step: config, data, folders, the first network and the compiled programs.
 
     hourglass train --mode=compile --config=newell:stacks=2,dataset=lspet --workdir=runs/lspet
-    hourglass train --mode=compile ... --topology=v5e:2x4
+    hourglass train --mode=compile ... --topology=v5e:2x4  # or h100:8
 
 Without a topology the step and the evaluation are compiled for the devices of this machine, and cached where
-the training finds them (`devices.keep_programs`). For a TPU's topology libtpu compiles them without a TPU, to
-check that they fit. A training on the slice compiles again, because JAX caches programs by the machine's own
-devices.
+the training finds them (`devices.keep_programs`). With one they are compiled for accelerators that are not
+here (`topologies`), to check that they fit. A training there compiles again, because JAX caches programs by
+the machine's own devices.
 """
 
 import os
@@ -16,8 +16,8 @@ import time
 
 import jax
 
-from hourglass_jax import checkpoint, devices, evaluate, extras, files, train
-from hourglass_jax.benchmarks import scaling, tpu
+from hourglass_jax import checkpoint, devices, evaluate, files, topologies, train
+from hourglass_jax.benchmarks import hlo
 from hourglass_jax.benchmarks.common import held
 from hourglass_jax.console import say
 from hourglass_jax.data import pipeline, sources
@@ -32,7 +32,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     Args:
       config: see `config_base.py`.
       workdir: the folder of the training.
-      topology: a topology of TPUs, such as "v5e:2x4"; "": the devices of this machine.
+      topology: see `topologies`, such as "v5e:2x4" or "h100:8"; "": the devices of this machine.
 
     Returns:
       the printed values: bytes (held by a device), temporary, sent ({kind of collective: bytes of each}),
@@ -42,7 +42,7 @@ def dry_run(config, workdir: str | os.PathLike, *, topology: str = "") -> dict:
     Raises:
       ValueError, OSError, ImportError: as the training would raise.
     """
-    mesh = _mesh(topology) if topology else devices.mesh()
+    mesh = topologies.mesh_of(topology) if topology else devices.mesh()
     run = train.prepare(config, mesh)
     for section in ("train", "evaluate"):
         devices.check_divides(config[section].batch_size, f"{section}.batch_size", mesh.size)
@@ -75,7 +75,7 @@ def _compiled_step(config, run: train.Prepared, state, example, mesh, place: str
     start = time.monotonic()
     program = run.step_for(run.plan.trained(0)).lower(state, batch).compile()
     seconds = time.monotonic() - start
-    memory, sent = program.memory_analysis(), scaling.collectives(program.as_text())
+    memory, sent = program.memory_analysis(), hlo.collectives(program.as_text())
     listed = ", ".join(f"{len(sizes)} {kind} of {sum(sizes) / 1e6:.2f} MB" for kind, sizes in sent.items())
     say(
         f"Step on {mesh.size} x {place}, batch {config.train.batch_size}: each holds "
@@ -106,14 +106,6 @@ def _compiled_evaluation(config, run: train.Prepared, state, mesh) -> tuple[int 
 def _placed(abstract, sharding: jax.sharding.Sharding):
     """Abstract arrays, with a sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-
-
-def _mesh(topology: str) -> jax.sharding.Mesh:
-    with extras.needed("libtpu", f"--topology={topology}"):
-        import libtpu  # noqa: F401  JAX loads it by the topology's platform
-    os.environ.update(tpu.described(topology))  # libtpu reads it when it is loaded
-    jax.config.update("jax_platforms", "cpu")
-    return tpu.mesh_of(topology)
 
 
 def _first_batch(config, run: train.Prepared) -> dict:

@@ -28,6 +28,7 @@ EXTRAS = {  # the module -> the extra
 _NAMES = {
     "av": "PyAV",
     "gradio": "Gradio",
+    "jax_cuda13_plugin": "jax-cuda13-plugin",
     "mlflow": "MLflow",
     "sklearn": "scikit-learn",
     "tensorboard": "TensorBoard",

@@ -32,7 +32,11 @@ flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, pictures, 
 flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate", "compile"], "compile: check, and stop before step 1."
 )
-flags.DEFINE_string("topology", "", "With --mode=compile: compile for such TPUs, for instance v5e:2x4.")
+flags.DEFINE_string(
+    "topology",
+    "",
+    "With --mode=compile: compile for chips that are not here, such as v5e:2x4 or h100:8.",
+)
 flags.DEFINE_string(
     "checkpoint",
     None,

@@ -10,10 +10,8 @@ operations.
 """
 
 import json
-import math
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ import time
 import jax
 
 from hourglass_jax import config_base, devices, models
+from hourglass_jax.benchmarks import hlo
 from hourglass_jax.benchmarks.common import step_of, text_of
 from hourglass_jax.data import pipeline
 from hourglass_jax.training import step as train_step
@@ -31,11 +30,6 @@ from hourglass_jax.transforms import flops
 # NVIDIA H100 SXM: 989 TFLOP/s without sparsity, 900 GB/s by NVLink among the 8 of a node,
 # https://www.nvidia.com/en-us/data-center/h100/
 SYSTEMS = {"TPU v5e": (197e12, 200e9, 256), "H100 node": (989e12, 450e9, 8)}
-_COLLECTIVE = re.compile(
-    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)\("
-)
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
 
 
 def add(command) -> None:
@@ -90,18 +84,6 @@ def efficiency(system: str, count: int, sent: int, operations: float) -> float |
     return compute / (compute + wait)
 
 
-def collectives(program: str) -> dict[str, list[int]]:
-    """{kind: bytes of each operation}, from a compiled program's text."""
-    found = {}
-    for kind_of_result, kind in _COLLECTIVE.findall(program):
-        arrays = re.findall(r"(\w+)\[([\d,]*)\]", kind_of_result)
-        size = sum(
-            _SIZES[name] * math.prod(map(int, filter(None, shape.split(",")))) for name, shape in arrays
-        )
-        found.setdefault(kind, []).append(size)
-    return found
-
-
 def _in_a_process(count: int, args) -> dict:
     """Runs `_measure` in a process with `count` simulated devices; JAX fixes their number at its start."""
     names = ("stacks", "width", "depth", "size")
@@ -136,7 +118,7 @@ def _measure(stacks: int, width: int, depth: int, size: int) -> dict:
     }
     start = time.perf_counter()
     program = step.lower(state, batch).compile()
-    return {"collectives": collectives(text_of(program)), "seconds": time.perf_counter() - start}
+    return {"collectives": hlo.collectives(text_of(program)), "seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

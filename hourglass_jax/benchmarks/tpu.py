@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import math
 import os
 import pathlib
 import re
@@ -29,8 +28,8 @@ import zlib
 import jax
 import numpy as np
 
-from hourglass_jax import config_base, devices, extras, files, models
-from hourglass_jax.benchmarks import scaling
+from hourglass_jax import config_base, devices, extras, files, models, topologies
+from hourglass_jax.benchmarks import hlo
 from hourglass_jax.benchmarks.common import compiled, held, save, step_of
 from hourglass_jax.data import pipeline
 from hourglass_jax.inference import Estimator
@@ -44,7 +43,6 @@ KEPT = "tpu_programs.json"
 # bfloat16 operations per chip and cycle: four matrix units of 128 x 128; a multiply-add counts as two.
 # https://docs.cloud.google.com/tpu/docs/v5e
 PER_CYCLE = {"v5e": 4 * 128 * 128 * 2}
-ACCELERATORS = {"v5e": "v5litepod-{chips}", "v6e": "v6e-{chips}"}
 BLIND = ("reduce-window", "select-and-scatter", "custom-call", "all-reduce", "gather", "scatter")
 _BLIND = re.compile(rf" ({'|'.join(BLIND)})\(")
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
@@ -125,8 +123,8 @@ def run(args) -> dict:
 
 def cases(args) -> list[dict]:
     """The cases to compile; batch is the number of images per chip."""
-    if args.topology.partition(":")[0] not in ACCELERATORS:
-        raise ValueError(f"--topology={args.topology}: unknown chips; choose from {', '.join(ACCELERATORS)}.")
+    if topologies.parsed(args.topology)[0] not in topologies.TPUS:
+        raise ValueError(f"--topology={args.topology}: not TPUs; choose from {', '.join(topologies.TPUS)}.")
     names = ("topology", "chips", "width", "depth", "size", "remat", "norm_group")
     sizes = {name: getattr(args, name) for name in names}
     choices = itertools.product(args.networks, args.tasks, args.dtypes, args.batch_sizes)
@@ -148,7 +146,9 @@ def row(case: dict, seen: dict) -> dict:
     found = case | {"system": system, "stacks": int(stacks)}
     line = {name: found[name] for name in ("system", "stacks", "task", "batch", "dtype")}
     peak = PER_CYCLE.get(case["topology"].partition(":")[0])
-    share = seen["operations"] / (seen["cycles"] * peak) if peak and seen["cycles"] else None
+    # XLA counts the operations of a loop once.
+    known = peak and seen["cycles"] and not seen.get("loops")
+    share = seen["operations"] / (seen["cycles"] * peak) if known else None
     sent = ", ".join(f"{len(sizes)} {kind} {sum(sizes) / 1e6:.2f} MB" for kind, sizes in seen["sent"].items())
     return line | {
         "M cycles": round(seen["cycles"] / 1e6, 2),
@@ -168,14 +168,15 @@ def analysed(text: str) -> dict:
       text: text of the program: optimised HLO, one operation per line.
 
     Returns:
-      cycles; blind, the number of operations of `BLIND`, which have no estimate; sent, bytes by kind of
-      collective; where, cycles by kind of operation, by module, and by direction.
+      cycles, with those of loops as often as they run; blind, the number of operations of `BLIND`, which have
+      no estimate; sent, bytes by kind of collective; loops, whether there are any; where, cycles by kind of
+      operation, by module, and by direction.
     """
     kinds, modules, passes = (collections.Counter() for _ in range(3))
-    for line in text.splitlines():
+    for line, times in hlo.operations(text):
         if not (found := _ESTIMATE.search(line)):
             continue
-        cycles, path = int(found[1]), found_path[1] if (found_path := _PATH.search(line)) else ""
+        cycles, path = times * int(found[1]), found_path[1] if (found_path := _PATH.search(line)) else ""
         kinds[kind_of(path, line)] += cycles
         modules[module_of(path)] += cycles
         passes["backward" if "transpose(" in path else "forward and the rest"] += cycles
@@ -183,7 +184,8 @@ def analysed(text: str) -> dict:
     return {
         "cycles": sum(kinds.values()),
         "blind": len(_BLIND.findall(text)),
-        "sent": scaling.collectives(text),
+        "sent": hlo.collectives(text),
+        "loops": " while(" in text,
         "where": {name: dict(by.most_common()) for name, by in where.items()},
     }
 
@@ -244,29 +246,6 @@ def _checksum() -> int:
     return zlib.crc32(b"".join(code))
 
 
-def described(topology: str) -> dict[str, str]:
-    """The environment variables that describe a topology to libtpu on a machine without a TPU.
-
-    Raises:
-      ValueError: the topology is not of the form "v5e:2x4".
-    """
-    generation, _, shape = topology.partition(":")
-    if generation not in ACCELERATORS or not re.fullmatch(r"\d+(x\d+)+", shape):
-        raise ValueError(
-            f"--topology={topology}: expected chips and their grid, such as v5e:2x4, of one of "
-            f"{', '.join(ACCELERATORS)}."
-        )
-    chips = math.prod(map(int, shape.split("x")))
-    return {
-        "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server
-        "TPU_ACCELERATOR_TYPE": ACCELERATORS[generation].format(chips=chips),
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU to share
-        "JAX_PLATFORMS": "cpu",
-    }
-
-
 def _in_a_process(case: dict, seconds: float) -> dict:
     """Runs `measure` in its own process: libtpu reads its variables when it is loaded, and keeps memory."""
     command = [sys.executable, "-m", "hourglass_jax.benchmarks.tpu", json.dumps(case)]
@@ -275,7 +254,7 @@ def _in_a_process(case: dict, seconds: float) -> dict:
         done = subprocess.run(
             command,
             cwd=root,
-            env=os.environ | described(case["topology"]),
+            env=os.environ | topologies.described(case["topology"]),
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -292,7 +271,7 @@ def _in_a_process(case: dict, seconds: float) -> dict:
 
 def measure(case: dict) -> dict:
     """Compiles a case for its topology. Returns `analysed` of it, and operations and bytes per chip."""
-    mesh = mesh_of(case["topology"], case["chips"] if case["task"] != "predict" else 1)
+    mesh = topologies.mesh_of(case["topology"], case["chips"] if case["task"] != "predict" else 1)
     config = config_of(case)
     config.train.batch_size = case["batch"] * mesh.size
     step, network, source, optimiser = step_of(config, mesh)
@@ -335,15 +314,6 @@ def config_of(case: dict):
     config.train.update(remat=case["remat"], norm_group=case["norm_group"])
     config.data.examples = (8, 1)
     return config
-
-
-def mesh_of(topology: str, chips: int | None = None) -> jax.sharding.Mesh:
-    """A mesh of a topology's first chips, by default all; libtpu describes them, see `described`."""
-    from jax.experimental import topologies
-
-    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    chosen = np.array(described.devices[:chips])
-    return jax.sharding.Mesh(chosen, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 if __name__ == "__main__":

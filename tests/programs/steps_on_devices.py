@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from hourglass_jax import devices, train
-from hourglass_jax.benchmarks import scaling
+from hourglass_jax.benchmarks import hlo
 from hourglass_jax.data import feed, sources
 from hourglass_jax.network import network_of
 from hourglass_jax.training import step as train_step
@@ -48,7 +48,7 @@ for batch_size in (12, 0):
         devices.check_divides(batch_size, "train.batch_size")
     except ValueError as error:
         print(error)
-collectives = scaling.collectives(step.lower(state, inputs).compile().as_text())
+collectives = hlo.collectives(step.lower(state, inputs).compile().as_text())
 sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)]
 # Biases before a norm of the batch have no gradient to send.
 cancelled = re.compile(r"\['(conv0|conv1|stack0_lin)'\]\['bias'\]|^\['stem'\]\['conv'\]\['bias'\]")
