@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import wiring
 
 from configs import mssh as config
 from hourglass_jax import devices, inference, models, train
@@ -166,21 +167,9 @@ def test_with_one_scale_and_residual_units_it_is_newells_network():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-class Point(nn.Module):
-    """Replaces a block where only the wiring matters; it compiles quickly."""
-
-    width: int
-    conv: layers.Part
-    norm: layers.Part
-
-    @nn.compact
-    def __call__(self, x):
-        return self.norm()(self.conv(self.width, (1, 1))(x))
-
-
 @pytest.fixture
 def points(monkeypatch):
-    monkeypatch.setitem(mssh.BLOCKS, "inception_a", Point)
+    monkeypatch.setitem(mssh.BLOCKS, "inception_a", wiring.Point)
 
 
 class Small:
@@ -240,7 +229,7 @@ def test_features_passed_on_are_enlarged_to_the_scale(fusion, points):
         1: (features[8], remaps[0]),
         2: (features[2], (remaps[0] + remaps[1]).repeat(4, 1).repeat(4, 2)),
     }
-    unit = functools.partial(Point, 8, *parts())
+    unit = functools.partial(wiring.Point, 8, *parts())
     hourglass = jax.jit(layers.Hourglass(1, unit).apply)
     for s, (own, handed_on) in inputs.items():
         x = own + handed_on
@@ -637,9 +626,8 @@ def test_a_checkpoints_network_knows_the_sign_of_its_targets(amplitude):
     assert not network_of({"config": fields, "skeleton": LSP.to_dict()}).signed
 
 
-def test_training_lowers_the_loss_of_every_stack(quick_compiles):
-    # Residual units, which compile faster than the paper's blocks.
-    c = config.get_config("stacks=2,width=8,size=16,block=residual")
+def test_training_lowers_the_loss_of_every_stack(points):
+    c = config.get_config("stacks=2,width=8,size=16")
     c.model.depth = 1
     c.optimizer.update(name="adam", learning_rate=0.01, schedule="constant", milestones=())
     c.augment.update(scale_range=(1.0, 1.0), rotate_range=0.0, colour=0.0)

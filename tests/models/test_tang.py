@@ -1,17 +1,19 @@
 """The part-based branching network: the paper's sizes, and what each branch sees and makes."""
 
 import json
+from unittest import mock
 
 import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import wiring
 
 from configs import tang as config
 from hourglass_jax import models
 from hourglass_jax.models import groups as part_groups
-from hourglass_jax.models import tang
+from hourglass_jax.models import layers, tang
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import flops
 
@@ -21,23 +23,25 @@ TWO = ((2, 0), (3, 1))  # groups of a small network, not in the joints' order
 
 
 class Small:
-    """A small network of 4 joints with random parameters, its heatmaps and their gradients."""
+    """A small network of 4 joints with random parameters, its heatmaps and their gradients.
+
+    Its units are `wiring.Point`s.
+    """
 
     def __init__(self, **fields):
         self.model = tang.Model(**{**SMALL, **fields})
         rng = np.random.default_rng(0)
-        _, shapes = conftest.shapes_of(self.model, IMAGE)
+        with mock.patch.object(layers, "Unit", wiring.Point):
+            _, shapes = conftest.shapes_of(self.model, IMAGE)
         params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype("f"), shapes["params"])
         stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, "f"), shapes["batch_stats"])
         self.variables = {"params": params, "batch_stats": stats}
-        # Compiling takes most of the time here.
-        self._run = jax.jit(
-            jax.grad(self._chosen, has_aux=True), compiler_options={"xla_backend_optimization_level": 0}
-        )
+        self._run = jax.jit(jax.grad(self._chosen, has_aux=True))
         self._image = rng.normal(0, 1, IMAGE.shape).astype("f")
 
     def _chosen(self, params, stats, image, weights):
-        maps = self.model.apply({"params": params, "batch_stats": stats}, image).heatmaps
+        with mock.patch.object(layers, "Unit", wiring.Point):
+            maps = self.model.apply({"params": params, "batch_stats": stats}, image).heatmaps
         return sum((m * w).sum() for m, w in zip(maps, weights, strict=True)), maps
 
     def heatmaps(self, **changed):

@@ -24,7 +24,7 @@ SMALL = {"stacks": 1, "width": 8, "depth": 1}
 NETWORKS = {
     "newell": {},
     "chu": {"window": 3, "multi_resolution": False},
-    "mssh": {"strides": (4,)},
+    "mssh": {"strides": (2,)},
     "selvam": {"global_attention": False, "multi_resolution_attention": True},
     "tang": {"branch_width": 4, "groups": (tuple(range(9)), tuple(range(9, 16)))},
 }
