@@ -8,6 +8,7 @@ EXTRAS = {  # the module -> the extra
     "gradio": "demo",
     "h5py": "data",
     "huggingface_hub": "hub",
+    "jax_cuda13_plugin": "cuda",
     "libtpu": "tpu",
     "matplotlib": "data",
     "mlflow": "mlflow",

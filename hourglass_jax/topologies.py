@@ -4,6 +4,7 @@ A name is that of the chips and their number: "v5e:2x4" is a grid of 8 TPUs, "h1
 """
 
 import dataclasses
+import importlib
 import math
 import os
 import re
@@ -101,8 +102,9 @@ GPUS = {
 def mesh_of(topology: str, chips: int | None = None) -> jax.sharding.Mesh:
     """A mesh of a topology's first chips, by default all. Programs can be compiled for it, but not run.
 
-    Sets the platform of this process's own programs, CPU, and for TPUs the variables of `described`, which
-    libtpu reads when it is loaded.
+    This process's own programs are for CPUs from now on, and no programs are kept: those for absent chips
+    cannot be read back. For TPUs this also sets the variables of `described`, which libtpu reads when it is
+    loaded.
 
     Raises:
       ValueError: an unknown topology.
@@ -111,17 +113,16 @@ def mesh_of(topology: str, chips: int | None = None) -> jax.sharding.Mesh:
     from jax.experimental import topologies
 
     kind, count = parsed(topology)
+    compiler = "jax_cuda13_plugin" if kind in GPUS else "libtpu"
+    with extras.needed(compiler, f"--topology={topology}"):
+        importlib.import_module(compiler)  # JAX loads it by the topology's platform
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
     if kind in GPUS:
-        with extras.needed("jax_cuda13_plugin", f"--topology={topology}"):
-            import jax_cuda13_plugin  # noqa: F401  # pyright: ignore[reportMissingImports]  JAX loads it
-        jax.config.update("jax_platforms", "cpu")
         shape = {"target_config": GPUS[kind].target(), "topology": f"1x{count}x1"}  # cards of one machine
         found = topologies.get_topology_desc(platform="cuda", **shape)
     else:
-        with extras.needed("libtpu", f"--topology={topology}"):
-            import libtpu  # noqa: F401  JAX loads it by the topology's platform
         os.environ.update(described(topology))
-        jax.config.update("jax_platforms", "cpu")
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     chosen = np.array(found.devices[:chips])
     return jax.sharding.Mesh(chosen, ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -99,6 +99,20 @@ def test_a_small_prediction_compiles_for_a_chip():
     assert seen["cycles"] > 0 and seen["operations"] > 0 and seen["sent"] == {}
 
 
+def test_an_error_says_that_libtpu_is_of_another_jax(monkeypatch):
+    fails = types.SimpleNamespace(returncode=1, stderr="INTERNAL: RET_CHECK failure", stdout="")
+    monkeypatch.setattr(tpu.subprocess, "run", lambda *args, **kwargs: fails)
+    monkeypatch.setattr(
+        tpu.metadata, "requires", lambda name: ["numpy>=2", 'libtpu==0.0.42.*; extra == "tpu"']
+    )
+    case = {"network": "newell:1", "task": "predict", "topology": "v6e:2x4"}
+    other = r" \(libtpu is 0.0.52, but JAX .* needs 0.0.42: pip install 'jax\[tpu\]'\)"
+    for version, hint in {"0.0.42": "", "0.0.42.1": "", "0.0.52": other}.items():
+        monkeypatch.setattr(tpu.metadata, "version", lambda name, version=version: version)
+        with pytest.raises(ValueError, match=f"^newell:1 predict: INTERNAL: RET_CHECK failure{hint}$"):
+            tpu._in_a_process(case, 1)
+
+
 def test_the_steps_scopes_are_parts_outside_the_network():
     found = [
         tpu.module_of(f"jit(step)/{path}")

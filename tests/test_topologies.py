@@ -29,7 +29,16 @@ def test_a_missing_compiler_is_one_line(name, module, monkeypatch):
         topologies.mesh_of(name)
 
 
-def test_a_gpus_program_is_compiled_without_it():
+@pytest.fixture
+def settings():
+    """Keeps JAX's settings for the other tests."""
+    before = {name: jax.config.values[name] for name in ("jax_platforms", "jax_enable_compilation_cache")}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_gpus_program_is_compiled_without_it(settings):
     pytest.importorskip("jax_cuda13_plugin")
     mesh = topologies.mesh_of("h100:2")
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

@@ -1,6 +1,6 @@
 """Estimates of a TPU's compiler for the train step, the evaluation and the prediction. No TPU is needed.
 
-    pip install libtpu
+    pip install 'hourglass_jax[tpu]'
     hourglass benchmark tpu --networks newell:2 --output=runs/tpu
 
 All figures are the compiler's estimates, not measured speed. libtpu compiles for a named topology on any
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 import zlib
+from importlib import metadata
 
 import jax
 import numpy as np
@@ -265,8 +266,20 @@ def _in_a_process(case: dict, seconds: float) -> dict:
         ) from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ValueError(f"{case['network']} {case['task']}: {reason}")
+        raise ValueError(f"{case['network']} {case['task']}: {reason}{_other_version()}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _other_version() -> str:
+    """For an error: that libtpu is not the version for which this JAX is released, as far as that is known.
+
+    jaxlib may not read the programs of a newer one: "async-update instruction should have 1 operands".
+    """
+    wanted = re.search(r"\blibtpu==([\d.]+)\.\*", "\n".join(metadata.requires("jax") or []))
+    found = metadata.version("libtpu")
+    if not wanted or f"{found}.".startswith(f"{wanted[1]}."):
+        return ""
+    return f" (libtpu is {found}, but JAX {jax.__version__} needs {wanted[1]}: pip install 'jax[tpu]')"
 
 
 def measure(case: dict) -> dict:
