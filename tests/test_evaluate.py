@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import io
 import json
 
 import conftest
@@ -472,19 +474,28 @@ def test_files_hold_the_predictions(tmp_path):
     assert evaluation["not_a_number"] == 1 and (tmp_path / "curves.png").stat().st_size > 1000
 
 
-def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tiny, tmp_path, capsys):
-    config, workdir, scores = trained
-    again = evaluate.evaluate(config, tmp_path, workdir / "checkpoints" / "4")
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """(scores, printed lines, folder) of an evaluation of the training's last checkpoint."""
+    config, workdir, _ = trained
+    folder, printed = tmp_path_factory.mktemp("evaluated"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        scores = evaluate.evaluate(config, folder, workdir / "checkpoints" / "4")
+    return scores, printed.getvalue(), folder
+
+
+def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, evaluated):
+    config, _, scores = trained
+    again, output, folder = evaluated
     assert again == scores  # the averaged variables, both times
-    output = capsys.readouterr().out
     assert output == (
         "synthetic-validation, step 4, 10 people\ncrop: image, no flip, scales 1, quarter\n"
         f"{evaluate.report(scores, details=True)}\n"
     )
-    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["data"] == "synthetic-validation" and evaluation["step"] == 4
     assert evaluation["stacks"] == scores["stacks"] and len(evaluation["stacks"]) == 2
-    people = json.loads((tmp_path / "predictions.json").read_text())
+    people = json.loads((folder / "predictions.json").read_text())
     assert [p["id"] for p in people] == [f"synthetic-validation-{i:06d}" for i in range(10)]
     # The table from the file: the joints are in the pixels of the annotations.
     from hourglass_jax.data import sources
@@ -497,18 +508,21 @@ def test_evaluating_a_checkpoint_repeats_the_scores_of_its_training(trained, tin
     )
     hits, counts = metrics.correct(metrics.distances(joints, truth), visible > 0, head, 0.5)
     assert metrics.table(hits, counts, source.skeleton) == scores["table"]
-    assert (tmp_path / "pictures" / "evaluation.png").exists()
-    # Data, flip and batch may differ from those of the training.
+    assert (folder / "pictures" / "evaluation.png").exists()
+
+
+def test_data_flip_and_batch_may_differ_from_those_of_the_training(trained, tiny, tmp_path):
+    _, workdir, _ = trained
     other = tiny({"data.examples": (40, 3), "evaluate.flip": True, "evaluate.batch_size": 2})
-    flipped = evaluate.evaluate(other, tmp_path / "other", workdir)
-    assert flipped["examples"] == 3
-    stored = json.loads((tmp_path / "other" / "evaluation.json").read_text())
+    assert evaluate.evaluate(other, tmp_path, workdir)["examples"] == 3
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert (stored["flip"], stored["crop"], stored["scales"]) == (True, "image", [1.0])
 
 
-def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, capsys, monkeypatch):
+def test_a_split_without_joints_is_predicted_and_not_scored(
+    trained, evaluated, tmp_path, capsys, monkeypatch
+):
     config, workdir, _ = trained
-    evaluate.evaluate(config, tmp_path / "labelled", workdir)
     load = run.pipeline.load
 
     def bare(*args):
@@ -516,11 +530,10 @@ def test_a_split_without_joints_is_predicted_and_not_scored(trained, tmp_path, c
         return example | {name: 0 * example[name] for name in ("joints", "visible")}
 
     monkeypatch.setattr(run.pipeline, "load", bare)
-    capsys.readouterr()
     assert evaluate.evaluate(config, tmp_path, workdir) is None
     assert "No joint is labelled: there are no scores, only predictions.json." in capsys.readouterr().out
-    names = ("labelled/predictions.json", "predictions.json")
-    labelled, found = (json.loads((tmp_path / name).read_text()) for name in names)
+    folders = (evaluated[-1], tmp_path)
+    labelled, found = (json.loads((folder / "predictions.json").read_text()) for folder in folders)
     assert found == labelled  # they do not depend on annotations
     assert (tmp_path / "pictures" / "evaluation.png").exists()
     assert not [name for name in ("evaluation.json", "curves.csv") if (tmp_path / name).exists()]
