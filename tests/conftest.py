@@ -92,6 +92,56 @@ def small_model(monkeypatch):
     monkeypatch.setattr(models, "build", create_small)
 
 
+_PROGRAMS = {}  # of `share_programs`
+
+
+def share_programs(replace=setattr):
+    """Lets this process's trainings and evaluations of equal networks and configs share compiled functions.
+
+    Most of a tiny run is tracing, which JAX would repeat for each run.
+    """
+    from hourglass_jax import train
+    from hourglass_jax.training import losses
+    from hourglass_jax.training.workdir import FREE, LENGTH
+    from hourglass_jax.transforms import per_example
+
+    make_step, estimator = train.make_step, per_example.estimator
+
+    def step_of(config, network, source, optimiser, mesh, trained=None, **options):
+        about = config.to_dict()
+        free = {*FREE, "train.init_from"} - {"train.remat"}
+        if about["optimizer"]["schedule"] == "constant":
+            free |= {*LENGTH}
+        values = [
+            (section, name, value)
+            for section in ("model", "data", "augment", "loss", "optimizer", "train")
+            for name, value in about[section].items()
+            if f"{section}.{name}" not in free
+        ]
+        data = (source.canvas, source.margin, len(source))
+        # A test may replace the model or the losses.
+        key = (make_step, losses.named, network.model, mesh, repr((network, values, config.seed, data)))
+        key += (trained, repr(options))
+        if key not in _PROGRAMS:
+            _PROGRAMS[key] = make_step(config, network, source, optimiser, mesh, trained, **options)
+        return _PROGRAMS[key]
+
+    def estimator_of(estimate, mesh, *, about=None):
+        key = (estimator, estimate.network.model, mesh, repr((estimate.about(), about)))
+        if key not in _PROGRAMS:
+            _PROGRAMS[key] = estimator(estimate, mesh, about=about)
+        return _PROGRAMS[key]
+
+    replace(train, "make_step", step_of)
+    replace(per_example, "estimator", estimator_of)
+
+
+@pytest.fixture
+def shared_programs(monkeypatch):
+    """See `share_programs`; not for a test of the programs themselves."""
+    share_programs(monkeypatch.setattr)
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
     """A folder for all workers of the session."""
@@ -382,7 +432,7 @@ def start(cache, tmp_path):
         run.kill()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_python(cache):
     """Runs a file of tests/programs, or of the root, to its end, on simulated devices."""
 

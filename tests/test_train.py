@@ -21,7 +21,7 @@ from hourglass_jax.training import log as logs
 from hourglass_jax.training import losses
 from hourglass_jax.training.workdir import FREE, Workdir
 
-pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "small_model", "shared_programs")
 
 
 def losses_of(lines):
@@ -85,7 +85,7 @@ def test_steps_and_milestones_follow_from_epochs(tiny):
 
 
 def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
-    tiny, start, state_of, same, metrics_of, capsys, tmp_path
+    tiny, start, state_of, same, metrics_of, monkeypatch, capsys, tmp_path
 ):
     config = tiny({"train.steps": 12, "train.save_every": 3, "train.evaluate_every": 6})
     workdir, whole = tmp_path / "disturbed", tmp_path / "whole"
@@ -100,25 +100,33 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
         file.write('{"step": 6, "lo')
     started_at = max(saved_steps(workdir), default=0)
 
-    for number, name, begins, stops_at in (
-        (signal.SIGTERM, "SIGTERM", "step 7/12", 8),
-        (signal.SIGINT, "SIGINT", "step 10/12", 11),
-    ):
-        run = start(config, workdir, begins=begins)
-        run.wait_for(begins)
-        if name == "SIGTERM":  # an evaluation meanwhile disturbs nothing
-            evaluate.evaluate(config, workdir, workdir)
-            assert json.loads((workdir / "evaluation.json").read_text())["step"] in (3, 6)
-        run.signal(number)
-        run.wait_for(f"{name}: saving after this step.")
-        run.go_on()
-        assert run.end() == 0, run.errors
-        assert max(saved_steps(workdir)) == stops_at
-        if started_at:
-            assert f"Continues after step {started_at} of 12." in run.output
-        assert run.output[-1].startswith(f"Stopped after step {stops_at}, which is saved;")
-        assert not [line for line in run.errors if "Traceback" in line]
-        started_at = stops_at
+    run = start(config, workdir, begins="step 7/12")
+    run.wait_for("step 7/12")
+    evaluate.evaluate(config, workdir, workdir)  # an evaluation meanwhile disturbs nothing
+    assert json.loads((workdir / "evaluation.json").read_text())["step"] in (3, 6)
+    run.signal(signal.SIGTERM)
+    run.wait_for("SIGTERM: saving after this step.")
+    run.go_on()
+    assert run.end() == 0, run.errors
+    assert max(saved_steps(workdir)) == 8
+    if started_at:
+        assert f"Continues after step {started_at} of 12." in run.output
+    assert run.output[-1].startswith("Stopped after step 8, which is saved;")
+    assert not [line for line in run.errors if "Traceback" in line]
+
+    say = train.say
+
+    def interrupted(text):
+        say(text)
+        if text.startswith("step 10/12"):
+            signal.raise_signal(signal.SIGINT)  # in this process: a process takes seconds
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "say", interrupted)
+        assert train.train(config, workdir) == {}
+    said = capsys.readouterr().out.splitlines()
+    assert "Continues after step 8 of 12." in said and "SIGINT: saving after this step." in said
+    assert said[-1].startswith("Stopped after step 11, which is saved;") and max(saved_steps(workdir)) == 11
 
     train.train(config, workdir)
     assert "Continues after step 11 of 12." in capsys.readouterr().out
