@@ -46,7 +46,7 @@ ELSEWHERE = {
     "source launch/setup.sh": "test_requirements.py",
     "pytest": "would run this test, and all others",
 }
-DISTRIBUTED = {"--distributed", "--coordinator", "--processes", "--process"}  # see training/test_step.py
+DISTRIBUTED = {"--distributed", "--coordinator", "--processes", "--process"}  # see training/test_processes.py
 
 # A few steps of a small network of the same kind; files and folders are those of the page.
 SMALL = {

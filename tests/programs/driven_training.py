@@ -3,7 +3,7 @@
     python driven_training.py BEGINS FLAGS...
 
 Waits for a line on its stdin after each line of the console that starts with BEGINS, if that is not
-empty. With BEGINS "and evaluate" it evaluates after training instead.
+empty.
 """
 
 import select
@@ -11,11 +11,10 @@ import sys
 
 import conftest
 
-from hourglass_jax import evaluate, main, models, train
+from hourglass_jax import main, models, train
 
 models.build = conftest.create_small
-main.PATIENCE["heartbeat_timeout_seconds"] = 10  # a test waits for it
-begins, say, plain_train = sys.argv.pop(1), train.say, train.train
+begins, say = sys.argv.pop(1), train.say
 
 
 def say_and_wait(text):
@@ -27,12 +26,5 @@ def say_and_wait(text):
         sys.stdin.readline()
 
 
-def train_and_evaluate(config, workdir, **options):
-    plain_train(config, workdir, **options)
-    evaluate.evaluate(config, workdir, workdir)
-
-
 train.say = say_and_wait
-if begins == "and evaluate":
-    train.train = train_and_evaluate
 main.run()

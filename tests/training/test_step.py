@@ -1,8 +1,5 @@
 import functools
-import json
-import socket
 
-import conftest
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -332,77 +329,6 @@ def test_state_is_donated_to_the_compiled_step():
     # Memory for one state, not for two: the old one is deleted, and the new one is correct.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     close(new.params, expected.params)
-
-
-# Several devices and processes.
-
-
-def test_eight_devices_give_the_parameters_of_one(run_python, tmp_path):
-    result = run_python("steps_on_devices.py", tmp_path / "states.npz", devices=8)
-    assert result.returncode == 0, result.stderr
-    with np.load(tmp_path / "states.npz") as states:
-        names = [name[1:] for name in states if name.startswith("1")]
-        assert len(names) > 100
-        for name in names:
-            # Measured: at most 1.2e-7 in the parameters and 1.2e-6 in the statistics, because the devices'
-            # parts are added in another order. With statistics of each device's own example, or with other
-            # augmentation, nothing would agree.
-            one, eight = states["1" + name], states["8" + name]
-            np.testing.assert_allclose(eight, one, rtol=1e-5, atol=5e-6, err_msg=name)
-    lines = result.stdout.splitlines()
-    assert lines[-3:-1] == [
-        "train.batch_size=12 must be a positive multiple of the 8 devices.",
-        "train.batch_size=0 must be a positive multiple of the 8 devices.",
-    ]
-    sent, parameters, statistics = json.loads(lines[-1])
-    # The gradients except those of cancelled biases, each norm's mean and mean of squares, and at most 16
-    # numbers for the loss: in the backward pass a norm needs no sums except the gradients of its scale and
-    # bias.
-    (sizes,) = sent.values()
-    assert sent.keys() == {"all-reduce"}
-    assert 0 <= sum(sizes) - 4 * (parameters + statistics) <= 4 * 16
-
-
-@pytest.mark.usefixtures("small_model")
-def test_two_processes_give_the_run_of_one(start, tiny, state_of, metrics_of, alike, tmp_path):
-    from hourglass_jax import evaluate, train
-    from hourglass_jax.training import log
-
-    # Use the squared error: the cross-entropy's gradient for a last bias is 0 except for rounding, and Adam
-    # would make steps of full length from that.
-    config = tiny({"train.steps": 3, "loss.kind": "mean_squared_error"})
-    flags = ["--distributed", f"--coordinator=localhost:{conftest.free_port()}", "--processes=2"]
-    flags.append("--config.data.source=device")  # this does not alter the batches
-    two = [start(config, tmp_path / "two", *flags, f"--process={i}", begins="and evaluate") for i in range(2)]
-    train.train(config, tmp_path / "one")
-    evaluate.evaluate(config, tmp_path / "one", tmp_path / "one")
-    assert [run.end() for run in two] == [0, 0], [run.errors for run in two]
-    host = socket.gethostname()
-    assert two[1].output == [  # the first process prints for both
-        f"This process 1 of 2 runs on {host}; process 0 on {host} writes the log and the files."
-    ]
-    assert two[0].output[2] == f"This process 0 of 2 runs on {host}, 1 on {host}."
-    assert "40 canvases of 48 px take" in two[0].output[0] and "2 x cpu, batch 8." in two[0].output[3]
-
-    one, both = (state_of(config, tmp_path / name, 3) for name in ("one", "two"))
-    assert one.step == both.step == 3
-    close(both, one, rtol=1e-3, atol=1e-5)
-    for a, b in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
-        assert a.keys() == b.keys() and a["step"] == b["step"]
-        for name in a.keys() - {*log.CLOCKED}:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
-    for name in ("evaluation.json", "predictions.json"):
-        a, b = (json.loads((tmp_path / run / name).read_text()) for run in ("one", "two"))
-        if name == "evaluation.json":
-            alike(a, b)
-            continue
-        assert (
-            [p["id"] for p in a]
-            == [p["id"] for p in b]
-            == [f"synthetic-validation-{i:06d}" for i in range(10)]
-        )
-        np.testing.assert_allclose([p["joints"] for p in a], [p["joints"] for p in b], atol=2e-3)
-        np.testing.assert_allclose([p["scores"] for p in a], [p["scores"] for p in b], atol=2e-4)
 
 
 class Active(Net):
