@@ -1,5 +1,6 @@
 """Tables, timings and rows of the benchmarks; every system has a row."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -119,6 +120,12 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
 
 
 @pytest.fixture
+def cached_steps(small_model, quick_compiles, monkeypatch):
+    """Small steps, compiled once for all tests that only measure them."""
+    monkeypatch.setattr(common, "_without_cache", contextlib.nullcontext)
+
+
+@pytest.fixture
 def one_thread():
     """PyTorch on one thread: its idle threads would spin and slow other tests."""
     torch = pytest.importorskip("torch")
@@ -129,7 +136,7 @@ def one_thread():
 
 
 def test_memory_and_time_of_every_policy_are_compared_with_the_plain_step(
-    small_model, quick_compiles, tmp_path, monkeypatch
+    cached_steps, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(remat, "POLICIES", {name: remat.POLICIES[name] for name in ("", "units")})
     small = ["--systems", "newell", "--size=32", "--batch_size=2", "--rounds=1", f"--output={tmp_path}"]
@@ -140,7 +147,7 @@ def test_memory_and_time_of_every_policy_are_compared_with_the_plain_step(
     assert units["of plain"] == pytest.approx(units["temporary MB"] / plain["temporary MB"], abs=0.01)
 
 
-def test_growth_is_measured_one_dimension_at_a_time_and_drawn(small_model, quick_compiles, tmp_path):
+def test_growth_is_measured_one_dimension_at_a_time_and_drawn(cached_steps, tmp_path):
     pytest.importorskip("matplotlib")
     small = ["--width_values", "--stacks_values", "1", "--size_values", "32", "64", "--batch_size=2"]
     assert benchmark.main(["growth", *small, "--size=32", "--rounds=1", f"--output={tmp_path}"]) == 0
@@ -207,9 +214,7 @@ def test_a_training_step_is_timed_against_a_twin_with_the_same_gradients(
         training.check_gradients(stacks=1)
 
 
-def test_input_is_timed_from_drawn_frames_and_from_a_folders(
-    small_model, quick_compiles, tmp_path, monkeypatch, capsys
-):
+def test_input_is_timed_from_drawn_frames_and_from_a_folders(cached_steps, tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow_datasets")
     steps = []
     plain = common.Step.__call__
@@ -292,7 +297,7 @@ GPU = {"stacks": 1, "width": 8, "depth": 1, "size": 32, "dtype": "bfloat16", "ba
 
 
 def test_an_accelerators_rows_come_in_order_and_are_kept_as_far_as_the_time_goes(
-    small_model, quick_compiles, tmp_path, monkeypatch, capsys
+    cached_steps, tmp_path, monkeypatch, capsys
 ):
     seen, slow = [], [False]
 

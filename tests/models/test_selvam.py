@@ -374,7 +374,8 @@ BRIGHT = np.tile(np.linspace(255, 0, 8).astype(np.uint8)[None, None, :, None], (
 
 
 def test_coordinates_are_pixels_and_their_scores_are_the_heatmaps_values_there():
-    joints, scores, seen = inference.Estimator(NETWORK, canvas=8, margin=1.0, flip=False)({}, BRIGHT)
+    estimate = inference.Estimator(NETWORK, canvas=8, margin=1.0, flip=False)
+    joints, scores, seen = jax.jit(estimate)({}, BRIGHT)
     close(joints, [[[[1.6, 3.2], [5.6, 4.0], [4.0, 0.8]]]])  # one prediction: (b, 1, k, 2)
     close(scores, [[[0.8, 0, 0]]])  # the first lies in the cell of row 1, column 0
     assert seen["heatmaps"].shape == (1, 4, 4, 1) and seen["attention"] == {}
