@@ -1,8 +1,10 @@
+import functools
 import gc
 import shutil
 import sys
 import types
 
+import conftest
 import jax
 import numpy as np
 import optax
@@ -21,14 +23,20 @@ def metadata_of(config):
     return Metadata(config.to_dict(), skeletons.MPII.to_dict())
 
 
+ADAM = optax.adam(1e-3)
+
+
+@functools.cache
+def shapes_of(model, optimiser, size, average):
+    """The shapes of a state."""
+    return train_step.abstract(model, optimiser, size=size, average=average)
+
+
 def filled(config, step, optimiser=None):
     """A state of the config's network whose values all equal its step; the averaged ones are 1000 more."""
     network = network_of(metadata_of(config))
     average = config.train.average_decay > 0
-    optimiser = optimiser or optax.adam(1e-3)
-    shapes = jax.eval_shape(
-        lambda: train_step.init(network.model, optimiser, seed=0, size=network.size, average=average)
-    )
+    shapes = shapes_of(network.model, optimiser or ADAM, network.size, average)
     state = jax.tree.map(lambda x: np.full(x.shape, step, x.dtype), shapes)
     if average:
         state = state.replace(averaged=jax.tree.map(lambda x: x + 1000, state.averaged))
@@ -63,9 +71,22 @@ def test_workdir_means_its_best_checkpoint(tiny, tmp_path, scores, best):
     write(config, tmp_path, scores, keep_latest=3)
     network, variables, metadata = loading.load(tmp_path)
     assert metadata.step == best and value_of(variables) == 1000 + best
-    for step in scores:  # and a path of one means that one
-        network, variables, metadata = loading.load(f"{tmp_path}/checkpoints/{step}")
-        assert metadata.step == step and value_of(variables) == 1000 + step
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A workdir with checkpoints of steps 1 and 2; the first one has the better score."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build", conftest.create_small)
+        write(conftest.tiny(), folder, {1: 30.0, 2: 20.0})
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_path_of_a_checkpoint_means_that_one(run, step):
+    _, variables, metadata = loading.load(f"{run}/checkpoints/{step}")
+    assert metadata.step == step and value_of(variables) == 1000 + step
 
 
 def test_the_network_follows_from_the_metadata(tiny, tmp_path):
@@ -134,8 +155,8 @@ def test_reading_does_not_change_the_folder(tiny, tmp_path):
         ("begun", "begun: there is no such checkpoint; found none"),
     ],
 )
-def test_a_missing_checkpoint_is_a_one_line_error(tiny, tmp_path, path, message):
-    write(tiny(), tmp_path / "run", {1: None, 2: None})
+def test_a_missing_checkpoint_is_a_one_line_error(run, tmp_path, path, message):
+    (tmp_path / "run").symlink_to(run)
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FileNotFoundError) as error:
@@ -274,8 +295,6 @@ def test_differences_are_named_by_their_path():
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory):
     """A workdir with a checkpoint of distinct numbers, and the numbers."""
-    import conftest
-
     config, workdir = conftest.tiny(), tmp_path_factory.mktemp("intact")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "build", conftest.create_small)

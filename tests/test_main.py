@@ -8,7 +8,7 @@ from absl import flags
 
 from hourglass_jax import main
 
-pytestmark = pytest.mark.usefixtures("small_model")
+pytestmark = pytest.mark.usefixtures("small_model", "shared_programs")
 
 QUICK, W = "--config=configs/quickstart.py:width=4", "--workdir=TMP/w"
 

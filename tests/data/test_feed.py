@@ -120,7 +120,7 @@ def test_the_device_with_the_least_memory_counts():
     assert devices.free_memory(mesh(known[0], None)) is None
 
 
-@pytest.mark.usefixtures("small_model")
+@pytest.mark.usefixtures("small_model", "shared_programs")
 def test_a_training_on_resident_data_is_that_on_sent_data(tiny, folder, state_of, same, tmp_path):
     changes = {"data.dataset": "lspet", "data.packed_dir": str(folder), "data.source": "packed"}
     changes |= {"train.evaluate_every": 2, "train.pictures": 1}
