@@ -85,7 +85,7 @@ def strides_of(config, model):
         return model.strides_of_stacks()
     supervision = config.model.get("supervision", "stacks")
     if supervision == "resolutions":
-        return [32, 16, 8, 4]
+        return [4 * 2**level for level in reversed(range(config.model.depth))]
     return [4] * (config.model.stacks if supervision == "stacks" else 1)
 
 
@@ -112,6 +112,10 @@ def test_a_config_is_complete_and_builds_its_model(name, string):
     k = joints_of(config)
     size = config.data.size
     model = models.build(joints=k, **config.model)
+    coarsest = 4 if config.model.name != "mssh" else model.strides_of_stacks()[0]
+    halved = config.model.depth + (config.model.get("block") == "inception_b")  # whose blocks halve, too
+    assert size % (coarsest * 2**halved) == 0
+    config.model.depth = 2  # of less to trace
     outputs, _ = shapes_of(config.model.to_dict() | {"joints": k}, size)
     channels = 1 if config.loss.kind == "coordinates" else k
     strides = strides_of(config, model)

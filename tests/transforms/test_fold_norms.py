@@ -18,7 +18,7 @@ from hourglass_jax.transforms import fold_norms
 SIZE = 32
 SMALL = {"stacks": 1, "width": 16, "depth": 1}
 NETWORKS = {
-    "newell": {"stacks": 2},
+    "newell": {},
     "chu": {"window": 3},
     "mssh": {"stacks": 2, "block": "inception_b", "fusion": "concatenation", "lateral": True},
     "selvam": {"attention_width": 4, "heatmap_attention": True},
