@@ -214,10 +214,12 @@ def test_logits_become_heatmaps_before_they_are_averaged():
 
     network = Network(Logits(), skeletons.MPII, SIZE, (0.0, 0.0, 0.0), 1.0, logits=True)
     images = np.zeros((1, SIZE, SIZE, 3), np.float32)
-    (maps,) = network.outputs({}, images, flip=False).heatmaps
+    ((maps,), (both,)) = (
+        jax.jit(lambda x, flip=flip: network.outputs({}, x, flip=flip).heatmaps)(images)
+        for flip in (False, True)
+    )
     # The share of a Gaussian's sum times 2 pi sigma^2 is its peak, except for the part beyond the border.
     assert float(maps.max()) == pytest.approx(1.0, abs=0.03)
-    (both,) = network.outputs({}, images, flip=True).heatmaps
     np.testing.assert_allclose(
         both[..., 0], (np.asarray(maps) + np.asarray(maps)[:, :, ::-1])[..., 0] / 2, rtol=1e-5
     )
