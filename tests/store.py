@@ -83,6 +83,7 @@ def _binary() -> pathlib.Path:
 def _handler(store: Store):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else the body, a write of its own, waits 40 ms for the client
 
         def log_message(self, *arguments):
             pass

@@ -35,7 +35,7 @@ from hourglass_jax.training import log as logs
 from hourglass_jax.training import processes, step
 from hourglass_jax.training.step import State
 
-pytestmark = pytest.mark.usefixtures("small_model")
+pytestmark = pytest.mark.usefixtures("small_model", "shared_programs")
 
 
 def names(folder):
@@ -354,6 +354,13 @@ def test_an_outage_that_lasts_ends_in_one_line_and_keeps_what_was_there(gcs, imp
 GCSFS, TENSORSTORE = "uploadType=resumable", "uploadType=media"
 
 
+def tensorstore_tries(monkeypatch, times):
+    """Lets TensorStore repeat a request so many times, without pauses."""
+    context = tensorstore_utils.get_ts_context().spec.to_json()
+    context |= {"gcs_request_retries": {"max_retries": times, "initial_delay": "1ms", "max_delay": "1ms"}}
+    monkeypatch.setattr(tensorstore_utils, "get_ts_context", lambda **options: tensorstore.Context(context))
+
+
 @pytest.mark.parametrize(
     "fault, where, found",
     [
@@ -368,10 +375,7 @@ def test_a_store_that_fails_in_a_save_keeps_the_checkpoint_before(
 ):
     store, folder = gcs
     monkeypatch.setattr(buckets, "OUTAGE", 0.0)
-    context = tensorstore_utils.get_ts_context().spec.to_json()
-    # TensorStore repeats a request for a quarter of an hour.
-    context |= {"gcs_request_retries": {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"}}
-    monkeypatch.setattr(tensorstore_utils, "get_ts_context", lambda **options: tensorstore.Context(context))
+    tensorstore_tries(monkeypatch, 1)  # by default it repeats a request for a quarter of an hour
 
     def state(step):
         return State(np.int32(step), {"a": jnp.full(3, float(step))}, {}, {"m": jnp.ones(2)}, None)
@@ -418,13 +422,13 @@ def is_gcsfs(method, path):
     return method == "GET" and "tensorstore=" not in path
 
 
-def test_a_restore_is_tried_again(gcs, saved, same, impatient, capsys):
+def test_a_restore_is_tried_again(gcs, saved, same, impatient, monkeypatch, capsys):
     store, folder = gcs
+    tensorstore_tries(monkeypatch, 32)  # as by default
     everywhere = devices.replicated(devices.mesh())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), saved)
     left = []
-    # gcsfs tries six times, with two requests if the connection is cut; then we do. TensorStore waits seconds
-    # between its own tries.
+    # gcsfs tries six times, with two requests if the connection is cut; then we do.
     for fault, where, times in (
         (503, is_gcsfs, 13),
         ("drop", is_gcsfs, 26),
