@@ -85,8 +85,14 @@ def test_compiling_ignores_the_cache_and_leaves_it_unchanged(quick_compiles):
     assert jax.config.jax_enable_compilation_cache == before
 
 
+@pytest.fixture
+def cached_steps(small_model, quick_compiles, monkeypatch):
+    """Small steps, compiled once for all tests that only measure them."""
+    monkeypatch.setattr(common, "_without_cache", contextlib.nullcontext)
+
+
 def test_systems_are_trained_evaluated_timed_and_found_again(
-    tiny, small_model, quick_compiles, tmp_path, monkeypatch, capsys
+    tiny, cached_steps, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(systems, "SYSTEMS", ("newell",))
     monkeypatch.setattr(
@@ -117,12 +123,6 @@ def test_systems_are_trained_evaluated_timed_and_found_again(
     monkeypatch.setattr(train, "train", lambda *_: {})
     with pytest.raises(ValueError, match="resumes"):
         systems.trained_scores(tiny({"train.steps": 3}), tmp_path / "newell")
-
-
-@pytest.fixture
-def cached_steps(small_model, quick_compiles, monkeypatch):
-    """Small steps, compiled once for all tests that only measure them."""
-    monkeypatch.setattr(common, "_without_cache", contextlib.nullcontext)
 
 
 @pytest.fixture
@@ -410,7 +410,10 @@ def test_an_account_adds_up_by_kind():
     np.testing.assert_allclose(list(seconds.values()), np.array([8, 17, 2, 4, 32, 63]) / 1e3)
 
 
-def test_the_account_of_a_small_network(capsys):
+def test_the_account_of_a_small_network(quick_compiles, monkeypatch, capsys):
+    # In this process, and with its cores: only the times would differ.
+    monkeypatch.setattr(account, "in_a_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(account, "_on_one_core", lambda batch_size: None)
     sizes = ["--stacks=1", "--width=64", "--depth=1", "--size=64", "--rounds=2"]
     assert benchmark.main(["account", *sizes]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
