@@ -140,7 +140,12 @@ def test_strides_fall_from_8_to_2_over_the_stacks(stacks, strides):
     assert mssh.Model(stacks=stacks).strides_of_stacks() == strides
 
 
-def test_lateral_connections_and_concatenation_add_their_convolutions():
+@pytest.fixture
+def points(monkeypatch):
+    monkeypatch.setitem(mssh.BLOCKS, "inception_a", wiring.Point)
+
+
+def test_lateral_connections_and_concatenation_add_their_convolutions(points):
     plain = size(shapes(mssh.Model(**SMALL))[1])
     lateral = size(shapes(mssh.Model(**SMALL, lateral=True))[1])
     assert lateral - plain == 2 * (8 * 8 + 8)  # on the two larger scales
@@ -149,8 +154,8 @@ def test_lateral_connections_and_concatenation_add_their_convolutions():
 
 
 def test_with_one_scale_and_residual_units_it_is_newells_network():
-    fields = {"joints": 3, "stacks": 3, "width": 8, "depth": 1}
-    reference, ours = newell.Model(**fields), mssh.Model(**fields, strides=[4, 4, 4], block="residual")
+    fields = {"joints": 3, "stacks": 2, "width": 8, "depth": 1}
+    reference, ours = newell.Model(**fields), mssh.Model(**fields, strides=[4, 4], block="residual")
     image = normal(2, 16, 16, 3)
     variables = randomised(reference, image)
     places = {"unit0": "unit", "unit1": "stride4_unit0", "unit2": "stride4_last"}
@@ -165,11 +170,6 @@ def test_with_one_scale_and_residual_units_it_is_newells_network():
     expected, found = jax.jit(reference.apply)(variables, image), jax.jit(ours.apply)(same, image)
     for a, b in zip(expected.heatmaps, found.heatmaps, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture
-def points(monkeypatch):
-    monkeypatch.setitem(mssh.BLOCKS, "inception_a", wiring.Point)
 
 
 class Small:
@@ -274,8 +274,11 @@ def test_wrong_fields_are_refused(fields, message):
 ERRORS = np.array([[0.0, 0.1, 0.5], [0.5, 0.0, 0.25], [0.9, 0.9, 0.9]])[:, None]  # three stacks, one person
 
 
+adaptive_weights = jax.jit(losses.adaptive_weights, static_argnames="limit")
+
+
 def test_algorithm_1_by_hand():
-    weights = losses.adaptive_weights(ERRORS, np.ones((1, 3)))
+    weights = adaptive_weights(ERRORS, np.ones((1, 3)))
     expected = [
         [1 / 3, 1 / 3, 1 / 3],
         # L = (0 + 0.1 + 0.5) / 3 = 0.2, beta = 0.2 / 0.8 = 1/4; (1/4)^1 = 0.25, (1/4)^0.9 = 0.287175,
@@ -295,7 +298,7 @@ def random_errors(limit):
 
 def test_harder_joints_gain_weight_and_weights_stay_normalised():
     errors, counted = random_errors(0.5), np.ones((50, 7))
-    weights = np.asarray(losses.adaptive_weights(errors, counted))
+    weights = np.asarray(adaptive_weights(errors, counted))
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
     for before, after, of_stack in zip(weights, weights[1:], errors, strict=False):
         order = np.argsort(of_stack, axis=-1)
@@ -309,23 +312,23 @@ def test_harder_joints_gain_weight_and_weights_stay_normalised():
 def test_weights_do_not_change_from_a_mean_error_of_one_half_on(error):
     # beta >= 1 would invert the rule: the joint without an error would gain most.
     errors = np.array([[[error, error, error]], [[error + 0.0005, error, error]], [[0, 0, 0]]])
-    weights = losses.adaptive_weights(errors, np.ones((1, 3)))
+    weights = adaptive_weights(errors, np.ones((1, 3)))
     np.testing.assert_allclose(weights, np.full((3, 1, 3), 1 / 3), rtol=1e-5)
 
 
 def test_the_printed_algorithm_applies_above_one_half_too():
     # L = (0.9 + 0.6 + 0.6) / 3 = 0.7, beta = 7 / 3; beta^0.1 = 1.088423, beta^0.4 = 1.403429; sum 3.895281.
     errors = np.array([[[0.9, 0.6, 0.6]], [[0, 0, 0]]])
-    weights = losses.adaptive_weights(errors, np.ones((1, 3)), limit=False)
+    weights = adaptive_weights(errors, np.ones((1, 3)), limit=False)
     np.testing.assert_allclose(weights[1, 0], [0.279421, 0.360289, 0.360289], rtol=1e-5)
     lost = np.full((4, 1, 3), 0.999)  # almost the largest relative error; beta is 999
     lost[:, 0, 0] = 0
-    printed = np.asarray(losses.adaptive_weights(lost, np.ones((1, 3)), limit=False))
+    printed = np.asarray(adaptive_weights(lost, np.ones((1, 3)), limit=False))
     assert np.isfinite(printed).all() and (printed >= 0).all()
     np.testing.assert_allclose(printed.sum(axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(
-        losses.adaptive_weights(ERRORS, np.ones((1, 3)), limit=False),
-        losses.adaptive_weights(ERRORS, np.ones((1, 3))),
+        adaptive_weights(ERRORS, np.ones((1, 3)), limit=False),
+        adaptive_weights(ERRORS, np.ones((1, 3))),
         rtol=1e-5,
     )
 
@@ -334,9 +337,9 @@ def test_the_share_of_people_whose_weights_move_is_logged():
     # The first person's mean error is 0.2, the second's 0.7, the third has no joint that counts.
     errors = np.array([[[0.0, 0.1, 0.5], [0.9, 0.6, 0.6], [0.1, 0.2, 0.3]]] * 2)
     counted = np.array([[1, 1, 1], [1, 1, 1], [0, 0, 0]])
-    weights = losses.adaptive_weights(errors, counted)
+    weights = adaptive_weights(errors, counted)
     np.testing.assert_allclose(losses.moved_people(weights, counted), 0.5)
-    weights = losses.adaptive_weights(errors, counted, limit=False)
+    weights = adaptive_weights(errors, counted, limit=False)
     np.testing.assert_allclose(losses.moved_people(weights, counted), 1.0)
     assert losses.moved_people(weights * 0, counted * 0) == 0
     # As the train step calls it: errors 0 and 0.25, then both 0.999.
@@ -345,9 +348,10 @@ def test_the_share_of_people_whose_weights_move_is_logged():
     joints, visible = np.array([[[16.0, 16.0], [10.0, 20.0]]], np.float32), np.array([[2, 2]])
     perfect = heatmaps.render(joints / 4, visible > 0, size=8, sigma=1.0)
     maps = perfect * np.array([1.0, 0.5])
-    numbers = losses.measure(size=32, **options)(Outputs((maps, maps)), joints, visible)
+    measure = jax.jit(losses.measure(size=32, **options))
+    numbers = measure(Outputs((maps, maps)), joints, visible)
     np.testing.assert_allclose(numbers["moved_people"], 1.0)
-    numbers = losses.measure(size=32, **options)(Outputs((0 * maps, 0 * maps)), joints, visible)
+    numbers = measure(Outputs((0 * maps, 0 * maps)), joints, visible)
     np.testing.assert_allclose(numbers["moved_people"], 0.0)
     assert losses.measure(size=32, **options | {"adaptive": False}) is None
 
@@ -361,7 +365,7 @@ def test_few_stacks_keep_the_papers_order_of_scales(stacks, strides):
 def test_a_found_joint_keeps_its_weight_and_the_smallest_error_counts():
     errors = np.zeros((2, 2, 16))
     errors[0, 1, 3] = 0.04
-    weights = losses.adaptive_weights(errors, np.ones((2, 16)))
+    weights = adaptive_weights(errors, np.ones((2, 16)))
     np.testing.assert_allclose(weights[:, 0], 1 / 16, rtol=1e-5)  # with beta = 0 all weights would be 0
     # L = 0.04 / 16 = 0.0025, beta = 0.0025 / 0.9975 = 0.00250627; beta^0.96 / beta = beta^-0.04 = 1.270687.
     np.testing.assert_allclose(weights[1, 1, 3] / weights[1, 1, 0], 1.270687, rtol=1e-5)
@@ -370,8 +374,8 @@ def test_a_found_joint_keeps_its_weight_and_the_smallest_error_counts():
 def test_joints_that_do_not_count_have_no_weight():
     errors = np.concatenate([ERRORS, ERRORS[..., ::-1], ERRORS], axis=1)[..., [0, 1, 2, 2]]
     counted = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
-    weights = losses.adaptive_weights(errors, counted)
-    np.testing.assert_allclose(weights[:, 0, :3], losses.adaptive_weights(ERRORS, np.ones((1, 3)))[:, 0])
+    weights = adaptive_weights(errors, counted)
+    np.testing.assert_allclose(weights[:, 0, :3], adaptive_weights(ERRORS, np.ones((1, 3)))[:, 0])
     np.testing.assert_array_equal(weights[:, 1:, :], [[[0, 0, 0, 0], [0, 1, 0, 0]]] * 3)
     assert not np.asarray(weights)[:, 0, 3].any()
 
@@ -424,7 +428,7 @@ def test_losses_are_weighted_sums_over_the_joints():
     counted = VISIBLE > 0
     squares = [np.mean((m - t) ** 2, axis=(1, 2)) for m, t in zip(maps, targets(), strict=True)]
     errors = np.stack([losses.relative_errors(*pair) for pair in zip(maps, targets(), strict=True)])
-    weights = np.asarray(losses.adaptive_weights(errors, counted))
+    weights = np.asarray(adaptive_weights(errors, counted))
     # Three and four joints count: a person's weights sum to its number of joints, as without weights.
     expected = [(w * [[3], [4]] * e).sum() / 7 for w, e in zip(weights, squares, strict=True)]
     total, per_stack, _ = on_heatmaps(maps, adaptive=True)
@@ -450,7 +454,7 @@ def test_no_gradient_passes_through_the_weights(kind):
     def with_constant_weights(maps):
         seen = maps if kind == "mean_squared_error" else [heatmaps.from_logits(m, sigma=1.0) for m in maps]
         errors = [losses.relative_errors(np.asarray(m), t) for m, t in zip(seen, targets(), strict=True)]
-        weights = losses.adaptive_weights(np.stack(errors), VISIBLE > 0) * np.array([[3], [4]])
+        weights = adaptive_weights(np.stack(errors), VISIBLE > 0) * np.array([[3], [4]])
         pairs = zip(targets(), weights, strict=True)
         return lambda maps: sum(losses.KINDS[kind](m, *pair) for m, pair in zip(maps, pairs, strict=True))
 

@@ -447,18 +447,26 @@ def test_each_resolution_has_its_loss_and_its_joints_in_evaluation(points):
     network = Network(model, skeleton, 16, (0.0, 0.0, 0.0), 1.0, logits=False)
     canvases = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     estimate = inference.Estimator(network, canvas=16, margin=1.0, flip=False)
-    joints, scores, seen = jax.jit(estimate)(variables, canvases)
-    outputs = jax.jit(model.apply)(variables, canvases / np.float32(255))
-    assert [maps.shape for maps in outputs.heatmaps] == [(2, 2, 2, 3), (2, 4, 4, 3)]
-    assert seen["heatmaps"].shape == (2, 4, 4, 3)
-    for s, px in enumerate((8, 4)):  # px of the input per cell
-        cells, values = heatmaps.decode(outputs.heatmaps[s])
-        np.testing.assert_allclose(joints[:, s], px * cells, atol=1e-3)
-        np.testing.assert_allclose(scores[:, s], values, rtol=1e-3)
     loss = losses.named(
         kind="mean_squared_error", size=16, sigma=1.0, heatmap_weight=1.0, mask_unlabelled=False
     )
-    _, per_stack = loss(outputs, jnp.full((2, 3, 2), -50.0), jnp.full((2, 3), 2))  # far outside: no target
+
+    @jax.jit
+    def run(variables, canvases):
+        outputs = model.apply(variables, canvases / np.float32(255))
+        decoded = [heatmaps.decode(maps) for maps in outputs.heatmaps]
+        _, per_stack = loss(
+            outputs, jnp.full((2, 3, 2), -50.0), jnp.full((2, 3), 2)
+        )  # far outside: no target
+        return estimate(variables, canvases), outputs, decoded, per_stack
+
+    (joints, scores, seen), outputs, decoded, per_stack = run(variables, canvases)
+    assert [maps.shape for maps in outputs.heatmaps] == [(2, 2, 2, 3), (2, 4, 4, 3)]
+    assert seen["heatmaps"].shape == (2, 4, 4, 3)
+    for s, px in enumerate((8, 4)):  # px of the input per cell
+        cells, values = decoded[s]
+        np.testing.assert_allclose(joints[:, s], px * cells, atol=1e-3)
+        np.testing.assert_allclose(scores[:, s], values, rtol=1e-3)
     np.testing.assert_allclose(per_stack, [jnp.mean(maps**2) for maps in outputs.heatmaps], rtol=1e-5)
 
 
