@@ -41,11 +41,11 @@ def steps(file):
     source = sources.open_source(config.data, train=True)
     metadata = {"config": config.to_dict(), "skeleton": source.skeleton.to_dict()}
     network, sgd = network_of(metadata), optax.sgd(0.1)
-    no_checkpoints = types.SimpleNamespace(latest=None)
-    result = {}
+    fresh = train.make_state(config, network, sgd, mesh_of(1), types.SimpleNamespace(latest=None))
+    fresh, result = jax.device_get(fresh), {}  # the steps reuse the memory of a state
     for count in COUNTS:
         mesh, step = mesh_of(count), None
-        state = train.make_state(config, network, sgd, mesh, no_checkpoints)
+        state = jax.device_put(fresh, devices.replicated(mesh))
         sent, resident = feed.Sent(source, mesh), feed.Resident(source, mesh)
         options = {"train": True, "batch_size": 8, "steps": 3}
         for batch, same in zip(sent.batches(**options), resident.batches(**options), strict=True):
