@@ -427,9 +427,8 @@ def by_task(state):
     leaves = {task: {} for task in ALL.tasks}
     for path, leaf in jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, step=None)):
         text = jax.tree_util.keystr(path, simple=True, separator="/")
-        leaves["attention" if "attention" in text else "pose"][text] = np.array(
-            leaf
-        )  # the step reuses its memory
+        task = "attention" if "attention" in text else "pose"
+        leaves[task][text] = np.array(leaf)  # a copy: the next step reuses the memory
     return leaves
 
 
