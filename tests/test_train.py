@@ -85,10 +85,10 @@ def test_steps_and_milestones_follow_from_epochs(tiny):
 
 
 def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
-    tiny, start, state_of, same, metrics_of, monkeypatch, capsys, tmp_path
+    tiny, start, state_of, same, alike, metrics_of, monkeypatch, capsys, tmp_path
 ):
-    config = tiny({"train.steps": 12, "train.save_every": 3, "train.evaluate_every": 6})
-    workdir, whole = tmp_path / "disturbed", tmp_path / "whole"
+    changes = {"train.steps": 12, "train.save_every": 3, "train.evaluate_every": 6}
+    config, workdir, whole = tiny(changes), tmp_path / "disturbed", tmp_path / "whole"
     # Killed after step 5, while steps 4 and 5 are in the log and in no checkpoint.
     run = start(config, workdir, begins="step 5/12")
     run.wait_for("step 5/12")
@@ -100,19 +100,29 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
         file.write('{"step": 6, "lo')
     started_at = max(saved_steps(workdir), default=0)
 
-    run = start(config, workdir, begins="step 7/12")
-    run.wait_for("step 7/12")
-    evaluate.evaluate(config, workdir, workdir)  # an evaluation meanwhile disturbs nothing
-    assert json.loads((workdir / "evaluation.json").read_text())["step"] in (3, 6)
+    # It is evaluated while it validates, saves and deletes checkpoints at every step, then SIGTERM stops it.
+    often = tiny(changes | {"train.save_every": 1, "train.evaluate_every": 1})
+    run, seen = start(often, workdir, begins="step "), []
+    for step in range(started_at + 1, 9):
+        run.wait_for(f"step {step}/12")
+        if step < 8:
+            run.go_on()
+        if step >= 6:  # the first checkpoints are whole
+            scores = evaluate.evaluate(often, workdir, workdir)
+            seen.append((json.loads((workdir / "evaluation.json").read_text())["step"], scores))
     run.signal(signal.SIGTERM)
     run.wait_for("SIGTERM: saving after this step.")
     run.go_on()
     assert run.end() == 0, run.errors
-    assert max(saved_steps(workdir)) == 8
+    assert saved_steps(workdir)[-2:] == [7, 8]
     if started_at:
         assert f"Continues after step {started_at} of 12." in run.output
     assert run.output[-1].startswith("Stopped after step 8, which is saved;")
     assert not [line for line in run.errors if "Traceback" in line]
+    lines = losses_of(metrics_of(workdir))
+    for step, scores in seen:
+        expected = {f"validation/{name}": value for name, value in scores.scalars().items()}
+        alike(lines[step, "validation"], {"step": step} | expected)
 
     say = train.say
 
@@ -123,7 +133,7 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "say", interrupted)
-        assert train.train(config, workdir) == {}
+        train.train(config, workdir)
     said = capsys.readouterr().out.splitlines()
     assert "Continues after step 8 of 12." in said and "SIGINT: saving after this step." in said
     assert said[-1].startswith("Stopped after step 11, which is saved;") and max(saved_steps(workdir)) == 11
@@ -133,26 +143,10 @@ def test_killed_stopped_and_evaluated_runs_end_as_an_undisturbed_one(
     train.train(config, whole)
     same(state_of(config, workdir, 12), state_of(config, whole, 12))
     lines, expected = (losses_of(metrics_of(path)) for path in (workdir, whole))
-    # A stop adds lines of its own only if not every step is logged.
-    assert lines == expected and [s for s, kind in sorted(lines) if kind == "loss"] == list(range(1, 13))
-
-
-def test_evaluations_during_a_training_score_its_checkpoints(tiny, start, metrics_of, alike, tmp_path):
-    config = tiny({"train.steps": 5, "train.save_every": 1, "train.evaluate_every": 1})
-    workdir, seen = tmp_path / "run", []
-    run = start(config, workdir, begins="step ")
-    for step in range(1, 6):
-        run.wait_for(f"step {step}/5")
-        run.go_on()
-        if step >= 3:  # the first checkpoint is whole; while the training validates, saves and deletes others
-            scores = evaluate.evaluate(config, workdir, workdir)
-            seen.append((json.loads((workdir / "evaluation.json").read_text())["step"], scores))
-    assert run.end() == 0, run.errors
-    lines = losses_of(metrics_of(workdir))
-    for step, scores in seen:
-        expected = {f"validation/{name}": value for name, value in scores.scalars().items()}
-        alike(lines[step, "validation"], {"step": step} | expected)
-    assert len(lines) == 10 and saved_steps(workdir)[-2:] == [4, 5]
+    # A stop adds lines of its own only if not every step is logged; validation was more frequent for a while.
+    kinds = [[(s, k) for s in range(1, 13)] for k in ("loss", "validation")]
+    assert expected.keys() == {*kinds[0], (6, "validation"), (12, "validation")}
+    assert {key: lines[key] for key in expected} == expected and lines.keys() <= {*kinds[0], *kinds[1]}
 
 
 def test_half_written_checkpoint_is_ignored_and_removed(tiny, state_of, same, tmp_path):
