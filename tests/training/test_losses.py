@@ -1,5 +1,6 @@
 """Losses against values by hand and NumPy."""
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,8 @@ import pytest
 from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.pose.skeletons import Skeleton
 from hourglass_jax.training import losses
+
+cross_entropy = jax.jit(losses.cross_entropy)  # one program; each operation alone would be compiled, too
 
 
 def gaussian(x, y, cells):
@@ -34,24 +37,24 @@ def test_cross_entropy_by_hand():
     # Four cells; the softmax of (log 1, log 2, log 3, log 4) is (1, 2, 3, 4) / 10.
     logits = np.log([1.0, 2, 3, 4]).reshape(1, 2, 2, 1) + 7  # a constant does not matter
     targets = np.array([0.5, 0, 0, 1.5]).reshape(1, 2, 2, 1)  # q = (1/4, 0, 0, 3/4)
-    loss = losses.cross_entropy(logits, targets, jnp.ones((1, 1)))
+    loss = cross_entropy(logits, targets, jnp.ones((1, 1)))
     expected = -(0.25 * math.log(0.1) + 0.75 * math.log(0.4))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     # Only an eighth of a Gaussian at the border may be inside: its sum is 0.25, and q is the same.
-    loss = losses.cross_entropy(logits, targets / 8, jnp.ones((1, 1)))
+    loss = cross_entropy(logits, targets / 8, jnp.ones((1, 1)))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_cross_entropy_of_a_flat_map_is_the_logarithm_of_its_cells():
     targets = gaussian(3.2, 4.4, 8)[None, :, :, None]
-    loss = losses.cross_entropy(np.zeros((1, 8, 8, 1)), targets, jnp.ones((1, 1)))
+    loss = cross_entropy(np.zeros((1, 8, 8, 1)), targets, jnp.ones((1, 1)))
     np.testing.assert_allclose(loss, math.log(64), rtol=1e-6)
 
 
 def test_gradient_of_the_cross_entropy_is_softmax_minus_target():
     logits = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype(np.float32)
     targets = np.stack([gaussian(1, 2, 4), 2 * gaussian(3, 3, 4)], axis=-1)[None].astype(np.float32)
-    gradient = jax.grad(losses.cross_entropy)(logits, targets, jnp.ones((1, 2)))
+    gradient = jax.jit(jax.grad(losses.cross_entropy))(logits, targets, jnp.ones((1, 2)))
     softmax = np.exp(logits) / np.exp(logits).sum(axis=(1, 2), keepdims=True)
     share = targets / targets.sum(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(gradient, (softmax - share) / 2, atol=1e-6)  # the mean over two joints
@@ -65,8 +68,10 @@ def test_cross_entropy_leaves_out_joints_without_a_target_or_weight():
     targets = [gaussian(1, 2, 4), np.zeros((4, 4)), gaussian(-2.4, -2.4, 4), gaussian(2, 2, 4)]
     targets = np.stack(targets, axis=-1)[None].astype(np.float32)
     assert 0 < targets[..., 2].sum() < 0.1
-    value, gradient = jax.value_and_grad(losses.cross_entropy)(logits, targets, jnp.array([[1.0, 1, 1, 0]]))
-    alone = losses.cross_entropy(logits[..., :1], targets[..., :1], jnp.ones((1, 1)))
+    value, gradient = jax.jit(jax.value_and_grad(losses.cross_entropy))(
+        logits, targets, jnp.array([[1.0, 1, 1, 0]])
+    )
+    alone = cross_entropy(logits[..., :1], targets[..., :1], jnp.ones((1, 1)))
     np.testing.assert_allclose(value, alone, rtol=1e-6)
     assert not np.asarray(gradient)[..., 1:].any() and np.asarray(gradient)[..., 0].all()
 
@@ -75,7 +80,7 @@ def test_cross_entropy_leaves_out_joints_without_a_target_or_weight():
 def test_nothing_to_learn_is_zero_with_a_zero_gradient(kind):
     maps = np.random.default_rng(2).normal(size=(2, 4, 4, 3)).astype(np.float32)
     targets, weights = np.zeros_like(maps), jnp.zeros((2, 3))
-    value, gradient = jax.value_and_grad(losses.KINDS[kind])(maps, targets, weights)
+    value, gradient = jax.jit(jax.value_and_grad(losses.KINDS[kind]))(maps, targets, weights)
     assert value == 0 and not gradient.any()
 
 
@@ -124,7 +129,8 @@ def test_smaller_maps_can_be_compared_with_the_reduced_target():
     per_stack = []
     for reduce_targets in (False, True):
         options = {"kind": "mean_squared_error", "mask_unlabelled": True, "reduce_targets": reduce_targets}
-        per_stack.append(losses.on_heatmaps(zeros, JOINTS, VISIBLE, size=32, sigma=1.0, **options)[1])
+        on_heatmaps = functools.partial(losses.on_heatmaps, size=32, sigma=1.0, **options)
+        per_stack.append(jax.jit(on_heatmaps)(zeros, JOINTS, VISIBLE)[1])
     joints = JOINTS[0].T / 2  # 16 cells
     full = np.stack([gaussian(x, y, 16) for x, y in joints.T[:2]])
     reduced = full.reshape(2, 8, 2, 8, 2).max(axis=(2, 4))
@@ -137,10 +143,9 @@ def test_smaller_maps_can_be_compared_with_the_reduced_target():
 def test_a_labelled_joint_outside_of_the_input_keeps_its_zero_target():
     outside = np.array([[[-40.0, 10.0]]], np.float32)
     maps = np.full((1, 8, 8, 1), 0.5, np.float32)
-    total, _ = losses.on_heatmaps(
-        Outputs(heatmaps=(maps,)), outside, np.ones((1, 1)),
-        size=32, sigma=1.0, kind="mean_squared_error", mask_unlabelled=True,
-    )  # fmt: skip
+    options = {"size": 32, "sigma": 1.0, "kind": "mean_squared_error", "mask_unlabelled": True}
+    on_heatmaps = jax.jit(functools.partial(losses.on_heatmaps, **options))
+    total, _ = on_heatmaps(Outputs(heatmaps=(maps,)), outside, np.ones((1, 1)))
     np.testing.assert_allclose(total, 0.25)
 
 
@@ -151,7 +156,7 @@ def test_coordinates_error_by_hand():
     coordinates = np.array([[[0.5, 0.5], [0.25, 0.75]], [[0.0, 1.0], [9.0, 9.0]]])
     targets = np.array([[[0.5, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.0, 0.0]]])
     # Person 1: 0.25, and 0.0625 + 0.0625; person 2: 0.25 + 0.25, and a joint that is not labelled.
-    value = losses.coordinates_error(coordinates, targets, np.array([[1, 1], [1, 0]]))
+    value = jax.jit(losses.coordinates_error)(coordinates, targets, np.array([[1, 1], [1, 0]]))
     np.testing.assert_allclose(value, (0.25 + 0.125 + 0.5) / 2)
 
 
@@ -179,7 +184,7 @@ def test_one_heatmap_has_a_gaussian_at_every_labelled_joint():
 
 def test_named_makes_the_loss_that_a_config_names():
     options = {"size": 32, "sigma": 1.0, "mask_unlabelled": True, "heatmap_weight": 1.0}
-    value, _ = losses.named(kind="mean_squared_error", **options)(stacks(), JOINTS, VISIBLE)
+    value, _ = jax.jit(losses.named(kind="mean_squared_error", **options))(stacks(), JOINTS, VISIBLE)
     np.testing.assert_allclose(value, squared_errors()[:, :2].mean(axis=1).sum(), rtol=1e-5)
     with pytest.raises(ValueError, match="'huber' is unknown; choose from .*cross_entropy, coordinates"):
         losses.named(kind="huber", **options)
@@ -200,7 +205,8 @@ def test_joints_that_are_left_out_do_not_count():
     loss = losses.named(**options, mask_unlabelled=False)
     skeleton = Skeleton("three", ("head", "ankle", "hand"), (), (), ())
     assert losses.indices(skeleton, ("hand", "ankle")) == (2, 1)
-    value, per_stack = losses.without(loss, losses.indices(skeleton, ("ankle",)))(stacks(), JOINTS, VISIBLE)
+    without = jax.jit(losses.without(loss, losses.indices(skeleton, ("ankle",))))
+    value, per_stack = without(stacks(), JOINTS, VISIBLE)
     expected = squared_errors()[:, [0, 2]].mean(axis=1)  # the other one is not labelled, but counts
     np.testing.assert_allclose(per_stack, expected, rtol=1e-5)
     np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)
