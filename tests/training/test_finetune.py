@@ -57,6 +57,12 @@ def begun(config, workdir, monkeypatch):
     return states[0]
 
 
+@pytest.fixture(scope="module")
+def network(trained):
+    """The trained network, without its variables."""
+    return loading.load(trained[1])[0]
+
+
 def test_the_trunk_is_kept_exactly_and_the_heads_are_named(trained):
     network, variables, _ = loading.load(trained[1])
     lsp = {"skeleton": skeletons.LSP, "mean": (0.4, 0.5, 0.5), "model": network.model.clone(joints=14)}
@@ -123,8 +129,7 @@ def test_another_trunk_is_refused_before_anything_is_written(trained, tiny, tmp_
     assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
 
 
-def test_differences_other_than_the_heads_are_reported(trained):
-    network, _, _ = loading.load(trained[1])
+def test_differences_other_than_the_heads_are_reported(network):
     assert finetune.remarks("x", network, network, []) == ["Starts from x."]
     names = ("head", *network.skeleton.joints[1:])
     other = dataclasses.replace(
@@ -136,8 +141,7 @@ def test_differences_other_than_the_heads_are_reported(trained):
     assert said[3].endswith("--config.loss.kind=mean_squared_error")
 
 
-def test_a_pytorch_checkpoint_is_recognised_by_its_extension(tmp_path, trained):
-    network, _, _ = loading.load(trained[1])
+def test_a_pytorch_checkpoint_is_recognised_by_its_extension(tmp_path, network):
     (tmp_path / "hg.pth").write_bytes(b"nothing of the kind")
     with pytest.raises((ValueError, ImportError), match="hg.pth|PyTorch"):
         finetune.load(tmp_path / "hg.pth", network, None)

@@ -69,13 +69,17 @@ def test_sigterm_to_one_process_stops_all_and_they_continue_until_one_is_lost(
 
 @pytest.fixture
 def pair(cache):
-    """pair(number, kind, ...) starts programs/waits_in_a_training.py; the processes end with the test."""
-    port, begun = str(conftest.free_port()), []
+    """pair(number, kind, ...) starts programs/waits_in_a_training.py; the processes end with the test.
+
+    Those of a test find each other, except those with another `port`.
+    """
+    ours, begun = conftest.free_port(), []
     program, env = str(conftest.PROGRAMS / "waits_in_a_training.py"), conftest.environment(cache)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
 
-    def begin(number, *arguments):
-        begun.append(subprocess.Popen([sys.executable, program, port, str(number), *arguments], **pipes))
+    def begin(number, *arguments, port=ours):
+        command = [sys.executable, program, str(port), str(number), *arguments]
+        begun.append(subprocess.Popen(command, **pipes))
         return begun[-1]
 
     yield begin
@@ -110,10 +114,11 @@ def test_a_process_that_hangs_ends_the_others_and_itself(pair):
 
 def test_a_lost_first_process_ends_the_others_with_one_line(pair):
     first, second = pair(0, "waiting"), pair(1, "waiting")
+    alone = pair(1, "waiting", "2", port=conftest.free_port())  # its first process does not come
     there(first, second)
     first.kill()
     ends_with_one_line(1, errors_of(second))
-    alone = [line.strip() for line in errors_of(pair(1, "waiting", "2"))]  # its first process does not come
+    alone = [line.strip() for line in errors_of(alone)]
     assert [line for line in alone if "Error: " in line] == alone[-1:]
     assert alone[-1].startswith(f"Error: {socket.gethostname()} ended while it waited for the other")
     assert alone[-1].endswith("at most 2 s; JAX's messages are above. Start all of them within this time.")

@@ -316,7 +316,7 @@ def test_pck_by_the_box_of_the_joints():
     assert len(head) == len(row)
 
 
-def test_own_joints_from_files_to_pictures(own_data, tmp_path, tiny, small_model, capsys):
+def test_own_joints_from_files_to_pictures(own_data, tmp_path, tiny, small_model, shared_programs, capsys):
     folder = own_data(tmp_path / "mine")
     flags = [f"--annotations={folder}/train.json,{folder}/val.json", f"--data_dir={tmp_path / 'data'}"]
     flags += ["--canvas=48", f"--pack={tmp_path / 'packed'}", f"--sheet={tmp_path / 'sheet.png'}"]
