@@ -16,6 +16,8 @@ from hourglass_jax.pose.skeletons import Skeleton
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+nominal = jax.jit(inference.nominal, static_argnums=1)
+merged = jax.jit(inference.merged, static_argnums=1, static_argnames="released")
 TWO = Skeleton("two", ("right", "left"), ((0, 1),), (), (("All", (0, 1)),))
 
 
@@ -37,7 +39,7 @@ def test_a_view_is_mapped_to_its_place(scale):
     # Wide enough that neither the sampling nor the border moves the centroid.
     place = np.array([76.4, 83.7])
     view = gaussian(80 + scale * (place - 80), 9.0 * scale, size=160)
-    found = np.asarray(inference.nominal(view, scale))
+    found = np.asarray(nominal(view, scale))
     np.testing.assert_allclose(centroid(found), place, atol=1e-5)
     # Linear between cells: at most 1/8 of the second derivative, 1 / (9 scale)^2, in x and in y.
     np.testing.assert_allclose(found, gaussian(place, 9.0, size=160), atol=2 / 8 / (9 * scale) ** 2 + 1e-6)
@@ -47,7 +49,7 @@ def test_resampling_is_exact_on_slopes_and_agrees_with_the_map_of_points():
     # Half of a view of scale 1.6 of 10 x 12 cells: cell (x, y) holds 2 x - 3 y of its own place.
     scale = 1.6
     y, x = np.mgrid[:10, :12] + 0.5
-    found = np.asarray(inference.nominal((2 * x - 3 * y)[None, :, :, None].astype(np.float32), scale))
+    found = np.asarray(nominal((2 * x - 3 * y)[None, :, :, None].astype(np.float32), scale))
     view_x, view_y = 6 + scale * (x - 6), 5 + scale * (y - 5)
     # There is no slope beyond the centres of the outermost cells.
     inner = (view_x >= 0.5) & (view_x <= 11.5) & (view_y >= 0.5) & (view_y <= 9.5)
@@ -61,22 +63,20 @@ def test_cells_average_the_views_that_see_them():
     # Two views with 1 and 3 everywhere. The view with scale 2 sees the middle half: (1 + 3) / 2 there, 1
     # elsewhere.
     views = np.stack([np.full((8, 8, 1), 1.0), np.full((8, 8, 1), 3.0)])
-    (maps,), _, attention = inference.merged(Outputs((views,), None, {"a": 2 * views}), (1.0, 2.0))
+    (maps,), _, attention = merged(Outputs((views,), None, {"a": 2 * views}), (1.0, 2.0))
     expected = np.ones((1, 8, 8, 1))
     expected[:, 2:6, 2:6] = 2
     np.testing.assert_allclose(maps, expected, rtol=1e-6)
     np.testing.assert_allclose(attention["a"], 2 * expected, rtol=1e-6)
     # No view sees the border: 0, not 0 / 0.
-    (maps,), _, _ = inference.merged(Outputs((views,)), (2.0, 2.0))
+    (maps,), _, _ = merged(Outputs((views,)), (2.0, 2.0))
     np.testing.assert_allclose(maps[0, :, :, 0], np.where(expected[0, :, :, 0] == 2, 2, 0), rtol=1e-6)
 
 
 def test_coordinates_are_averaged_in_the_nominal_crop():
     # 0.5 + (0.3 - 0.5) / 0.8 = 0.25 and 0.5 + (0.3 - 0.5) / 1.25 = 0.34: 0.295; 0.5 + 0.4 / 0.8 = 1, 0.82.
     outputs = Outputs((np.zeros((2, 4, 4, 1)),), np.tile(np.array([[0.3, 0.9]]), (2, 1, 1)))
-    np.testing.assert_allclose(
-        inference.merged(outputs, (0.8, 1.25)).coordinates, [[[0.295, 0.91]]], rtol=1e-6
-    )
+    np.testing.assert_allclose(merged(outputs, (0.8, 1.25)).coordinates, [[[0.295, 0.91]]], rtol=1e-6)
 
 
 class Dots(nn.Module):
@@ -162,8 +162,7 @@ def test_a_pyramid_as_released_clips_and_counts_every_view():
     plain[1, 1] = 4
     outputs = Outputs(heatmaps=(jnp.array([plain, large], jnp.float32),))
     seen, released = (
-        np.asarray(inference.merged(outputs, (1.0, 2.0), released=r).heatmaps[0])[0, ..., 0]
-        for r in (False, True)
+        np.asarray(merged(outputs, (1.0, 2.0), released=r).heatmaps[0])[0, ..., 0] for r in (False, True)
     )
     assert seen[0, 0] == -2 and released[0, 0] == 0
     np.testing.assert_allclose([seen[1, 1], seen[1, 2]], [(4 + 6) / 2, (-2 + 6) / 2], rtol=1e-5)
@@ -171,7 +170,7 @@ def test_a_pyramid_as_released_clips_and_counts_every_view():
     plain[0, 0] = 8  # only the first view sees it
     outputs = Outputs(heatmaps=(jnp.array([plain, large], jnp.float32),))
     for r, expected in ((False, 8), (True, 4)):
-        maps = inference.merged(outputs, (1.0, 2.0), released=r).heatmaps[0]
+        maps = merged(outputs, (1.0, 2.0), released=r).heatmaps[0]
         assert maps[0, 0, 0, 0] == expected
 
 

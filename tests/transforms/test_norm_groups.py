@@ -22,9 +22,9 @@ class Norm(nn.Module):
 
 def run(x, size, platform="cpu"):
     """(normalised values, running statistics)."""
-    variables = Norm().init(jax.random.key(0), x)
+    variables = jax.jit(Norm().init)(jax.random.key(0), x)
     function = norm_groups.grouped(lambda v, x: Norm().apply(v, x, mutable=["batch_stats"]), size)
-    y, new = platforms.on(platform, function)(variables, x)
+    y, new = jax.jit(platforms.on(platform, function))(variables, x)
     return y, new["batch_stats"]["norm"]
 
 
