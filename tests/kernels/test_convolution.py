@@ -24,8 +24,13 @@ def close(ours, theirs):
 
 def with_gradients(function, *arguments):
     """Outputs, and the gradients of all arguments for random gradients of the outputs."""
-    outputs, pull = jax.vjp(function, *arguments)
-    return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
+
+    @jax.jit
+    def run(*arguments):
+        outputs, pull = jax.vjp(function, *arguments)
+        return outputs, pull(jax.tree.map(lambda y: random(9, *y.shape), outputs))
+
+    return run(*arguments)
 
 
 def random(seed, *shape):
