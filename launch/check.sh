@@ -16,7 +16,8 @@ pyright > "$types" 2>&1 &
 checker=$!
 trap 'kill "$checker" 2> /dev/null || true; rm -f "$types"' EXIT
 failed=0
-python -m pytest -n auto --dist loadfile --no-loadscope-reorder || failed=$?
+# One worker more than processors, because tests also wait for processes and disks.
+python -m pytest -n $(($(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder || failed=$?
 wait "$checker" || failed=$?
 cat "$types"
 exit "$failed"
