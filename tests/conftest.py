@@ -138,8 +138,16 @@ def share_programs(replace=setattr):
 
 @pytest.fixture
 def shared_programs(monkeypatch):
-    """See `share_programs`; not for a test of the programs themselves."""
+    """See `share_programs`; not for a test of the programs themselves, see `own_programs`."""
     share_programs(monkeypatch.setattr)
+
+
+@pytest.fixture
+def own_programs(monkeypatch, shared_programs):
+    """A dictionary in place of the shared one, for a test that counts programs."""
+    programs = {}
+    monkeypatch.setattr(sys.modules[__name__], "_PROGRAMS", programs)
+    return programs
 
 
 @pytest.fixture(scope="session")

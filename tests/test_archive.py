@@ -15,7 +15,7 @@ from hourglass_jax import archive, predict
 from hourglass_jax.media import pictures, videos
 from hourglass_jax.pose import skeletons
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs")
 
 
 @pytest.fixture

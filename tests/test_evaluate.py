@@ -18,7 +18,7 @@ from hourglass_jax.models.outputs import Outputs
 from hourglass_jax.network import Network, network_of
 from hourglass_jax.pose import crop, heatmaps, skeletons
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs")
 
 SIZE, CANVAS, MARGIN = 32, 48, 1.5
 

@@ -10,7 +10,7 @@ from hourglass_jax.data import packed
 from hourglass_jax.data.synthetic import SyntheticPeople
 from launch import benchmark
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs")
 
 SMALL = "stacks=1,width=8,dataset=lspet,size=32,quick=true"
 

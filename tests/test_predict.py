@@ -19,7 +19,7 @@ from hourglass_jax.media import draw, pictures, videos
 from hourglass_jax.network import Metadata, Network
 from hourglass_jax.pose import skeletons
 
-pytestmark = pytest.mark.usefixtures("quick_compiles", "one_look")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs", "one_look")
 
 
 @pytest.fixture

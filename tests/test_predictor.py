@@ -22,7 +22,7 @@ from hourglass_jax.people.boxes import Selection
 from hourglass_jax.pose import skeletons
 from hourglass_jax.transforms import per_example
 
-pytestmark = pytest.mark.usefixtures("quick_compiles", "one_look")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs", "one_look")
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_large_pictures_do_not_wait_for_a_whole_batch(spots, monkeypatch):
     np.testing.assert_allclose([first.joints, *(r.joints for r in results)], expected, atol=1e-4)
 
 
-def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
+def test_each_size_of_batch_is_compiled_once(spots, monkeypatch, own_programs):
     monkeypatch.setattr(per_example, "suits", lambda mesh: False)
     find = Predictor("any", batch_size=6, flip=False)
     spots.clear()  # it is traced once to be folded
@@ -255,13 +255,14 @@ def test_each_size_of_batch_is_compiled_once(spots, monkeypatch):
     ):
         assert len(list(find([image] * people))) == people
         assert spots == made
+    own_programs.clear()
     fresh = Predictor("any", batch_size=6, flip=False)
     spots.clear()
     assert len(list(fresh([image] * 13))) == 13
     assert spots == [6]  # the rest of a stream is padded, because compiling would take longer
 
 
-def test_on_a_cpu_one_program_serves_all_batches(spots):
+def test_on_a_cpu_one_program_serves_all_batches(spots, own_programs):
     find = Predictor("any", batch_size=6, flip=False)
     spots.clear()
     for people in (13, 1, 5):

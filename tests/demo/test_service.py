@@ -13,7 +13,7 @@ from hourglass_jax import predict, predictor
 from hourglass_jax.demo import command, service
 from hourglass_jax.media import pictures, videos
 
-pytestmark = pytest.mark.usefixtures("quick_compiles", "spots", "one_look")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "shared_programs", "spots", "one_look")
 IMAGE = picture(100, 160, (40, 30), (120, 60), (80, 50), radius=0.02)
 
 
