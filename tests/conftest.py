@@ -27,9 +27,11 @@ PROGRAMS = ROOT / "tests" / "programs"
 # Left out by `pytest -m "not slow"`: slow functions and cases, as measured by `pytest --durations=0`.
 SLOW = {line.split()[0] for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line.strip()}
 
-# The newer way to generate loops takes a third of the time to compile a training step, and parts for several
-# threads a fifth. Unknown flags end the process, and another version may not have these.
+# Of the time to compile a training step, the newer way to generate loops takes a third, parts for several
+# threads a fifth, and XLA's checks of its own passes a twelfth. Unknown flags end the process, and another
+# version may not have these.
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+FLAGS += " --xla_disable_hlo_passes=hlo-verifier"
 FLAGS = FLAGS if jax.__version_info__ < (0, 11) else ""
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"  # read by the first program
 
