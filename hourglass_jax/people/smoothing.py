@@ -72,6 +72,18 @@ class Smoother:
       options: its parameters.
     """
 
+    # The state, set by the first frame: of k joints or of the body, in px, and the last `window` steps.
+    _place: np.ndarray
+    _weight: np.ndarray
+    _found: np.ndarray
+    _was_trusted: np.ndarray
+    _all: np.ndarray
+    _jumped: np.ndarray
+    _speed: np.ndarray
+    _common: np.ndarray
+    _steps: np.ndarray
+    _common_steps: np.ndarray
+
     def __init__(self, options: OneEuro):
         self._options = options
         self._time: float | None = None
