@@ -428,13 +428,13 @@ def make_state(config, network, optimiser, mesh, saved, initial=None) -> steps.S
 
     initial: variables from which a fresh state starts, see `finetune.load`; None for random ones.
     """
-    kind = {"size": network.size, "average": config.train.average_decay > 0}
+    options = {"size": network.size, "average": config.train.average_decay > 0}
     same = devices.replicated(mesh)
     if saved.latest is None:
-        fresh = steps.init(network.model, optimiser, seed=config.seed, **kind)
+        fresh = steps.init(network.model, optimiser, seed=config.seed, **options)
         state = jax.device_put(fresh, same)
         return state if initial is None else _begin(state, initial, same)
-    shapes = steps.abstract(network.model, optimiser, **kind)
+    shapes = steps.abstract(network.model, optimiser, **options)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), shapes)
     return saved.restore(saved.latest, like)
 

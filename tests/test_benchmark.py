@@ -410,10 +410,7 @@ def test_an_account_adds_up_by_kind():
     np.testing.assert_allclose(list(seconds.values()), np.array([8, 17, 2, 4, 32, 63]) / 1e3)
 
 
-def test_the_account_of_a_small_network(quick_compiles, monkeypatch, capsys):
-    # In this process, and with its cores: only the times would differ.
-    monkeypatch.setattr(account, "in_a_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(account, "_on_one_core", lambda batch_size: None)
+def test_the_account_of_a_small_network(capsys):
     sizes = ["--stacks=1", "--width=64", "--depth=1", "--size=64", "--rounds=2"]
     assert benchmark.main(["account", *sizes]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]

@@ -51,8 +51,8 @@ def _trips(loop: str, condition: list[str]) -> int:
         return int(known[1])
     for line in condition:
         if found := _LIMIT.search(line):
-            for limit in re.findall(rf"%?{re.escape(found[2])} = .* constant\((\d+)\)", "\n".join(condition)):
-                return int(limit)
+            limit = re.search(rf"%?{re.escape(found[2])} = .* constant\((\d+)\)", "\n".join(condition))
+            return int(limit[1]) if limit else 1
     return 1
 
 

@@ -276,7 +276,10 @@ def _other_version() -> str:
     jaxlib may not read the programs of a newer one: "async-update instruction should have 1 operands".
     """
     wanted = re.search(r"\blibtpu==([\d.]+)\.\*", "\n".join(metadata.requires("jax") or []))
-    found = metadata.version("libtpu")
+    try:
+        found = metadata.version("libtpu")
+    except metadata.PackageNotFoundError:  # such as libtpu-nightly
+        return ""
     if not wanted or f"{found}.".startswith(f"{wanted[1]}."):
         return ""
     return f" (libtpu is {found}, but JAX {jax.__version__} needs {wanted[1]}: pip install 'jax[tpu]')"

@@ -27,7 +27,7 @@ def of(model: nn.Module, image: jax.ShapeDtypeStruct | jax.Array) -> tuple[Outpu
 
 @contextlib.contextmanager
 def sharing() -> Iterator[None]:
-    """Traces each kind of unit once while networks are initialised: eight stacks take a fifth of the time.
+    """Traces each kind of unit once while networks are initialised: eight stacks take a seventh of the time.
 
     Shapes and numbers of parameters and operations stay the same. Initial values do not: equal units get
     equal ones. So this is for shapes and counts only.
